@@ -1,0 +1,8 @@
+"""What W allows before any data: bounds, numbers in and numbers out, without torch."""
+
+from __future__ import annotations
+
+from .coherence import coherence_guarantee
+from .welch import bukh_cox, mean_power, orthoplex, rankin, welch
+
+__all__ = ["bukh_cox", "coherence_guarantee", "mean_power", "orthoplex", "rankin", "welch"]

@@ -1,0 +1,44 @@
+"""Which numbers a formula of this folder accepts, and the sentence a caller reads when it got another one."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import SupportsFloat, SupportsIndex
+
+
+def whole(caller: str, name: str, value: SupportsIndex, least: int) -> int:
+    """`value` as an int no smaller than `least`, or an error that names `caller` and the argument."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{caller}: {name} must be a whole number; got {value!r} ({type(value).__name__}). Pass an int."
+        ) from None
+    if number < least:
+        raise ValueError(f"{caller}: {name} must be at least {least}; got {number}.")
+    return number
+
+
+def real(
+    caller: str,
+    name: str,
+    value: SupportsFloat,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """`value` as a float in the interval from `low` to `high`, or an error that names `caller` and the argument."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{caller}: {name} must be one number; got {value!r} ({type(value).__name__}). Pass a float."
+        ) from None
+    inside = (low < number if open_low else low <= number) and (number < high if open_high else number <= high)
+    if math.isnan(number) or not inside:
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise ValueError(f"{caller}: {name} must lie in {interval}; got {number!r}.")
+    return number
