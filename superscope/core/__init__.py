@@ -1,0 +1,30 @@
+"""The nouns every other folder speaks."""
+
+from .code import SparseCode
+from .coder import IterativeCoder, Solution, SparseCoder
+from .descent import Step, descend
+from .dictionary import Dictionary
+from .errors import FormatError, ShapeError, SiteNotFound
+from .files import RunFolder
+from .report import Measurement, Report, Table
+from .source import Activations, ActivationSource, Site
+
+__all__ = [
+    "ActivationSource",
+    "Activations",
+    "Dictionary",
+    "FormatError",
+    "IterativeCoder",
+    "Measurement",
+    "Report",
+    "RunFolder",
+    "ShapeError",
+    "Site",
+    "SiteNotFound",
+    "Solution",
+    "SparseCode",
+    "SparseCoder",
+    "Step",
+    "Table",
+    "descend",
+]

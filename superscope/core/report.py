@@ -1,0 +1,196 @@
+"""What was found, beside what was possible: measurements with their spread and bound, tables, arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from torch import Tensor
+
+from . import files
+from .errors import FormatError, nearest
+
+Table = Mapping[str, Sequence[Any]]
+"""Columns of equal length by name; a cell may be a list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number that can be judged: how sure it is, what it was counted over, and what chance or a bound would give.
+
+    Args:
+        name: the quantity, in the house's words (`fraction_variance_unexplained`).
+        value: the number; None where it is undefined, with the reason as caution.
+        unit: "cosine", "latents", "share" ...
+        n: how many things it was counted over.
+        of: what those things are ("tokens", "atoms").
+        low, high: the interval around value; both or neither.
+        how: how the interval was made ("min and max over 3 seeds"), or why there is none.
+        reference, reference_is: a bound or ideal that value cannot beat, and its name.
+        chance, chance_is: what the same measurement gives where there is nothing to find, and how that was made.
+        at: where it was measured (site, model, seed, density ...).
+        caution: what a reader must know before using it; the report prints it.
+
+    Raises:
+        ValueError: if the interval is half given or does not contain the value's side of it, or a number is not finite.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    n: int
+    of: str
+    low: float | None = None
+    high: float | None = None
+    how: str = "no interval: one measurement"
+    reference: float | None = None
+    reference_is: str = ""
+    chance: float | None = None
+    chance_is: str = ""
+    at: Mapping[str, str | int | float] = field(default_factory=dict)
+    caution: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high", "reference", "chance"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                raise ValueError(
+                    f"Measurement {self.name}: {name} is {number}. Give a finite number, or None with a caution that says why."
+                )
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"Measurement {self.name}: an interval needs both low and high.")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"Measurement {self.name}: low {self.low} is above high {self.high}.")
+        if self.value is None and not self.caution:
+            raise ValueError(f"Measurement {self.name}: a missing value needs a caution that says why it is missing.")
+
+    def at_site(self, **where: str | int | float) -> Measurement:
+        """The same measurement with more said about where it was made."""
+        return dataclasses.replace(self, at={**self.at, **where})
+
+    def __str__(self) -> str:
+        value = "undefined" if self.value is None else f"{self.value:.4g}"
+        spread = "" if self.low is None else f" [{self.low:.4g}, {self.high:.4g}]"
+        bounds = "".join(
+            f", {label} {number:.4g}"
+            for label, number in ((self.reference_is, self.reference), (self.chance_is, self.chance))
+            if number is not None
+        )
+        caution = f" ({self.caution})" if self.caution else ""
+        return f"{self.name} {value}{spread} {self.unit}, n = {self.n} {self.of}{bounds}{caution}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """A study's answer. Saved as a folder: about.json, report.json, a Parquet file per table, arrays.safetensors.
+
+    Args:
+        title: one sentence.
+        kind: the study's name ("scan").
+        measurements: what was measured.
+        settings: the study itself, as a dict of its fields.
+        environment: versions, device, times.
+        tables: further results by name.
+        arrays: tensors by name.
+        findings: the main results in plain sentences, most important first.
+    """
+
+    title: str
+    kind: str
+    measurements: tuple[Measurement, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> tuple[Measurement, ...]:
+        """All measurements of one name.
+
+        Raises:
+            KeyError: if there are none; the nearest names are offered.
+        """
+        found = tuple(m for m in self.measurements if m.name == name)
+        if not found:
+            raise KeyError(f"this report has no measurement {name!r}.{nearest(name, {m.name for m in self.measurements})}")
+        return found
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return iter(self.measurements)
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *(f"  {m}" for m in self.measurements)])
+
+    def write(self, run: files.RunFolder) -> None:
+        """Writes everything into a started run; the caller finishes the run."""
+        body = {
+            "title": self.title,
+            "kind": self.kind,
+            "findings": list(self.findings),
+            "measurements": [dataclasses.asdict(m) for m in self.measurements],
+            "tables": {name: f"{name}.parquet" for name in self.tables},
+            "arrays": {name: list(tensor.shape) for name, tensor in self.arrays.items()},
+        }
+        for name, table in self.tables.items():
+            with files.atomic(run / f"{name}.parquet") as temporary:
+                pyarrow.parquet.write_table(pyarrow.table(dict(table)), temporary)
+            run.keep(f"{name}.parquet")
+        if self.arrays:
+            files.write_tensors(run / "arrays.safetensors", self.arrays)
+            run.keep("arrays.safetensors")
+        files.write_json(run / "report.json", body)
+        run.keep("report.json")
+
+    def save(self, path: Path | str) -> files.RunFolder:
+        """Writes the report as a finished run folder of its own.
+
+        Raises:
+            FileExistsError: if the folder already holds something.
+        """
+        now = str(self.environment.get("finished", ""))
+        run = files.RunFolder.start(
+            Path(path),
+            kind=self.kind,
+            settings=self.settings,
+            environment=self.environment,
+            version=str(self.environment.get("superscope", "")),
+            created=str(self.environment.get("created", now)),
+        )
+        self.write(run)
+        run.finish(self.title, now)
+        return run
+
+    @classmethod
+    def load(cls, path: Path | str) -> Report:
+        """The report in a run folder, its files checked against their hashes.
+
+        Raises:
+            FileNotFoundError: if the folder holds no run.
+            FormatError: if the run is unfinished, damaged or has unknown keys.
+        """
+        run = files.RunFolder.open(Path(path))
+        if run.about["state"] != "finished":
+            raise FormatError(f"{path} holds an unfinished run. Resume it with the command that began it.")
+        run.verify()
+        body = files.read_json(run / "report.json")
+        known = ("title", "kind", "findings", "measurements", "tables", "arrays")
+        files.refuse_unknown(body, known, str(run / "report.json"))
+        fields = {f.name for f in dataclasses.fields(Measurement)}
+        for measurement in body["measurements"]:
+            files.refuse_unknown(measurement, fields, str(run / "report.json"))
+        return cls(
+            title=body["title"],
+            kind=body["kind"],
+            measurements=tuple(Measurement(**m) for m in body["measurements"]),
+            settings=run.about["settings"],
+            environment=run.about["environment"],
+            tables={name: pyarrow.parquet.read_table(run / file).to_pydict() for name, file in body["tables"].items()},
+            arrays=files.read_tensors(run / "arrays.safetensors") if body["arrays"] else {},
+            findings=tuple(body["findings"]),
+        )

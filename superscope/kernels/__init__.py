@@ -1,0 +1,5 @@
+"""Sparse-times-dense operations on bare tensors. One folder per operation; `reference.py` judges every other version."""
+
+from .gather_sum import gather_sum
+
+__all__ = ["gather_sum"]
