@@ -1,0 +1,37 @@
+# Two commands do everything on a bare machine: `make demo` and `make test`. README.md spells both out in plain pip.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test slow lint coverage clean
+
+demo: $(VENV)/demo
+	$(BIN)/superscope scan
+
+test: $(VENV)/test
+	scripts/test
+
+slow: $(VENV)/test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/test
+	scripts/lint
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing Superscope and what it needs (the first time this downloads about 400 MB) ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing Superscope, its test tools and Chromium ..."
+	$(INSTALL) --editable '.[dev]'
+	scripts/chromium
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist superscope/studio/static web/node_modules

@@ -1,0 +1,37 @@
+"""Whole questions, one file each. The table is light to read: a study's module is imported when the study is used."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One study: the command's name, where its class lives, and what it answers in one line."""
+
+    command: str
+    module: str
+    name: str
+    summary: str
+
+    def load(self) -> Any:
+        """The study's class."""
+        return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.name)
+
+
+STUDIES = (Entry("scan", "scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),)
+
+_FUNCTIONS: dict[str, str] = {}
+
+__all__ = ["STUDIES", "Entry", *(entry.name for entry in STUDIES), *_FUNCTIONS]
+
+
+def __getattr__(name: str) -> Any:
+    for entry in STUDIES:
+        if name == entry.name:
+            return entry.load()
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
+    raise AttributeError(f"superscope.studies has no {name!r}. It has: {', '.join(__all__)}.")

@@ -1,0 +1,50 @@
+"""What every study is: a frozen dataclass of settings whose run() is a Report."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ..core import Report
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one stage of a study is.
+
+    Args:
+        stage: what is being done, in words.
+        done, total: in the stage's own unit; total 0 when unknown.
+        detail: the latest figure worth seeing.
+    """
+
+    stage: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+class Study(ABC):
+    """A whole question. Its fields are its configuration: constructor, command line and saved settings alike."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        """Does the work, yielding Progress, and returns the Report.
+
+        Args:
+            out: run folder to write as the work goes, so that an interrupted study can be resumed; None writes nothing.
+        """
+
+    def run(self, out: Path | str | None = None) -> Report:
+        """The Report, without watching. With `out`, also the run folder."""
+        stages = self.stages(None if out is None else Path(out))
+        while True:
+            try:
+                next(stages)
+            except StopIteration as end:
+                return end.value
