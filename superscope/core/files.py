@@ -157,6 +157,30 @@ class RunFolder:
         self.about = about
 
     @classmethod
+    def standing(cls, path: Path, *, kind: str, settings: Mapping[str, Any]) -> RunFolder | None:
+        """The unfinished run with the same settings that is already there; None if the folder is free.
+
+        Raises:
+            FileExistsError: if the folder holds another run, a finished one, or files that are no run.
+        """
+        path = Path(path)
+        if (path / "about.json").exists():
+            run = cls.open(path)
+            if run.about["state"] == "finished":
+                raise FileExistsError(f"{path} already holds a finished run. Choose another folder with --out, or remove this one.")
+            settings = json.loads(json.dumps(settings))
+            if (run.about["kind"], run.about["settings"]) != (kind, settings):
+                differing = [key for key in settings if run.about["settings"].get(key) != settings[key]] or ["kind"]
+                raise FileExistsError(
+                    f"{path} already holds another unfinished run ({', '.join(differing)} differ). "
+                    "Repeat its settings to resume it, or choose another folder with --out."
+                )
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(f"{path} is not empty and holds no run of ours. Choose a new folder with --out.")
+        return None
+
+    @classmethod
     def start(
         cls, path: Path, *, kind: str, settings: Mapping[str, Any], environment: Mapping[str, Any], version: str, created: str
     ) -> RunFolder:
@@ -165,27 +189,15 @@ class RunFolder:
         Raises:
             FileExistsError: if the folder holds another run, a finished one, or files that are no run.
         """
-        path = Path(path)
-        settings = json.loads(json.dumps(settings))
-        if (path / "about.json").exists():
-            run = cls.open(path)
-            if run.about["state"] == "finished":
-                raise FileExistsError(f"{path} already holds a finished run. Choose another folder with --out, or remove this one.")
-            if (run.about["kind"], run.about["settings"]) != (kind, settings):
-                differing = [key for key in settings if run.about["settings"].get(key) != settings[key]] or ["kind"]
-                raise FileExistsError(
-                    f"{path} already holds another unfinished run ({', '.join(differing)} differ). "
-                    "Repeat its settings to resume it, or choose another folder with --out."
-                )
+        run = cls.standing(path, kind=kind, settings=settings)
+        if run is not None:
             return run
-        if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-            raise FileExistsError(f"{path} is not empty and holds no run of ours. Choose a new folder with --out.")
         about = {
             "kind": kind,
             "title": "",
             "superscope": version,
             "state": "running",
-            "settings": settings,
+            "settings": json.loads(json.dumps(settings)),
             "environment": dict(environment),
             "files": {},
             "created": created,

@@ -1,0 +1,47 @@
+"""The studies as commands. Help prints from a light table; a study and torch load only when one is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from .._version import __version__
+from ..studies import STUDIES
+
+
+def help_text() -> str:
+    """What `superscope --help` prints."""
+    width = max(len(entry.command) for entry in STUDIES)
+    lines = [
+        "usage: superscope COMMAND [OPTIONS]        superscope COMMAND --help lists a command's options",
+        "",
+        "An instrument for superposition: how neural networks store more features than they have dimensions.",
+        "",
+        "commands:",
+        *(f"  {entry.command:<{width}}  {entry.summary}" for entry in STUDIES),
+        "",
+        "Start with `superscope scan`: it needs no model and no download.",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code (0 done, 1 failed, 2 bad usage or input, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"superscope {__version__}")
+        return 0
+    for entry in STUDIES:
+        if arguments[0] == entry.command:
+            from .command import run
+
+            return run(entry, arguments[1:])
+    import difflib
+
+    near = difflib.get_close_matches(arguments[0], [entry.command for entry in STUDIES], n=1, cutoff=0.3)
+    hint = f" Did you mean `superscope {near[0]}`?" if near else ""
+    print(f"superscope: there is no command {arguments[0]!r}.{hint} `superscope --help` lists them.", file=sys.stderr)
+    return 2

@@ -1,0 +1,110 @@
+"""Runs one study from the command line: options from its fields, progress on the way, a summary at the end."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..core import Report
+from ..studies import Entry
+from ..studies.study import Study
+from ..studio import write_html
+from .summary import show
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the answer goes, the same for every study."""
+
+    out: Path | None = None
+    """Run folder to write. Default: a new folder under runs/. An unfinished run there is resumed."""
+    json: bool = False
+    """Print the report as JSON on standard output instead of a summary."""
+
+
+def run(entry: Entry, arguments: Sequence[str]) -> int:
+    """Parses the options, runs the study, writes the run folder and its HTML, prints the summary."""
+    study_class = entry.load()
+
+    # Two flat groups of options from two dataclasses: tyro reads their fields and docstrings.
+    def parse(
+        study: Annotated[study_class, tyro.conf.arg(name="")],  # type: ignore[valid-type]
+        output: Annotated[Output, tyro.conf.arg(name="")] = Output(),  # noqa: B008
+    ) -> tuple[Any, Output]:
+        return study, output
+
+    errors = Console(stderr=True, highlight=False)
+    try:
+        study, output = tyro.cli(
+            parse,
+            prog=f"superscope {entry.command}",
+            description=study_class.__doc__,
+            args=list(arguments),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 2
+    out = output.out or _new_folder(entry.command, study)
+    command = f"superscope {entry.command} {' '.join(arguments)}".strip()
+    if output.out is None:
+        command += f" --out {out}"
+    try:
+        report = _watch(study, out, errors)
+        page = write_html(out)
+    except KeyboardInterrupt:
+        errors.print()
+        if (out / "about.json").exists():
+            errors.print(f"Interrupted. What was finished is kept in {out}; resume with: {command}", soft_wrap=True)
+        else:
+            errors.print("Interrupted before anything was written.")
+        return 130
+    except (ValueError, TypeError, LookupError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        errors.print(f"superscope {entry.command}: {message}", markup=False, soft_wrap=True, style="red")
+        if (out / "about.json").exists():
+            errors.print(f"What was finished is kept in {out}; resume with: {command}", markup=False, soft_wrap=True)
+        return 2
+    if output.json:
+        print((out / "report.json").read_text(encoding="utf-8").rstrip())
+    else:
+        show(report, page, Console(highlight=False))
+    return 0
+
+
+def _new_folder(command: str, study: Any) -> Path:
+    subject = Path(str(getattr(study, "model", command))).name
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{command}-{subject}-{stamp}"
+
+
+def _watch(study: Study, out: Path, console: Console) -> Report:
+    """Drains the study's stages into progress bars (silent where standard error is no terminal)."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        stages = study.stages(out)
+        task, name = None, None
+        while True:
+            try:
+                step = next(stages)
+            except StopIteration as end:
+                return end.value
+            if step.stage != name:
+                name, task = step.stage, bars.add_task(step.stage, total=step.total or None, detail="")
+            assert task is not None
+            bars.update(task, completed=step.done, total=step.total or None, detail=step.detail)
+
