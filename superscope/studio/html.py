@@ -1,0 +1,229 @@
+"""One self-contained HTML file per run: the built front end with the run's report inside it.
+
+The page needs no server, no network and no second file. Corpus text is hostile input: it travels as escaped JSON that
+no HTML parser can leave, the page shows it through text nodes only, and the page's content security policy lets
+nothing run but the front end itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html as markup
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core import Report, RunFolder
+from ..core.files import write_text
+
+# A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
+# much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
+ROOM = {"contexts": 5_000_000, "latents": 3_000_000, "neurons": 1_500_000}
+OTHER_ROOM = 2_000_000
+
+_TITLE = "superscope:title"
+_RUN = '"superscope:run"'
+# "<", ">" and "&" so that no parser sees markup; U+2028/9 because old JavaScript took them for line ends; lone
+# surrogates because UTF-8 has no way to write them.
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def html(run: RunFolder | Path | str | Report) -> str:
+    """The page of a finished run, as text.
+
+    Numbers in tables are written in float32 precision (the shortest decimal that reads back as the same float32);
+    measurements keep every digit. Tables larger than their room keep their clearest rows, and the page says how many.
+
+    Args:
+        run: a finished run folder, its path, or a report in memory.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or the front end was not built; the message says how to build it.
+        FormatError: if the run is unfinished or damaged.
+
+    Example:
+        >>> from superscope.core import Measurement
+        >>> one = Measurement(name="coherence", value=0.5, unit="cosine", n=3, of="atoms")
+        >>> page = html(Report(title="Three atoms & a bound", kind="superposition", measurements=(one,)))
+        >>> "<title>Three atoms &amp; a bound</title>" in page
+        True
+    """
+    if isinstance(run, Report):
+        report = run
+    else:
+        report = Report.load(run.path if isinstance(run, RunFolder) else run)
+    before, rest = template().split(_TITLE, 1)
+    between, after = rest.split(_RUN, 1)
+    return "".join((before, markup.escape(_printable(report.title)), between, embed(payload(report)), after))
+
+
+def write_html(run: RunFolder | Path | str) -> Path:
+    """Writes `report.html` into a finished run's folder, atomically, and returns its path.
+
+    The page is a view of the folder and can be made again from it, so it is not listed in about.json.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or the front end was not built.
+        FormatError: if the run is unfinished or damaged.
+        OSError: if the disk is full; an older page is then as it was.
+    """
+    folder = run.path if isinstance(run, RunFolder) else Path(run)
+    path = folder / "report.html"
+    write_text(path, html(folder))
+    return path
+
+
+def template() -> str:
+    """The built page, without data.
+
+    Raises:
+        FileNotFoundError: if the front end was not built, with the command that builds it.
+    """
+    file = resources.files(__package__) / "static" / "report.html"
+    if not file.is_file():
+        raise FileNotFoundError(
+            "The report's front end is not built: superscope/studio/static/report.html is missing. In a checkout run "
+            "`python hatch_build.py` (it needs hatchling and Node 20.19 or later), or install the package with `pip install .`."
+        )
+    text = file.read_text(encoding="utf-8")
+    if text.count(_RUN) != 1 or text.index(_TITLE) > text.index(_RUN):
+        raise FileNotFoundError(f"{file} is not a page of this version. Build it again with `python hatch_build.py`.")
+    return text
+
+
+def embed(value: Any) -> str:
+    """JSON that can stand inside a <script> element, whatever text it holds.
+
+    Raises:
+        ValueError: if a number is NaN or infinite.
+
+    Example:
+        >>> embed({"token": "</script>"})
+        '{"token":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def payload(report: Report) -> dict[str, Any]:
+    """What the page holds of a report, ready for JSON."""
+    tables, left_out = {}, {}
+    clearest = _clearest(report.tables.get("latents", {}))
+    for name, table in report.tables.items():
+        columns = {column: [plain(cell) for cell in cells] for column, cells in table.items()}
+        rows = len(next(iter(columns.values()), ()))
+        kept = _within(columns, rows, _importance(name, columns, clearest), ROOM.get(name, OTHER_ROOM))
+        if len(kept) < rows:
+            columns = {column: [cells[row] for row in kept] for column, cells in columns.items()}
+            left_out[name] = {"kept": len(kept), "of": rows}
+        tables[name] = columns
+    return {
+        "title": _printable(report.title),
+        "kind": report.kind,
+        "findings": list(report.findings),
+        "measurements": [dataclasses.asdict(m) for m in report.measurements],
+        "settings": _settings(report.settings),
+        "environment": _settings(report.environment),
+        "tables": tables,
+        "arrays": {name: list(tensor.shape) for name, tensor in report.arrays.items()},
+        "left_out": left_out,
+    }
+
+
+def plain(cell: Any) -> Any:
+    """A table's cell as JSON has it: float32 precision, whole numbers without a point, NaN and infinities as null.
+
+    Example:
+        >>> plain([0.1 + 0.2, 3.0, float("nan"), "a"])
+        [0.3, 3, None, 'a']
+    """
+    match cell:
+        case None | bool() | int() | str():
+            return cell
+        case np.generic() | np.ndarray():
+            return plain(cell.tolist())
+        case float():
+            if not math.isfinite(cell):
+                return None
+            if cell.is_integer() and abs(cell) < 2**53:
+                return int(cell)
+            # Beyond float32's range the float64 stands as it is.
+            single = np.float32(cell) if 1e-37 < abs(cell) < 3e38 else cell
+            return float(str(single))
+        case Mapping():
+            return {str(key): plain(value) for key, value in cell.items()}
+        case Sequence():
+            return [plain(value) for value in cell]
+    return str(cell)
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings keep their digits: a learning rate of 3e-4 is shown as it was given."""
+
+    def exact(value: Any) -> Any:
+        match value:
+            case None | bool() | int() | str():
+                return value
+            case float():
+                return value if math.isfinite(value) else str(value)
+            case Mapping():
+                return {str(key): exact(inner) for key, inner in value.items()}
+            case list() | tuple():
+                return [exact(inner) for inner in value]
+        return str(value)
+
+    return {str(key): exact(value) for key, value in values.items()}
+
+
+def _printable(title: str) -> str:
+    """A title for the <title> element: NUL and lone surrogates, which HTML and UTF-8 cannot hold, become U+FFFD."""
+    return re.sub("[\x00\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", title)
+
+
+def _clearest(latents: Mapping[str, Sequence[Any]]) -> dict[tuple[Any, Any, Any], int]:
+    """The place of each latent when those of its site and model are sorted from clearest to least clear."""
+    if not {"site", "model", "latent", "clarity"} <= latents.keys():
+        return {}
+    rows = sorted(range(len(latents["latent"])), key=lambda row: -(latents["clarity"][row] or 0.0))
+    places: dict[tuple[Any, Any, Any], int] = {}
+    taken: dict[tuple[Any, Any], int] = {}
+    for row in rows:
+        group = (latents["site"][row], latents["model"][row])
+        places[*group, latents["latent"][row]] = taken[group] = taken.get(group, -1) + 1
+    return places
+
+
+def _importance(name: str, columns: Mapping[str, Sequence[Any]], clearest: Mapping[tuple[Any, Any, Any], int]) -> list[Any]:
+    """A sort key per row: what goes in first when not all fits. Unknown tables keep their own order."""
+    rows = range(len(next(iter(columns.values()), ())))
+    if name in ("latents", "contexts") and clearest and {"site", "model", "latent"} <= columns.keys():
+        rank = columns.get("rank", [0] * len(rows))
+        place = [clearest.get((columns["site"][r], columns["model"][r], columns["latent"][r]), len(clearest)) for r in rows]
+        # Every latent's best contexts before any latent's twentieth: a page of examples, not of one feature.
+        return [(place[r] + 40 * (rank[r] // 5), place[r], rank[r]) for r in rows]
+    if name == "neurons" and {"site", "model", "effective_features"} <= columns.keys():
+        order = sorted(rows, key=lambda r: -(columns["effective_features"][r] or 0.0))
+        seen: dict[tuple[Any, Any], int] = {}
+        key = [0] * len(rows)
+        for r in order:
+            group = (columns["site"][r], columns["model"][r])
+            key[r] = seen[group] = seen.get(group, -1) + 1
+        return key
+    return list(rows)
+
+
+def _within(columns: Mapping[str, Sequence[Any]], rows: int, importance: Sequence[Any], room: int) -> list[int]:
+    """The most important rows whose JSON fits the room, in the table's own order."""
+    kept, used = [], 0
+    for row in sorted(range(rows), key=lambda row: importance[row]):
+        used += sum(len(embed(cells[row]).encode()) + 1 for cells in columns.values())
+        if used > room:
+            break
+        kept.append(row)
+    return sorted(kept)
