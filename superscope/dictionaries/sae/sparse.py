@@ -1,0 +1,125 @@
+"""The two products of a sparse autoencoder that touch k of n atoms, with backward passes that touch no more.
+
+Dense, a training step costs six products of b x d x n; sparse, it costs one (the encoder's) and four of b x k x d.
+Both weight gradients are a transposed gather-sum: one bag per atom, over the rows that used it. Tests hold every
+gradient to the dense step's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ...kernels import gather_sum
+
+
+class _Plan:
+    """The uses of each atom in a batch: built once, used by both weight gradients."""
+
+    def __init__(self, indices: Int[Tensor, "b k"], n: int) -> None:
+        flat = indices.reshape(-1)
+        # int32 halves the memory the sort moves; stable, so that sums are made in one order on every run.
+        self.order = flat.int().argsort(stable=True)
+        self.rows = self.order // indices.shape[1]
+        self.offsets = torch.zeros(n, dtype=torch.long, device=flat.device)
+        torch.cumsum(torch.bincount(flat, minlength=n)[:-1], 0, out=self.offsets[1:])
+        self.flat, self.n = flat, n
+
+    def scatter(self, weights: Float[Tensor, "b k"], rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
+        """out_i = sum of weights_bs rows_b over the (b, s) that use atom i."""
+        return F.embedding_bag(
+            self.rows, rows, self.offsets, per_sample_weights=weights.reshape(-1)[self.order], mode="sum"
+        )
+
+    def count(self, weights: Float[Tensor, "b k"]) -> Float[Tensor, "n"]:
+        """out_i = sum of weights_bs over the (b, s) that use atom i."""
+        return weights.new_zeros(self.n).index_add_(0, self.flat, weights.reshape(-1))
+
+
+class Chosen:
+    """Which latents each row of a batch chose: the shared bookkeeping of `pre_activations` and `decode`."""
+
+    def __init__(self, indices: Int[Tensor, "b k"], n: int) -> None:
+        self.indices, self.n = indices, n
+        self._plan: _Plan | None = None
+
+    @property
+    def plan(self) -> _Plan:
+        """Made at the first backward pass that asks for it."""
+        if self._plan is None:
+            self._plan = _Plan(self.indices, self.n)
+        return self._plan
+
+
+class _PreActivations(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, encoder: Tensor, encoder_bias: Tensor, bias: Tensor, values: Tensor, chosen: Chosen
+    ) -> Tensor:
+        ctx.save_for_backward(x, encoder, bias)
+        ctx.chosen = chosen
+        return values.view_as(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, encoder, bias = ctx.saved_tensors
+        dv = gradients[0].contiguous()
+        need = ctx.needs_input_grad
+        dx = gather_sum(dv, ctx.chosen.indices, encoder) if need[0] else None
+        d_encoder = ctx.chosen.plan.scatter(dv, x - bias) if need[1] else None
+        d_encoder_bias = ctx.chosen.plan.count(dv) if need[2] or need[3] else None
+        # The rows' gradients for x, summed: a vector times a matrix instead of b x k x d.
+        d_bias = -(d_encoder_bias @ encoder) if need[3] and d_encoder_bias is not None else None
+        return dx, d_encoder, d_encoder_bias if need[2] else None, d_bias, None, None
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, chosen: Chosen) -> Tensor:
+        ctx.save_for_backward(values, atoms)
+        ctx.chosen = chosen
+        return gather_sum(values, chosen.indices, atoms)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, atoms = ctx.saved_tensors
+        g = gradients[0].contiguous()
+        d_values = d_atoms = None
+        if ctx.needs_input_grad[0]:
+            # <g_b, atom_i> at the chosen (b, i): torch's own backward of the bag makes it without a (b, k, d) array.
+            with torch.enable_grad():
+                leaf = values.detach().requires_grad_()
+                x = gather_sum(leaf, ctx.chosen.indices, atoms.detach())
+                (d_values,) = torch.autograd.grad(x, leaf, g)
+        if ctx.needs_input_grad[1]:
+            d_atoms = ctx.chosen.plan.scatter(values, g)
+        return d_values, d_atoms, None
+
+
+def pre_activations(
+    x: Float[Tensor, "b d"],
+    encoder: Float[Tensor, "n d"],
+    encoder_bias: Float[Tensor, "n"],
+    bias: Float[Tensor, "d"],
+    values: Float[Tensor, "b k"],
+    chosen: Chosen,
+) -> Float[Tensor, "b k"]:
+    """v_bs = <encoder_i, x_b - bias> + encoder_bias_i at i = indices_bs: `values`, with sparse gradients attached.
+
+    Args:
+        values: those very numbers, already computed when the latents were chosen; they are not computed again.
+        chosen: the latents of each row, the same object for `decode`.
+    """
+    return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen)  # type: ignore[no-any-return]
+
+
+def decode(values: Float[Tensor, "b k"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
+    """x_b = sum_s values_bs atoms[indices_bs], with sparse gradients to values and atoms."""
+    return _Decode.apply(values, atoms, chosen)  # type: ignore[no-any-return]

@@ -1,0 +1,59 @@
+"""The autoencoder that keeps the k largest pre-activations of each row."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...core import SparseCode
+from . import sparse
+from .base import SAE
+
+
+@final
+class TopK(SAE):
+    r"""f = ReLU(TopK(E (x - b) + e)): the k largest pre-activations of a row, those below zero set to 0.
+
+    So l0 <= k, with fewer than k nonzeros in a row that has fewer than k positive pre-activations. There is no
+    penalty to tune; training fits the squared error alone.
+
+    Args:
+        d: dimension of x.
+        n: number of latents.
+        k: latents kept per row.
+        seed: of the random start.
+
+    Raises:
+        ValueError: if k is not in 1..n.
+
+    Source:
+        Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (section 2.3), without their layer norm.
+        Makhzani and Frey, "k-sparse autoencoders", 2013.
+
+    Example:
+        >>> TopK(d=4, n=8, k=2).encode(torch.ones(3, 4)).values.shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
+        if not 1 <= k <= n:
+            raise ValueError(f"TopK: k must be in 1..n = {n}, since a row has n latents to choose from; got k = {k}.")
+        super().__init__(d, n, k=k, seed=seed)
+        self.k = k
+
+    def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
+        values, indices = pre.topk(self.k, dim=-1, sorted=False)
+        return SparseCode(values.relu(), indices, self.n)
+
+    def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
+        with torch.no_grad():
+            code = self.encode(x)
+        chosen = sparse.Chosen(code.indices, self.n)
+        # code.values is already rectified; where it is 0 the row's pre-activation was not positive and passes nothing.
+        pre = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
+        values = pre.relu()
+        x_hat = sparse.decode(values, self.atoms, chosen) + self.bias
+        return SparseCode(values, code.indices, self.n), x_hat
