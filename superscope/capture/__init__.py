@@ -1,0 +1,32 @@
+"""Where x comes from in real networks: models, texts, sites, and the rows read there.
+
+transformers is imported when a model is loaded, not before; the pocket model and its text live in `capture.pocket`.
+"""
+
+from .harvesting import harvest
+from .hooks import Capture, replace, sites
+from .huggingface import Loaded, blocks, control, default_sites, load, mlp_hidden
+from .splicing import Loss, next_token_loss
+from .stored import HookSource, StoredSource
+from .text import Corpus, Document, documents, tokens
+
+__all__ = [
+    "Capture",
+    "Corpus",
+    "Document",
+    "HookSource",
+    "Loaded",
+    "Loss",
+    "StoredSource",
+    "blocks",
+    "control",
+    "default_sites",
+    "documents",
+    "harvest",
+    "load",
+    "mlp_hidden",
+    "next_token_loss",
+    "replace",
+    "sites",
+    "tokens",
+]

@@ -1,0 +1,178 @@
+"""What does a model compute on a text, at several places at once? Rows of x, aligned over sites, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from ..core import Activations, Site
+from .hooks import Capture, _parameters
+from .text import Corpus
+
+
+def harvest(
+    model: nn.Module,
+    sites: Sequence[Site | str],
+    corpus: Corpus,
+    *,
+    batch_tokens: int = 8192,
+    device: torch.device | str | None = None,
+) -> Iterator[dict[Site, Activations]]:
+    """Run `model` over `corpus` and yield x at each of `sites`, one row per kept token.
+
+    Rows come in the corpus's order and are the same tokens at every site, so that row i of one belongs with row i of
+    another. Pads and added special tokens are never yielded. Dropout is off while the model runs; it is left as it was
+    found. Encoders get an attention mask where there are pads; causal models need none, since what is padded stands
+    behind what is read.
+
+    Args:
+        model: of `transformers`, or any module whose forward takes ids [b, t] first and whose sites hold [b, t, d].
+        sites: sites, or paths and patterns.
+        corpus: tokens of the model's own tokenizer.
+        batch_tokens: ids in one forward pass, pads included.
+        device: where the rows are put; the model's own device without it.
+
+    Yields:
+        For each batch, Activations by site: x in float32, tokens, and places (sequence of the corpus, position in it).
+
+    Raises:
+        SiteNotFound: if a site is not in the model.
+        ValueError: if the corpus does not fit the model: ids or positions it has no embedding for.
+        FloatingPointError: if an activation is NaN or infinite; the site, document and position are named.
+
+    Example:
+        >>> corpus = Corpus(ids=torch.arange(12).view(3, 4), keep=torch.ones(3, 4, dtype=torch.bool),
+        ...     length=torch.full((3,), 4), document=torch.zeros(3, dtype=torch.int64), start=torch.arange(3) * 4,
+        ...     names=("numbers",))
+        >>> model = nn.Sequential(nn.Embedding(12, 5), nn.Linear(5, 7))
+        >>> for batch in harvest(model, ["0", "1"], corpus, batch_tokens=8):
+        ...     print([tuple(activations.x.shape) for activations in batch.values()])
+        [(8, 5), (8, 7)]
+        [(4, 5), (4, 7)]
+    """
+    if batch_tokens < 1:
+        raise ValueError(f"harvest: batch_tokens is {batch_tokens}; give the ids of one forward pass, at least 1.")
+    check_fit(model, corpus)
+    return _harvest(model, sites, corpus, max(1, batch_tokens // corpus.context), device)
+
+
+def _harvest(
+    model: nn.Module,
+    sites: Sequence[Site | str],
+    corpus: Corpus,
+    size: int,
+    device: torch.device | str | None,
+) -> Iterator[dict[Site, Activations]]:
+    with Capture(model, sites) as cap:
+        for at in range(0, len(corpus), size):
+            ids, keep, mask = batch(corpus, slice(at, at + size))
+            # Evaluation mode only while the model runs: between two batches the model is the caller's.
+            with evaluating(model):
+                read = cap(rows=keep.to(device_of(model)), **inputs(cap.runs, model, ids, mask))
+            rows = keep.nonzero()
+            places = torch.stack([rows[:, 0] + at, rows[:, 1]], 1)
+            tokens = ids[keep]
+            result: dict[Site, Activations] = {}
+            for site, found in read.items():
+                if found.ndim != 2:
+                    raise ValueError(
+                        f"harvest: {site} holds {tuple(found.shape[1:])} for each token where one vector is wanted; "
+                        "choose another site."
+                    )
+                x = found.to(device=device, dtype=torch.float32)
+                _check_finite(x, site, places, corpus)
+                result[site] = Activations(x, tokens=tokens.to(x.device), places=places.to(x.device))
+            if len(rows):
+                yield result
+
+
+def batch(corpus: Corpus, where: slice) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Bool[Tensor, "b t"]]:
+    """(ids, keep, mask) of some sequences, cut at the longest of them; the mask is False on pads."""
+    longest = int(corpus.length[where].max())
+    mask = torch.arange(longest) < corpus.length[where][:, None]
+    return corpus.ids[where, :longest], corpus.keep[where, :longest], mask
+
+
+def inputs(runs: nn.Module, model: nn.Module, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    """The keywords to run `runs` with: ids, and a mask where there are pads and something looks ahead to them."""
+    device = device_of(model)
+    accepted = _parameters(runs)
+    # The name of the first parameter, for modules that do not call their ids input_ids.
+    name = "input_ids" if "input_ids" in accepted else _first_parameter(runs)
+    made: dict[str, Any] = {name: ids.to(device)}
+    if "attention_mask" in accepted and not is_causal(model) and not bool(mask.all()):
+        made["attention_mask"] = mask.to(device=device, dtype=torch.int64)
+    return made
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether the model is a causal language model by its class's name; a mask given in vain is only slow."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")) and not type(model).__name__.startswith("Bert")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; each module's own mode is put back after it."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            # Not .train(), which would reach children that were in evaluation mode on purpose.
+            module.training = True
+
+
+def check_fit(model: nn.Module, corpus: Corpus) -> None:
+    """Raise a sentence where the corpus cannot be this model's: too long a window, or ids it has no embedding for."""
+    if not len(corpus):
+        raise ValueError("harvest: the corpus has no sequences; make it from text with tokens(...).")
+    config = getattr(model, "config", None)
+    longest = getattr(config, "max_position_embeddings", None)
+    if isinstance(longest, int) and 0 < longest < corpus.context:
+        raise ValueError(
+            f"harvest: the corpus has windows of {corpus.context} tokens and this model takes {longest}; "
+            f"make it again with context={longest} or less."
+        )
+    embed = getattr(model, "get_input_embeddings", None)
+    table = embed() if callable(embed) else None
+    if isinstance(table, nn.Embedding) and int(corpus.ids.max()) >= table.num_embeddings:
+        raise ValueError(
+            f"harvest: the corpus has token {int(corpus.ids.max())} and this model knows {table.num_embeddings} "
+            "tokens; make the corpus with the model's own tokenizer."
+        )
+
+
+def _first_parameter(module: nn.Module) -> str:
+    import inspect
+
+    return next(iter(inspect.signature(module.forward).parameters))
+
+
+def _check_finite(x: Tensor, site: Site, places: Tensor, corpus: Corpus) -> None:
+    # One sum first: it is not finite if any entry is not, and costs no mask as large as x. A finite but overflowing sum
+    # is sorted out by the full test.
+    if bool(torch.isfinite(x.sum())):
+        return
+    bad = (~torch.isfinite(x)).any(1).nonzero()
+    if not len(bad):
+        return
+    row = int(bad[0, 0])
+    sequence, position = (int(i) for i in places[row])
+    kind = "NaN" if bool(x[row].isnan().any()) else "infinite"
+    name = corpus.names[int(corpus.document[sequence])]
+    raise FloatingPointError(
+        f"harvest: the activation at {site} is {kind} at position {position} of sequence {sequence} "
+        f"(document '{name}'). The model's weights are damaged, or its dtype is too narrow: load it in float32."
+    )

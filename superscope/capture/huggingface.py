@@ -1,0 +1,387 @@
+"""Which model, and which places in it? Loading from the package, a folder or the hub; blocks and neurons by role."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import torch
+from torch import nn
+
+from ..core import FormatError, Site
+from .hooks import base_of
+
+Kind = Literal["residual", "neurons", "other"]
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+# Where the down-projection of the MLP sits inside a block, by family: GPT-2 and GPT-Neo; NeoX, Bloom and Falcon; Llama,
+# Mistral, Qwen, Gemma, Phi-3 and OLMo; Phi and ViT; OPT; T5's encoder; ModernBERT; DistilBERT; BERT and its kin.
+_DOWN = (
+    "mlp.c_proj",
+    "mlp.dense_4h_to_h",
+    "mlp.down_proj",
+    "mlp.fc2",
+    "fc2",
+    "layer.1.DenseReluDense.wo",
+    "mlp.Wo",
+    "ffn.lin2",
+    "output.dense",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model with its tokenizer and what they are called.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: its own.
+        name: "pocket", the folder or the hub's name; a control says that it is one.
+        kind: "causal" predicts next tokens; "encoder" looks both ways.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    kind: Literal["causal", "encoder"]
+
+    @property
+    def d(self) -> int:
+        """Dimensions of the residual stream."""
+        return int(_text_config(self.model).hidden_size)
+
+    def kind_of(self, site: Site | str) -> Kind:
+        """What is read at `site`: the stream between blocks, an MLP's hidden layer, or something else.
+
+        "residual": a block's input or output. "neurons": what the MLP's down-projection is given, the hidden layer
+        after its nonlinearity (and the gate, where there is one); only there do axes mean anything by themselves.
+        """
+        name = str(site)
+        for block in blocks(self.model):
+            if name in (block, f"{block}:in"):
+                return "residual"
+            if name == mlp_hidden(self.model, block):
+                return "neurons"
+        return "other"
+
+
+def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
+    """A model and its tokenizer, ready to read: evaluation mode, on `device`.
+
+    Causal language models come with their head, everything else as an encoder without one (of an encoder-decoder, the
+    encoder). A model of the hub that is in the local cache is taken from there without asking the network. No code that
+    comes with a model is run.
+
+    Args:
+        model: "pocket" for the model inside this package, a folder with config.json, weights and tokenizer, or a name
+            on the hub such as "EleutherAI/pythia-70m".
+        device: as in torch.
+        dtype: of the weights; float32 without it.
+
+    Raises:
+        FileNotFoundError: if a folder, its config.json, its weights or its tokenizer is missing.
+        FormatError: if weights or config are damaged or do not fit each other.
+        ValueError: if the hub has no such model or cannot be reached, or the device does not exist.
+    """
+    dtype = torch.float32 if dtype is None else dtype
+    place = _device(device)
+    if model == "pocket":
+        from .pocket import load as load_pocket
+
+        network: Any
+        network, tokenizer = load_pocket()
+        return Loaded(network.to(device=place, dtype=dtype).eval(), tokenizer, "pocket", "causal")
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _load(str(folder), folder, place, dtype, name=model)
+    if folder.exists():
+        raise FileNotFoundError(
+            f"load: '{model}' is a file; give the folder that holds config.json, weights and tokenizer."
+        )
+    if _looks_like_path(model):
+        raise FileNotFoundError(
+            f"load: there is no folder '{model}'. Give one with config.json, model.safetensors and tokenizer.json, "
+            "a name on the hub such as EleutherAI/pythia-70m, or 'pocket' for the model that comes with Superscope."
+        )
+    return _load(model, None, place, dtype, name=model)
+
+
+def blocks(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the model's blocks: the first list of modules as long as the config says there are layers.
+
+    Raises:
+        ValueError: if the model has no such list.
+    """
+    config = _text_config(model)
+    n = getattr(config, "num_hidden_layers", None)
+    prefix, base = base_of(model)
+    for name, module in base.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n:
+            path = f"{prefix}.{name}" if prefix else name
+            return tuple(f"{path}.{i}" for i in range(len(module)))
+    raise ValueError(
+        f"blocks: {type(model).__name__} has no list of {n if n is not None else 'as many'} modules as its config "
+        "counts layers, so its blocks are not known; name the sites by their paths."
+    )
+
+
+def default_sites(model: nn.Module) -> tuple[Site, ...]:
+    """The output of every block: the residual stream, from the first to the last."""
+    return tuple(Site(block) for block in blocks(model))
+
+
+def mlp_hidden(model: nn.Module, block: str) -> str | None:
+    """The site, `path:in`, where the MLP of `block` has its hidden layer: what its down-projection is given.
+
+    Found by the path it has in known families, and else by role: the one linear map in the block from the config's
+    intermediate size to the model's width. None where neither finds it (mixtures of experts, state-space models).
+    """
+    try:
+        inner = model.get_submodule(block)
+    except AttributeError as error:
+        raise ValueError(f"mlp_hidden: no module named '{block}' in this model; blocks(model) lists them.") from error
+    d = getattr(_text_config(model), "hidden_size", None)
+    names = dict(inner.named_modules())
+    for suffix in _DOWN:
+        if suffix in names and d in _widths(names[suffix]):
+            return f"{block}.{suffix}:in"
+    hidden = getattr(_text_config(model), "intermediate_size", None)
+    # (in, out) for Linear, either way round for Conv1D; a square map has no role by its shape.
+    fits = [name for name, module in names.items() if d != hidden and _in_and_out(module) == (hidden, d)]
+    return f"{block}.{fits[0]}:in" if len(fits) == 1 else None
+
+
+def control(loaded: Loaded, seed: int) -> Loaded:
+    """The same architecture with the random weights it would start training from, drawn from `seed`.
+
+    The tokenizer, dtype and device are kept. What a figure says of training is its distance from this.
+
+    Example:
+        >>> import transformers
+        >>> shape = transformers.GPT2Config(
+        ...     n_layer=1, n_embd=8, n_head=2, vocab_size=16, bos_token_id=0, eos_token_id=0)
+        >>> trained = Loaded(transformers.GPT2LMHeadModel(shape), None, "tiny", "causal")
+        >>> control(trained, seed=0).name
+        'tiny, random weights (seed 0)'
+    """
+    model = loaded.model
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        network = type(model)(type(model.config).from_dict(model.config.to_dict()))
+    # The attention implementation is chosen at load and is no part of the saved config.
+    network.config._attn_implementation = model.config._attn_implementation
+    network = network.to(device=model.device, dtype=model.dtype).eval()
+    return replace(loaded, model=network, name=f"{loaded.name}, random weights (seed {seed})")
+
+
+def _load(source: str, folder: Path | None, device: torch.device, dtype: torch.dtype, *, name: str) -> Loaded:
+    import transformers
+
+    config = _config(source, folder)
+    architectures = tuple(getattr(config, "architectures", None) or ())
+    is_causal = any(architecture.endswith(_CAUSAL) for architecture in architectures) and not config.is_encoder_decoder
+    if folder is not None:
+        _check_weights(folder)
+    # The tokenizer first: it is small, and a folder without one should not cost the loading of its weights.
+    tokenizer = _tokenizer(source, folder)
+    auto = transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
+    network, found = _fetched(
+        lambda **options: auto.from_pretrained(source, dtype=dtype, output_loading_info=True, **options), source, folder
+    )
+    if config.is_encoder_decoder:
+        network = network.get_encoder()
+    _check_complete(network, found, source)
+    return Loaded(network.to(device).eval(), tokenizer, name, "causal" if is_causal else "encoder")
+
+
+def _config(source: str, folder: Path | None) -> Any:
+    import transformers
+
+    if folder is not None and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"load: the folder '{folder}' has no config.json, so it is no saved model; give the folder that "
+            "save_pretrained wrote."
+        )
+    return _fetched(lambda **options: transformers.AutoConfig.from_pretrained(source, **options), source, folder)
+
+
+def _tokenizer(source: str, folder: Path | None) -> Any:
+    import transformers
+
+    if folder is not None and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise FileNotFoundError(
+            f"load: the folder '{folder}' has no tokenizer (tokenizer.json, vocab.json, vocab.txt or tokenizer.model); "
+            "save it there with tokenizer.save_pretrained(folder)."
+        )
+    tokenizer = _fetched(
+        lambda **options: transformers.AutoTokenizer.from_pretrained(source, **options), source, folder
+    )
+    # Without its files transformers makes an empty tokenizer rather than none.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise FileNotFoundError(f"load: '{source}' comes without a tokenizer, so no text can be read with it.")
+    return tokenizer
+
+
+def _fetched(get: Any, source: str, folder: Path | None) -> Any:
+    """What `get` loads: from disk, else, for a name on the hub, from the network; errors as sentences."""
+    import json
+
+    from safetensors import SafetensorError
+
+    attempts: tuple[dict[str, Any], ...] = ({"local_files_only": True},)
+    if folder is None and not _is_offline():
+        attempts += ({},)
+    for options in attempts:
+        try:
+            with _quiet():
+                return get(**options)
+        except SafetensorError as error:
+            raise FormatError(
+                f"load: a weight file of '{source}' is damaged ({error}); copy or download it again."
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise FormatError(
+                f"load: a JSON file of '{source}' is damaged ({error}); copy or download it again."
+            ) from error
+        except OSError as error:
+            if options is not attempts[-1]:
+                continue
+            if folder is not None:
+                raise FormatError(
+                    f"load: the folder '{folder}' cannot be read as a model: {_first_line(error)}"
+                ) from error
+            raise ValueError(
+                f"load: no model named '{source}' in the local cache, and the hub gave none: "
+                f"{'there is no network here' if _is_offline() else _first_line(error)} Check the name, or give a "
+                "folder: download the model where there is a network (hf download NAME --local-dir FOLDER) and pass "
+                "FOLDER. 'pocket' is the model that comes with Superscope."
+            ) from error
+        except (ValueError, RuntimeError, KeyError, ImportError) as error:
+            # transformers raises each of these: unknown model_type, shapes unlike the config's, a missing library.
+            raise FormatError(f"load: '{source}' cannot be loaded: {_first_line(error)}") from error
+    raise AssertionError("every attempt returns or raises")
+
+
+def _check_weights(folder: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and not list(folder.glob("pytorch_model*.bin")):
+        raise FileNotFoundError(
+            f"load: the folder '{folder}' has no weights (model.safetensors); copy them there, or save the model again."
+        )
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            size = file.stat().st_size
+            raise FormatError(
+                f"load: '{file}' is damaged or cut short ({size:,} bytes: {error}); copy or download it again."
+            ) from error
+
+
+def _check_complete(network: nn.Module, found: dict[str, Any], source: str) -> None:
+    """Weights that are missing inside the blocks would be read as random numbers; a missing head is never read."""
+    inside = [re.escape(block) for block in blocks(network)]
+    missing = sorted(key for key in found["missing_keys"] if re.search(rf"(^|\.)({'|'.join(inside)})\.", key))
+    if missing:
+        raise FormatError(
+            f"load: the weights of '{source}' lack {len(missing)} tensors of its blocks, as {missing[0]}; they do not "
+            "belong to its config.json. Copy both from one model."
+        )
+
+
+def _text_config(model: nn.Module) -> Any:
+    config = getattr(model, "config", None)
+    if config is None:
+        raise ValueError(
+            f"{type(model).__name__} has no config, so its blocks are not known; name the sites by their paths."
+        )
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _in_and_out(module: nn.Module) -> tuple[int, int] | None:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(module, nn.Embedding):
+        return None
+    # transformers' Conv1D keeps its weight as (in, out), torch's Linear as (out, in).
+    return tuple(weight.shape) if hasattr(module, "nf") else tuple(weight.shape[::-1])  # type: ignore[return-value]
+
+
+def _widths(module: nn.Module) -> tuple[int, ...]:
+    shape = _in_and_out(module)
+    return () if shape is None else shape[1:]
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model or not model
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"load: there is no device '{device}'; write cpu, cuda, cuda:1 or mps.") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(place.type, True):
+        raise ValueError(f"load: this machine's torch has no {place.type}; leave the device out to run on the cpu.")
+    return place
+
+
+def _is_offline() -> bool:
+    """Whether the hub's name cannot be resolved: asked first, because the hub's client retries for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return True
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' progress bars and notes off inside the block: what matters of them is said in our own words."""
+    from transformers.utils import logging as notes
+
+    verbosity, had_bar = notes.get_verbosity(), notes.is_progress_bar_enabled()
+    notes.set_verbosity_error()
+    notes.disable_progress_bar()
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        notes.set_verbosity(verbosity)
+        if had_bar:
+            notes.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[0] if lines else type(error).__name__
+    return said if said.endswith((".", "!", "?")) else f"{said}."
