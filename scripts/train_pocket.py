@@ -22,12 +22,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# GNU OpenMP's threads spin at barriers unless told to sleep: with one competing process that was 12 times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads each take a share of a step's windows and meet once a step. OpenMP's would meet at every operation, and lose
+# most of their time there on a machine that does anything else.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import tokenizers
@@ -174,20 +176,26 @@ class Muon(torch.optim.Optimizer):
     is scalable for LLM training", 2025.
     """
 
-    def __init__(self, params: Sequence[Tensor], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, params: Sequence[Tensor], lr: float, weight_decay: float, pool: ThreadPoolExecutor, momentum: float = 0.95
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.pool = pool
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for group in self.param_groups:
-            for weight in group["params"]:
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonal(weight.grad.lerp(buffer, group["momentum"]))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+            for _ in self.pool.map(lambda weight, group=group: self._move(weight, group), group["params"]):
+                pass
+
+    @torch.no_grad()
+    def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
+        update = orthogonal(weight.grad.lerp(buffer, group["momentum"]))
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -230,6 +238,7 @@ def train(
     held_out: Tensor,
     text_sha256: str,
     minutes: float | None = None,
+    threads: int = 1,
 ) -> Progress:
     """Train to the end of the schedule, or go on doing so; the weights end in `folder/state.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -238,8 +247,9 @@ def train(
     muon_weights = [weight for name, weight in model.transformer.h.named_parameters() if weight.ndim == 2]
     known = {id(weight) for weight in muon_weights}
     rest = [weight for weight in model.parameters() if id(weight) not in known]
+    pool = ThreadPoolExecutor(threads)
     optimizers = (
-        Muon(muon_weights, lr=recipe.muon_lr, weight_decay=recipe.weight_decay),
+        Muon(muon_weights, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, pool=pool),
         torch.optim.AdamW(rest, lr=recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
     )
     progress = Progress(asdict(recipe), text_sha256, minutes=minutes)
@@ -247,6 +257,7 @@ def train(
         found = load_state(file, model, optimizers)
         if (found.recipe, found.text_sha256) == (progress.recipe, text_sha256):
             progress = found
+            progress.minutes = minutes
             say(f"{recipe.name}: going on from step {progress.step}")
         else:
             raise ValueError(f"'{file}' belongs to another recipe or text: remove it, or give another --build.")
@@ -274,9 +285,7 @@ def train(
             [everything.row(progress.step * mixed + i) for i in range(mixed)]
             + [prose.row(progress.step * recipe.topic_rows + i) for i in range(recipe.topic_rows)]
         )
-        hidden = model.transformer(batch[:, :-1], use_cache=False).last_hidden_state
-        loss = functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), batch[:, 1:].flatten())
-        loss.backward()
+        loss = backward(model, batch, pool, threads)
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         for optimizer in optimizers:
             optimizer.step()
@@ -285,7 +294,7 @@ def train(
         progress.tokens += recipe.rows * WINDOW
         progress.seconds = time.monotonic() - started
         progress.cpu_seconds = time.process_time() - started_cpu
-        losses.append(loss.item())
+        losses.append(loss)
         if progress.step % 50 == 0:
             row = {
                 "step": progress.step,
@@ -305,6 +314,23 @@ def train(
     progress.finished = True
     save_state(file, model, optimizers, progress)
     return progress
+
+
+def backward(model: GPT2LMHeadModel, batch: Tensor, pool: ThreadPoolExecutor, threads: int) -> float:
+    """Sets the gradient of the batch's mean loss, each thread working on its own rows, and returns the loss in nats."""
+    parameters = list(model.parameters())
+
+    def share(rows: Tensor) -> tuple[float, tuple[Tensor, ...]]:
+        hidden = model.transformer(rows[:, :-1], use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden).flatten(0, 1)
+        loss = functional.cross_entropy(logits, rows[:, 1:].flatten(), reduction="sum") / (len(batch) * WINDOW)
+        # Not loss.backward(), which would add into the one .grad from all threads at once.
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    shares = list(pool.map(share, batch.chunk(threads)))
+    for parameter, *gradients in zip(parameters, *(gradients for _, gradients in shares), strict=True):
+        parameter.grad = torch.stack(gradients).sum(0) if len(gradients) > 1 else gradients[0]
+    return sum(loss for loss, _ in shares)
 
 
 def snapshot_steps(recipe: Recipe) -> tuple[int, ...]:
@@ -558,8 +584,8 @@ def measure(
     pocket, twin = trained
     say("scoring")
     held_stream = stream(tokenizer, held_documents)
-    runs = {
-        progress.recipe["name"]: {
+    runs: dict[str, Any] = {
+        recipe_of(progress).name: {
             "parameters": sum(weight.numel() for weight in recipe_of(progress).model().parameters()),
             "recipe": progress.recipe,
             "steps": progress.step,
@@ -809,7 +835,7 @@ class TrainPocket:
         twin: its narrow twin's.
         minutes: end the pocket model's schedule by the clock: the decay then starts, and ends, at whichever of the
             token budget and the clock is further.
-        threads: torch's threads.
+        threads: threads that share a step.
     """
 
     text: Path | None = None
@@ -821,7 +847,7 @@ class TrainPocket:
     threads: int = 2
 
     def run(self) -> None:
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(1)
         found = pocket_text.documents() if self.text is None else pocket_text.read(self.text)
         train_documents, held_documents = pocket_text.split(found)
         text_sha256 = pocket_text.text_hash(found)
@@ -838,8 +864,10 @@ class TrainPocket:
         say(f"{len(tokens):,} tokens to train on, {len(held_out):,} held out")
 
         trained = (
-            train(self.pocket, self.build / "pocket", tokens, topics, held_out, text_sha256, self.minutes),
-            train(self.twin, self.build / "twin", tokens, topics, held_out, text_sha256),
+            train(
+                self.pocket, self.build / "pocket", tokens, topics, held_out, text_sha256, self.minutes, self.threads
+            ),
+            train(self.twin, self.build / "twin", tokens, topics, held_out, text_sha256, None, self.threads),
         )
 
         home = self.out / "model"

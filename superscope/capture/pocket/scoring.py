@@ -46,7 +46,7 @@ def document_bits(
     if not 1 <= stride <= window:
         raise ValueError(f"document_bits: stride is {stride}; give one from 1 to {window}, the model's window.")
     bits = np.zeros(len(documents))
-    device = model.get_input_embeddings().weight.device
+    device = next(model.parameters()).device
     pieces = _pieces(tokenizer, documents, window, stride)
     with torch.inference_mode():
         while chunk := [piece for _, piece in zip(range(rows), pieces)]:
@@ -132,7 +132,8 @@ def _pieces(
     tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], window: int, stride: int
 ) -> Iterator[tuple[int, list[int], int]]:
     """Document's index, up to window + 1 tokens, and the first position whose next token is counted."""
-    separator = int(tokenizer.bos_token_id)
+    separator = tokenizer.convert_tokens_to_ids(str(tokenizer.bos_token))
+    assert isinstance(separator, int)
     for index, document in enumerate(documents):
         tokens = [separator, *tokenizer.encode(document.text, add_special_tokens=False, verbose=False)]
         done = 0
