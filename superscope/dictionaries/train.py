@@ -82,7 +82,9 @@ def train(
         ...     print(step.index, step.numbers["fraction_variance_unexplained"])
     """
     if source.d != sae.d:
-        raise ShapeError(f"train: the source has d = {source.d} and the SAE d = {sae.d}. Make the SAE with d = source.d.")
+        raise ShapeError(
+            f"train: the source has d = {source.d} and the SAE d = {sae.d}. Make the SAE with d = source.d."
+        )
     checks = (
         ("steps", steps, steps >= 0, "at least 0"),
         ("batch", batch, batch >= 2, "at least 2"),

@@ -171,7 +171,9 @@ class SAE(nn.Module, SparseCoder):
                     f"about.json says {tuple(tensor.shape)}."
                 )
             if not bool(torch.isfinite(weights[name]).all()):
-                raise FormatError(f"{folder}/weights.safetensors: {name} holds NaN or infinite numbers. Train it again.")
+                raise FormatError(
+                    f"{folder}/weights.safetensors: {name} holds NaN or infinite numbers. Train it again."
+                )
         sae.to(weights["atoms"].dtype).load_state_dict(weights)
         return sae
 
