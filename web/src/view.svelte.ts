@@ -1,0 +1,64 @@
+/**
+ * What the page shows, held in the address: #/section?site=...&model=...&feature=...
+ * A link restores it, back and forward walk through it, and keys this page does not know are kept.
+ */
+export interface ViewState {
+  section: string;
+  site: string;
+  model: string;
+  feature: string;
+  q: string;
+  sort: string;
+  rows: string;
+}
+
+const KEYS = ["site", "model", "feature", "q", "sort", "rows"] as const;
+
+export function parse(hash: string): { state: ViewState; unknown: [string, string][] } {
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const parameters = new URLSearchParams(query);
+  const state: ViewState = { section: path, site: "", model: "", feature: "", q: "", sort: "", rows: "" };
+  const unknown: [string, string][] = [];
+  for (const [key, value] of parameters) {
+    if ((KEYS as readonly string[]).includes(key)) state[key as (typeof KEYS)[number]] = value;
+    else unknown.push([key, value]);
+  }
+  return { state, unknown };
+}
+
+export class View {
+  #unknown: [string, string][] = [];
+  state: ViewState = $state(parse("").state);
+  /** Counts navigations, so that a link to the section one is in scrolls to it again. */
+  visits = $state(0);
+
+  constructor() {
+    this.#read();
+    addEventListener("hashchange", () => {
+      this.#read();
+      this.visits++;
+    });
+  }
+
+  #read(): void {
+    const { state, unknown } = parse(location.hash);
+    this.state = state;
+    this.#unknown = unknown;
+  }
+
+  /** The address of this view with some of it changed; empty values are left out. */
+  href(change: Partial<ViewState>): string {
+    const next = { ...this.state, ...change };
+    const parameters = new URLSearchParams();
+    for (const key of KEYS) if (next[key]) parameters.set(key, next[key]);
+    for (const [key, value] of this.#unknown) parameters.append(key, value);
+    const query = parameters.toString();
+    return `#/${next.section}${query ? `?${query}` : ""}`;
+  }
+
+  /** Changes the view without a step in the history: for typing and choosing an order. */
+  adjust(change: Partial<ViewState>): void {
+    history.replaceState(null, "", this.href(change));
+    this.#read();
+  }
+}
