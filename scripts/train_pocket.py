@@ -311,6 +311,7 @@ def train(
         if time.monotonic() - saved > 60:
             save_state(file, model, optimizers, progress)
             saved = time.monotonic()
+    pool.shutdown()
     progress.finished = True
     save_state(file, model, optimizers, progress)
     return progress
@@ -495,14 +496,11 @@ def residual_norms(model: GPT2LMHeadModel, tokens: Tensor, n_windows: int = 64) 
     starts = torch.linspace(0, len(tokens) - WINDOW, n_windows).long()
     batch = torch.stack([tokens[start : start + WINDOW] for start in starts])
     streams: list[list[Tensor]] = [[] for _ in range(len(model.transformer.h) + 1)]
-    # hidden_states would give the last block's output after the final LayerNorm, so the blocks are asked themselves.
+    # hidden_states would give the last block's output after the final LayerNorm, so what enters each is taken instead.
     hooks = [
-        block.register_forward_hook(
-            lambda _, inputs, output, at=at: streams[at].append(output[0] if isinstance(output, tuple) else output)
-        )
-        for at, block in enumerate(model.transformer.h, start=1)
+        module.register_forward_pre_hook(lambda _, inputs, at=at: streams[at].append(inputs[0]))
+        for at, module in enumerate([*model.transformer.h, model.transformer.ln_f])
     ]
-    hooks.append(model.transformer.h[0].register_forward_pre_hook(lambda _, inputs: streams[0].append(inputs[0])))
     try:
         for chunk in batch.split(16):
             model.transformer(chunk, use_cache=False)
