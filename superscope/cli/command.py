@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import sys
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from ..studio import write_html
 from .summary import show
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Output:
     """Where the answer goes, the same for every study."""
 
@@ -35,23 +35,22 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     study_class = entry.load()
 
     # Two flat groups of options from two dataclasses: tyro reads their fields and docstrings.
-    def parse(
-        study: Annotated[study_class, tyro.conf.arg(name="")],  # type: ignore[valid-type]
-        output: Annotated[Output, tyro.conf.arg(name="")] = Output(),  # noqa: B008
-    ) -> tuple[Any, Output]:
-        return study, output
-
+    flat = tyro.conf.arg(name="")
+    command_class = dataclasses.make_dataclass(
+        "Command", [("study", Annotated[study_class, flat]), ("output", Annotated[Output, flat], Output())]
+    )
     errors = Console(stderr=True, highlight=False)
     try:
-        study, output = tyro.cli(
-            parse,
+        parsed = tyro.cli(
+            command_class,
             prog=f"superscope {entry.command}",
-            description=study_class.__doc__,
+            description=inspect.cleandoc(study_class.__doc__ or ""),
             args=list(arguments),
-            config=(tyro.conf.OmitArgPrefixes,),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
+    study, output = parsed.study, parsed.output
     out = output.out or _new_folder(entry.command, study)
     command = f"superscope {entry.command} {' '.join(arguments)}".strip()
     if output.out is None:

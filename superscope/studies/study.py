@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from .._version import __version__
 from ..core import Report
 
 
@@ -48,3 +51,11 @@ class Study(ABC):
                 next(stages)
             except StopIteration as end:
                 return end.value
+
+
+def environment() -> dict[str, Any]:
+    """What a result was made with: versions and machine, for the record."""
+    versions = {"superscope": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "numpy"):
+        versions[package] = metadata.version(package)
+    return versions | {"platform": platform.system(), "processor": platform.machine()}

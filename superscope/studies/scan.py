@@ -1,0 +1,551 @@
+"""How superposed are the layers of this model? From a model's name and a text to a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+import tyro
+
+from .. import capture, measure
+from .._version import __version__
+from ..capture import Corpus, Loaded, StoredSource
+from ..capture.spelling import pieces, spelling
+from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, files
+from ..dictionaries import SAE, TopK, train
+from .study import Progress, Study, environment
+
+_ROOM = 3 * 2**30
+"""Bytes of activations held at once; sites beyond it are read in further passes over the text."""
+
+_SPLICED_TOKENS = 16_384
+"""Held-out tokens on which the model runs with a reconstruction in place of x."""
+
+_CONTEXTS = 12
+_SHOWN_LATENTS = 400
+"""Latents of each site whose contexts are kept in the run, clearest first: 400 are about 2 MB."""
+
+_SHOWN_NEURONS = 100
+_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Scan(Study):
+    """How superposed are this model's layers?
+
+    Reads a text with the model, records the activations at each site, learns a sparse dictionary of each with several
+    seeds, and measures: sparsity, what the dictionary explains, how many directions recur over seeds against the
+    dimensions there are, how much they interfere, which neurons mix which features. Writes one run folder.
+    """
+
+    kind: ClassVar[str] = "scan"
+
+    model: Annotated[str, tyro.conf.Positional] = "pocket"
+    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    sites: tuple[str, ...] = ()
+    """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the output of
+    every block, and the hidden layer of the middle block's MLP, where the model has neurons."""
+    text: str | None = None
+    """Text to read: a file, a folder, or `datasets:NAME`. Default: the text every Python carries."""
+    tokens: int = 300_000
+    """Tokens to learn from; less if the text is shorter."""
+    held_out: int = 60_000
+    """Tokens of other documents, to measure on."""
+    context: int = 128
+    """Tokens the model sees at once."""
+    n: int | None = None
+    """Latents of each dictionary. Default: 8 for each dimension of the residual stream."""
+    k: int = 16
+    """Latents that may be active at a token."""
+    seeds: int = 3
+    """Dictionaries learned at each site, from different random starts."""
+    steps: int = 400
+    """Training steps of each dictionary."""
+    batch: int = 2048
+    """Activations in one training step."""
+    control: bool = False
+    """Also scan a copy of the model with random weights, to see what training put there."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, mps."""
+    seed: int = 0
+    """Of everything random: the order of the text, the starts, the bootstrap."""
+
+    def __post_init__(self) -> None:
+        least = {"tokens": 1, "held_out": 1, "context": 2, "k": 1, "seeds": 2, "steps": 1, "batch": 2}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                why = " A direction can only recur over at least two." if name == "seeds" else ""
+                raise ValueError(f"{name} must be at least {lowest}; got {getattr(self, name)}.{why}")
+        if self.n is not None and self.n < 2:
+            raise ValueError(f"n must be at least 2; got {self.n}.")
+
+    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        began, clock = _now(), time.monotonic()
+        # Whether the folder can be used is found out before minutes are spent on what would go there.
+        settings = dataclasses.asdict(self)
+        if out is not None:
+            RunFolder.standing(out, kind=self.kind, settings=settings)
+            files.require_space(out, 64 * 2**20)
+        yield Progress(f"Loading {self.model}", 0, 1)
+        loaded = capture.load(self.model, device=self.device)
+        sites = capture.sites(loaded.model, self.sites) if self.sites else _default_sites(loaded)
+        yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} sites")
+        yield Progress("Reading the text", 0, 1)
+        corpus, held_out = self._corpora(loaded)
+        yield Progress("Reading the text", 1, 1, f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out")
+
+        subjects = {"trained": loaded} | ({"control": capture.control(loaded, self.seed)} if self.control else {})
+        found = _Found()
+        run: RunFolder | None = None
+        for label, subject in subjects.items():
+            for group in self._groups(subject, sites, corpus, held_out):
+                sources, held = {}, {}
+                for name, part, kept in (("to learn from", corpus, sources), ("held out", held_out, held)):
+                    stage = f"Recording activations {name} ({label})"
+                    parts: dict[Site, list[Activations]] = {site: [] for site in group}
+                    done = 0
+                    yield Progress(stage, 0, part.n_tokens)
+                    for batch in capture.harvest(subject.model, group, part):
+                        for site, activations in batch.items():
+                            parts[site].append(activations)
+                        done += len(next(iter(batch.values())))
+                        yield Progress(stage, done, part.n_tokens)
+                    kept |= {site: StoredSource.gather(parts.pop(site), site) for site in group}
+                for site in group:
+                    # The folder appears with the first result, so that whatever fails before it leaves nothing behind.
+                    if out is not None and run is None:
+                        run = RunFolder.start(
+                            out,
+                            kind=self.kind,
+                            settings=settings,
+                            environment=environment(),
+                            version=__version__,
+                            created=began,
+                        )
+                    saes, source = [], sources.pop(site)
+                    for index in range(self.seeds):
+                        sae, curve = yield from self._learned(subject, label, site, source, index, run)
+                        saes.append(sae)
+                        found.add("training", {"site": str(site), "model": label, "seed": index}, curve)
+                    stage = f"Measuring {site} ({label})"
+                    yield Progress(stage, 0, 1)
+                    view = _View(self, subject, label, site, source, held.pop(site), corpus, held_out, saes)
+                    yield from _measured(view, found, stage)
+        report = Report(
+            title=f"{loaded.name}: superposition at {len(sites)} site{'s' if len(sites) > 1 else ''}",
+            kind=self.kind,
+            measurements=tuple(found.measurements),
+            settings=settings,
+            environment=environment()
+            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)}
+            | {"text": f"{len(set(corpus.document.tolist()))} documents", "window": str(corpus.policy)},
+            tables=found.tables,
+            findings=_findings(found, sites, self.seeds),
+        )
+        if run is not None:
+            run.about["environment"] = dict(report.environment)
+            report.write(run)
+            run.finish(report.title, str(report.environment["finished"]))
+        return report
+
+    def _corpora(self, loaded: Loaded) -> tuple[Corpus, Corpus]:
+        everything = self.tokens + self.held_out
+        corpus = capture.tokens(
+            loaded.tokenizer, capture.documents(self.text), context=self.context, limit=everything, seed=self.seed
+        )
+        corpus, held_out = corpus.split(self.tokens / everything, seed=self.seed)
+        if corpus.n_tokens < self.batch or held_out.n_tokens < 2:
+            raise ValueError(
+                f"the text gives {corpus.n_tokens:,} tokens to learn from and {held_out.n_tokens:,} to measure on, too few "
+                f"for batches of {self.batch:,}. Give more text with --text, or a smaller --batch."
+            )
+        return corpus, held_out
+
+    def _groups(self, subject: Loaded, sites: Sequence[Site], corpus: Corpus, held_out: Corpus) -> Iterator[list[Site]]:
+        """Sites that are read in one pass, as many as fit in memory; the widths come from one window."""
+        probe = next(capture.harvest(subject.model, sites, held_out.take(torch.tensor([0]))))
+        rows = corpus.n_tokens + held_out.n_tokens
+        group, room = [], _ROOM
+        for site in sites:
+            wanted = rows * probe[site].x.shape[1] * 4
+            if group and wanted > room:
+                yield group
+                group, room = [], _ROOM
+            group.append(site)
+            room -= wanted
+        yield group
+
+    def _learned(
+        self, subject: Loaded, label: str, site: Site, source: StoredSource, index: int, run: RunFolder | None
+    ) -> Generator[Progress, None, tuple[SAE, dict[str, list[float]]]]:
+        """One SAE, trained now or taken from an interrupted run."""
+        folder = f"saes/{label}/{str(site).replace(':', '-')}/seed{index}"
+        names = [f"{folder}/{name}" for name in ("weights.safetensors", "about.json", "training.json")]
+        stage = f"Learning dictionaries of {site} ({label})"
+        total = self.seeds * self.steps
+        if run is not None and all(run.has(name) for name in names):
+            yield Progress(stage, (index + 1) * self.steps, total, "taken from the interrupted run")
+            return TopK.load(run / folder), files.read_json(run / names[2])
+        n = self.n or 8 * subject.d
+        if self.k > n:
+            raise ValueError(f"k = {self.k} latents cannot be active among n = {n}. Give a smaller --k or a larger --n.")
+        sae = TopK(d=source.d, n=n, k=self.k, seed=self.seed + index).to(source.x.device)
+        curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
+        for step in train(sae, source, steps=self.steps, batch=min(self.batch, len(source)), seed=self.seed + index):
+            if step.index % _EVERY == 0 or step.index in (1, self.steps):
+                unexplained = step.numbers["fraction_variance_unexplained"]
+                curve["step"].append(step.index)
+                curve["fraction_variance_unexplained"].append(unexplained)
+                curve["dead"].append(step.numbers["dead"])
+                yield Progress(
+                    stage,
+                    index * self.steps + step.index,
+                    total,
+                    f"seed {index + 1} of {self.seeds}, {unexplained:.1%} of variance unexplained",
+                )
+        if run is not None:
+            sae.save(run / folder, notes={"model": subject.name, "site": str(site), "tokens": len(source)})
+            files.write_json(run / names[2], curve)
+            for name in names:
+                run.keep(name)
+        return sae, curve
+
+
+@dataclass
+class _Found:
+    """What has been measured so far."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+
+    def add(self, table: str, where: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        """Appends rows to a table; `where` fills further columns with one value."""
+        rows = len(next(iter(columns.values())))
+        whole = {name: [value] * rows for name, value in where.items()} | columns
+        for name, cells in whole.items():
+            self.tables.setdefault(table, {}).setdefault(name, []).extend(cells)
+
+    def value(self, name: str, site: Site, label: str = "trained") -> Measurement | None:
+        """One measurement, if it was made and has a value."""
+        for m in self.measurements:
+            if m.name == name and m.at.get("site") == str(site) and m.at.get("model") == label and m.value is not None:
+                return m
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One site of one model with all that is known there."""
+
+    scan: Scan
+    subject: Loaded
+    label: str
+    site: Site
+    source: StoredSource
+    held: StoredSource
+    corpus: Corpus
+    held_out: Corpus
+    saes: list[SAE]
+
+    @property
+    def at(self) -> dict[str, str | int | float]:
+        return {"site": str(self.site), "model": self.label}
+
+    def rows(self, source: StoredSource) -> Iterator[Activations]:
+        """The rows in the text's order, none dropped."""
+        for start in range(0, len(source), 4096):
+            part = slice(start, start + 4096)
+            assert source.tokens is not None
+            assert source.places is not None
+            yield Activations(source.x[part], tokens=source.tokens[part], places=source.places[part])
+
+
+def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, None, None]:
+    """Every measurement and table of one site."""
+    scan, sae, site = view.scan, view.saes[0], view.site
+    kind = view.subject.kind_of(site)
+    held = list(view.rows(view.held))
+    documents = view.held_out.document
+    measurements = [
+        Measurement(
+            name="tokens",
+            value=float(len(view.source)),
+            unit="tokens",
+            n=len(view.source),
+            of="tokens",
+            how="no interval: a count of what was read",
+        ),
+        Measurement(
+            name="dimensions",
+            value=float(sae.d),
+            unit="dimensions",
+            n=sae.d,
+            of="coordinates",
+            how="no interval: a property of the model",
+        ),
+    ]
+    measurements += measure.activation_sparsity(held, documents=documents, seed=scan.seed)
+    parts = 6
+    yield Progress(stage, 1, parts)
+
+    # The whole evaluation is of the first seed; the other seeds give its error a range.
+    evaluations = [measure.evaluate(each, held, documents=documents, seed=scan.seed) for each in view.saes]
+    measurements += list(evaluations[0])
+    over = measure.over_seeds([e["fraction_variance_unexplained"].value or 0.0 for e in evaluations])
+    measurements.append(
+        dataclasses.replace(
+            evaluations[0]["fraction_variance_unexplained"],
+            name="fraction_variance_unexplained_over_seeds",
+            value=sum(e["fraction_variance_unexplained"].value or 0.0 for e in evaluations) / len(evaluations),
+            **over.fields,
+        )
+    )
+    yield Progress(stage, 2, parts)
+    measurements += _cross_entropy(view)
+    yield Progress(stage, 3, parts)
+
+    covariance = measure.moments(view.rows(view.source)).covariance
+    alive = [evaluation.density > 0 for evaluation in evaluations]
+    recurrence = measure.recurring_features(
+        [each.dictionary for each in view.saes], alive=alive, covariance=covariance, seed=scan.seed
+    )
+    measurements += [m for m in recurrence if m.name != "recurring_features_most"]
+    W = sae.dictionary
+    # The pair that attains the coherence is in the table of latents, as everybody's nearest atom is.
+    coherence = dataclasses.replace(measure.coherence(W), at={})
+    measurements += [coherence, measure.mean_max_cosine(W), measure.interference_energy(W)]
+    near = measure.nearest(W)
+    for what, histogram in (
+        ("nearest cosine", measure.nearest_histogram(W)),
+        ("interference", measure.cosine_histogram(W)),
+    ):
+        found.add("histograms", {**view.at, "what": what}, {key: list(cells) for key, cells in histogram.table().items()})
+    yield Progress(stage, 4, parts)
+
+    mixing = measure.polysemanticity(sae, held, documents=documents, seed=scan.seed)
+    measurements += list(mixing)
+    _neurons(view, mixing, found)
+    yield Progress(stage, 5, parts)
+
+    codes = [(sae.encode(batch.x), batch) for batch in view.rows(view.source)]
+    density = _latents(view, codes, near, recurrence, found)
+    _density_histogram(view, density, found)
+    note = {
+        "residual": "The stream between blocks: its coordinates are no neurons, and nothing makes their axes special.",
+        "neurons": "The hidden layer of an MLP: coordinates are neurons.",
+    }.get(kind, "")
+    found.add(
+        "sites",
+        view.at,
+        {
+            "d": [sae.d],
+            "n": [sae.n],
+            "k": [scan.k],
+            "seeds": [scan.seeds],
+            "rows": [len(view.source)],
+            "kind": [kind],
+            "note": [note],
+        },
+    )
+    found.measurements += [m.at_site(**view.at) for m in measurements]
+    yield Progress(stage, parts, parts)
+
+
+def _cross_entropy(view: _View) -> tuple[Measurement, ...]:
+    """What the model loses when it runs on the reconstruction, where it predicts tokens."""
+    if view.subject.kind != "causal":
+        return ()
+    windows = max(_SPLICED_TOKENS // view.held_out.context, 2)
+    corpus = view.held_out.take(torch.arange(min(windows, len(view.held_out))))
+    sae, mean = view.saes[0], view.source.x.mean(0)
+    splices = (None, sae.reconstruct, lambda x: mean.expand_as(x))
+    with torch.no_grad():
+        losses = [
+            capture.next_token_loss(view.subject, corpus, splice=None if change is None else {view.site: change})
+            for change in splices
+        ]
+    if not int(losses[0].counts.sum()):
+        return ()
+    return measure.cross_entropy_recovered(
+        *(loss.nats for loss in losses), losses[0].counts, documents=corpus.document, seed=view.scan.seed
+    )
+
+
+def _neurons(view: _View, mixing: measure.Mixing, found: _Found) -> None:
+    """The table of the most polysemantic neurons, and the histogram of all beside random directions."""
+    numbers = mixing.effective_features.nan_to_num(-1.0)
+    order = numbers.argsort(descending=True, stable=True)[:_SHOWN_NEURONS]
+    order = order[numbers[order] > 0]
+    found.add(
+        "neurons",
+        view.at,
+        {
+            "neuron": order.tolist(),
+            "effective_features": mixing.effective_features[order].tolist(),
+            "explained": [None if value != value else value for value in mixing.explained[order].tolist()],
+            "features": mixing.features[order].tolist(),
+            "shares": mixing.shares[order].tolist(),
+            "signs": mixing.signs[order].tolist(),
+        },
+    )
+    series = {"neurons": mixing.effective_features, "random rotation": mixing.rotated}
+    top = max((float(values[values.isfinite()].max()) for values in series.values() if values.isfinite().any()), default=1.0)
+    edges = torch.linspace(0, top * (1 + 1e-6), 41, dtype=torch.float64)
+    for name, values in series.items():
+        values = values[values.isfinite()]
+        if len(values):
+            # Random directions may be more or fewer than neurons: scaled to as many, so that the bars compare.
+            scale = len(series["neurons"]) / len(values)
+            counts = torch.histogram(values.double(), edges).hist * scale
+            found.add(
+                "histograms",
+                {**view.at, "what": "features per neuron", "series": name},
+                {"low": edges[:-1].tolist(), "high": edges[1:].tolist(), "count": counts.tolist()},
+            )
+
+
+def _latents(
+    view: _View,
+    codes: Sequence[tuple[SparseCode, Activations]],
+    near: measure.Nearest,
+    recurrence: measure.Recurrence,
+    found: _Found,
+) -> torch.Tensor:
+    """The tables of latents and of contexts; returns the density of each latent on the text learned from."""
+    corpus, tokenizer, sae = view.corpus, view.subject.tokenizer, view.saes[0]
+    places = [(code, batch.places) for code, batch in codes if batch.places is not None]
+    shares = measure.token_shares((code, batch.tokens) for code, batch in codes if batch.tokens is not None)
+    top = measure.top_contexts(places, count=_CONTEXTS, documents=corpus.document)
+    texts = spelling(tokenizer)
+    clear = measure.clarity(
+        top,
+        corpus.ids,
+        kinds=measure.token_kinds(texts),
+        words=measure.token_words(texts),
+        keep=corpus.keep,
+        seed=view.scan.seed,
+    )
+    rows = sum(len(code) for code, _ in codes)
+    used = [code.values != 0 for code, _ in codes]
+    indices = torch.cat([code.indices[mask] for (code, _), mask in zip(codes, used, strict=True)])
+    values = torch.cat([code.values[mask] for (code, _), mask in zip(codes, used, strict=True)]).double()
+    count = torch.bincount(indices, minlength=sae.n)
+    mean = torch.zeros(sae.n, dtype=torch.float64).index_add_(0, indices, values) / count.clamp(min=1)
+    promoted = _promoted(view, texts)
+    order = (clear.score - 2.0 * (count == 0)).argsort(descending=True, stable=True)
+    found.add(
+        "latents",
+        view.at,
+        {
+            "latent": order.tolist(),
+            "density": (count / rows)[order].tolist(),
+            "mean_active": mean[order].tolist(),
+            "max_active": top.values[:, 0][order].tolist(),
+            "recurs": recurrence.counts[order].tolist(),
+            "nearest": near.partner[order].tolist(),
+            "nearest_cosine": near.cosine[order].tolist(),
+            "clarity": clear.score[order].tolist(),
+            "clear_by": [clear.readings[reading] for reading in clear.reading[order].tolist()],
+            "top_tokens": [[texts[t] for t in row if t >= 0] for row in shares.tokens[order].tolist()],
+            "top_token_share": [
+                [share for share, t in zip(row, ids, strict=True) if t >= 0]
+                for row, ids in zip(shares.shares[order].tolist(), shares.tokens[order].tolist(), strict=True)
+            ],
+            "promotes": [promoted[latent] if promoted else [] for latent in order.tolist()],
+        },
+    )
+    before, after = 12, 8
+    around = measure.activations_around(places, top, before=before, after=after)
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("latent", "rank", "activation", "document", "position", "tokens", "activations")
+    }
+    for latent in order[:_SHOWN_LATENTS].tolist():
+        for rank in range(int(top.filled[latent])):
+            sequence, position = int(top.sequences[latent, rank]), int(top.positions[latent, rank])
+            low, high = max(position - before, 0), min(position + after + 1, int(corpus.length[sequence]))
+            shown = corpus.ids[sequence, low:high].tolist()
+            first = low - (position - before)
+            columns["latent"].append(latent)
+            columns["rank"].append(rank)
+            columns["activation"].append(float(top.values[latent, rank]))
+            columns["document"].append(corpus.names[int(corpus.document[sequence])])
+            # Where the token stands in its document: added special tokens at the window's head do not count.
+            added = int(corpus.keep[sequence].int().argmax())
+            columns["position"].append(int(corpus.start[sequence]) + position - added)
+            columns["tokens"].append(pieces(tokenizer, shown))
+            columns["activations"].append(around[latent, rank, first : first + len(shown)].tolist())
+    found.add("contexts", view.at, columns)
+    return count / rows
+
+
+def _promoted(view: _View, texts: Sequence[str], most: int = 6) -> list[list[str]]:
+    """The tokens that each atom raises most if it is read out directly: largest entries of W_U w_i."""
+    head = getattr(view.subject.model, "get_output_embeddings", lambda: None)()
+    atoms = view.saes[0].dictionary.atoms
+    if head is None or view.subject.kind_of(view.site) != "residual" or head.weight.shape[1] != atoms.shape[1]:
+        return []
+    with torch.no_grad():
+        # About the mean token: what raises all tokens alike raises none.
+        weight = head.weight.float() - head.weight.float().mean(0)
+        found = torch.cat([(block @ weight.T).topk(most).indices for block in atoms.split(512)])
+    return [[texts[token] for token in row] for row in found.tolist()]
+
+
+def _density_histogram(view: _View, density: torch.Tensor, found: _Found) -> None:
+    logs = density[density > 0].double().log10()
+    edges = torch.linspace(-6, 0, 49, dtype=torch.float64)
+    counts = torch.histogram(logs.clamp(min=-6 + 1e-9), edges).hist
+    found.add(
+        "histograms",
+        {**view.at, "what": "latent density", "series": "latents"},
+        {"low": edges[:-1].tolist(), "high": edges[1:].tolist(), "count": counts.tolist()},
+    )
+
+
+def _default_sites(loaded: Loaded) -> tuple[Site, ...]:
+    blocks = capture.blocks(loaded.model)
+    hidden = capture.mlp_hidden(loaded.model, blocks[len(blocks) // 2])
+    return capture.default_sites(loaded.model) + (capture.sites(loaded.model, [hidden]) if hidden else ())
+
+
+def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ...]:
+    """The main results as sentences a reader can quote, with their chance levels."""
+    sentences = []
+    for site in sites:
+        recurring = found.value("recurring_features", site)
+        dimensions = found.value("dimensions", site)
+        if recurring is None or dimensions is None or recurring.value is None or dimensions.value is None:
+            continue
+        ratio = recurring.value / dimensions.value
+        chance = recurring.chance or 0.0
+        verdict = (
+            "more directions than dimensions: superposition"
+            if recurring.value - chance > dimensions.value
+            else "no more than there are dimensions, so this scan does not show superposition here"
+        )
+        sentences.append(
+            f"{site}: {recurring.value:,.0f} directions recur in all {seeds} seeds in {dimensions.value:,.0f} dimensions "
+            f"({ratio:.1f} per dimension; chance gives {chance:,.0f}): {verdict}."
+        )
+        unexplained = found.value("fraction_variance_unexplained", site)
+        l0 = found.value("l0", site)
+        recovered = found.value("cross_entropy_recovered", site)
+        if unexplained is not None and l0 is not None and unexplained.value is not None and l0.value is not None:
+            kept = f", and the model keeps {recovered.value:.0%} of what it gets from this site" if recovered else ""
+            sentences.append(
+                f"{site}: {l0.value:.0f} latents per token leave {unexplained.value:.0%} of the variance unexplained{kept}."
+            )
+        control = found.value("recurring_features", site, "control")
+        if control is not None:
+            sentences.append(f"{site}: with random weights {control.value:,.0f} directions recur.")
+    return tuple(sentences)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
