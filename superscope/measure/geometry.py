@@ -1,7 +1,8 @@
 """How much do the atoms of W overlap, beside what n directions in d dimensions must and what random ones do?
 
 Cosines are between normalised atoms unless a function says otherwise; atoms that are exactly zero have no direction,
-are left out and counted in the caution. Quantities of pairs (coherence, nearest atom, Babel function, histograms) take one blocked pass over the pairs, O(n^2 d) time and O(block^2) memory; sums over pairs go through the d x d frame
+are left out and counted in the caution. Quantities of pairs (coherence, nearest atom, Babel function, histograms) take
+one blocked pass over the pairs, O(n^2 d) time and O(block^2) memory; sums over pairs go through the d x d frame
 operator and cost O(n d^2). The n x n Gram matrix is never held.
 """
 
