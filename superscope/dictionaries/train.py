@@ -23,17 +23,17 @@ def train(
     *,
     steps: int,
     batch: int = 2048,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     seed: int = 0,
-    warmup: float = 0.05,
-    decay: float = 0.5,
+    warmup: float | int = 0.05,
+    decay: float | int = 0.5,
     centre: Literal["mean", "median"] = "mean",
     dead_after: int = 50_000,
-    auxiliary: float = 1 / 32,
+    auxiliary: float | int = 1 / 32,
     auxiliary_k: int | None = None,
     initialise: bool = True,
 ) -> Iterator[Step]:
-    r"""Descends on $\sum_b |x_b - \hat x_b|^2 / \sum_b |x_b - \bar x|^2$ (+ penalty + auxiliary), yielding a Step after each.
+    r"""Descends on $E|x - \hat x|^2 / E|x - \bar x|^2$ (+ penalty + auxiliary), yielding a Step after each step.
 
     The loop is the caller's: log, save or stop between steps; the SAE is whole and in the units of x after each.
     Numbers of a Step, measured on its batch before the step: `fraction_variance_unexplained` (about the batch's mean,
@@ -77,9 +77,18 @@ def train(
         Bricken et al., "Towards Monosemanticity", 2023 (gradient parallel to the dictionary removed).
 
     Example:
+        >>> from superscope.core import Activations
         >>> from superscope.dictionaries import TopK
-        >>> for step in train(TopK(d=2, n=4, k=1), source, steps=100):   # doctest: +SKIP
-        ...     print(step.index, step.numbers["fraction_variance_unexplained"])
+        >>> class Axes(ActivationSource):                       # one of three orthogonal directions at a time
+        ...     d = 3
+        ...     def batches(self, size, *, seed):
+        ...         random = torch.Generator().manual_seed(seed)
+        ...         while True:
+        ...             yield Activations(torch.eye(3)[torch.randint(3, (size,), generator=random)])
+        >>> for step in train(TopK(d=3, n=6, k=1), Axes(), steps=100, batch=64, lr=0.03):
+        ...     unexplained = step.numbers["fraction_variance_unexplained"]
+        >>> unexplained < 0.05
+        True
     """
     if source.d != sae.d:
         raise ShapeError(
@@ -221,7 +230,7 @@ def _rows(sae: SAE, source: ActivationSource, batch: int, seed: int) -> Iterator
                 where = "" if activations.places is None else _place(activations.places[row].tolist())
                 raise FloatingPointError(
                     f"train: batch {index} holds a NaN or infinite activation in row {row}{where}. "
-                    "Look at the model's output there; a model in float16 may overflow, so load it in float32 or bfloat16."
+                    "Look at the model's output there; a model in float16 may overflow: load it in float32 or bfloat16."
                 )
             yield x
             index += 1
@@ -303,7 +312,7 @@ def fit_start(sae: SAE, x: Float[Tensor, "b d"], centre: str) -> None:
 def auxiliary_loss(
     sae: SAE, x: Float[Tensor, "b d"], error: Float[Tensor, "b d"], dead: Bool[Tensor, "n"], k: int
 ) -> Float[Tensor, ""]:
-    r"""$\sum_b |e_b - \hat e_b|^2 / \sum_b |e_b|^2$, with $\hat e$ the dead latents' own reconstruction of the residual e.
+    r"""$\sum_b |e_b - \hat e_b|^2 / \sum_b |e_b|^2$, $\hat e$ the dead latents' own reconstruction of the residual.
 
     The dead latents with the k largest pre-activations of each row take part, through the same weights as ever; the
     living get no gradient, since e is detached and their latents do not occur.
@@ -317,10 +326,10 @@ def auxiliary_loss(
         Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (appendix A.2). They divide by the batch
         variance of e about its mean, which is nearly the same; this is the energy that 0 would leave.
     """
-    alive_none = dead.nonzero().squeeze(1)
-    encoder, atoms, encoder_bias = sae.encoder[alive_none], sae.atoms[alive_none], sae.encoder_bias[alive_none]
+    rows = dead.nonzero().squeeze(1)
+    encoder, atoms, encoder_bias = sae.encoder[rows], sae.atoms[rows], sae.encoder_bias[rows]
     pre = torch.addmm(encoder_bias, x - sae.bias.detach(), encoder.T)
-    if k < len(alive_none):
+    if k < len(rows):
         # What is below the k-th largest is cut to 0; a tie at the cut keeps both, which does no harm.
         pre = torch.where(pre >= pre.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), pre, 0.0)
     e_hat = pre.relu() @ atoms

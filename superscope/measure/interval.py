@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class Interval:
     how: str
 
     @property
-    def fields(self) -> dict[str, float | str | None]:
+    def fields(self) -> dict[str, Any]:
         """low, high and how, as a Measurement takes them."""
         return {"low": self.low, "high": self.high, "how": self.how}
 

@@ -91,7 +91,7 @@ def _measured(name: str, value: float, n: int, of: str, chance: list[float], wha
     )
 
 
-@metric(range=(0, 1), unit="cosine", invariant=("rotation", "permutation", "scale", "sign"))
+@metric(range=(0.0, 1.0), unit="cosine", invariant=("rotation", "permutation", "scale", "sign"))
 def mean_matched_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3, seed: int = 0) -> Measurement:
     r"""MCC: the mean of $|\langle \hat a_i, \hat b_{\pi(i)} \rangle|$ over the best one-to-one matching $\pi$.
 
@@ -113,13 +113,13 @@ def mean_matched_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3,
     return _measured("mean_matched_cosine", value, pairs, "matched pairs", chance, "a random dictionary")
 
 
-@metric(range=(-1, 1), unit="cosine", invariant=("rotation", "permutation", "scale"))
+@metric(range=(-1.0, 1.0), unit="cosine", invariant=("rotation", "permutation", "scale"))
 def mean_nearest_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3, seed: int = 0) -> Measurement:
-    r"""MMCS: $\frac1{n'} \sum_j \max_i \langle \hat a_i, \hat b_j \rangle$ over the true atoms j: how much of the truth is found.
+    r"""MMCS: $\frac1{n'} \sum_j \max_i \langle \hat a_i, \hat b_j \rangle$ over the true atoms j.
 
-    Call it with the dictionaries exchanged for the other direction (how much of what is found is true): the first is
-    like recall, the second like precision, and neither alone says much. Signed; several true atoms may share a found
-    one. Chance: `found` replaced by uniform random directions.
+    How much of the truth is found, like recall; with the dictionaries exchanged, how much of what is found is true,
+    like precision. Neither alone says much: `mean_nearest_cosines` gives both. Signed; several true atoms may share a
+    found one. Chance: `found` replaced by uniform random directions.
 
     Raises:
         ShapeError: if the dictionaries differ in d.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,8 +96,14 @@ def evaluate(
         ValueError: if there is nothing to read, x is constant, or numbers are not finite.
 
     Example:
-        >>> evaluate(sae, source, batches=4)["l0"].value        # doctest: +SKIP
-        31.8
+        >>> from superscope.core import Activations, Dictionary, SparseCode
+        >>> class Positive(SparseCoder):                        # keeps positive coordinates
+        ...     dictionary = Dictionary(torch.eye(2))
+        ...     def encode(self, x):
+        ...         return SparseCode.from_dense(x.relu())
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        >>> evaluate(Positive(), [Activations(x)])["fraction_variance_unexplained"].value
+        0.5
     """
     groups = Groups(documents)
     W = coder.dictionary
@@ -134,7 +141,7 @@ def evaluate(
     count = fires.used.sum(0)
     total = mass.used.sum(0)
     n_alive = int((count > 0).sum())
-    at_all = {"n": tokens, "of": "tokens"}
+    at_all: dict[str, Any] = {"n": tokens, "of": "tokens"}
     energy = squares.sums.sum(0)
     variance = energy[1] - (energy[3:] ** 2).sum() / energy[2]
     if not variance > 1e-12 * energy[2] * max(float((shift**2).sum()), 1e-300):
@@ -163,7 +170,7 @@ def evaluate(
             how=f"no interval: a count on these {tokens} tokens",
         ),
     ]
-    dead = {"value": None, "caution": "no latent fires on these tokens"}
+    dead: dict[str, Any] = {"value": None, "caution": "no latent fires on these tokens"}
     if n_alive:
         found += [
             Measurement(
@@ -232,7 +239,7 @@ def cross_entropy_recovered(
     ablation: str = "mean",
     seed: int = 0,
 ) -> tuple[Measurement, Measurement]:
-    r"""$(\ell_{ablated} - \ell_{spliced}) / (\ell_{ablated} - \ell_{clean})$, and $\ell_{spliced} - \ell_{clean}$ in nats.
+    r"""$(\ell_{ablated} - \ell_{spliced}) / (\ell_{ablated} - \ell_{clean})$, and the added nats.
 
     The share of what the site is worth to the model that survives when its activation is replaced by the
     reconstruction. It nears 1 long before a reconstruction is good, since ablation is a low bar, so the added nats

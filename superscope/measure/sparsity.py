@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def _where_any(value: Tensor, any_mass: Tensor) -> Tensor:
     return torch.where(any_mass, value, torch.full_like(value, math.nan))
 
 
-@metric(range=(0, 1), unit="Gini index", invariant=_SPREAD)
+@metric(range=(0.0, 1.0), unit="Gini index", invariant=_SPREAD)
 def gini(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     r"""$1 - 2 \sum_{r=1}^{n} \frac{c_{(r)}}{|c|_1} \frac{n - r + 1/2}{n}$, magnitudes in ascending order.
 
@@ -60,7 +61,7 @@ def gini(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     return _where_any(1 - 2 * (ascending * weight).sum(-1) / ascending.sum(-1), any_mass)
 
 
-@metric(range=(0, 1), unit="Hoyer sparseness", invariant=_SPREAD)
+@metric(range=(0.0, 1.0), unit="Hoyer sparseness", invariant=_SPREAD)
 def hoyer(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     r"""$(\sqrt n - |c|_1 / |c|_2) / (\sqrt n - 1)$.
 
@@ -84,8 +85,8 @@ def hoyer(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     return _where_any(((math.sqrt(n) - ratio) / (math.sqrt(n) - 1)).clamp(0, 1), any_mass)
 
 
-@metric(range=(1, math.inf), unit="entries", invariant=_SPREAD)
-def effective_number(c: Float[Tensor, "*batch n"], order: float = 1.0) -> Float[Tensor, "*batch"]:
+@metric(range=(1.0, math.inf), unit="entries", invariant=_SPREAD)
+def effective_number(c: Float[Tensor, "*batch n"], order: float | int = 1.0) -> Float[Tensor, "*batch"]:
     r"""Hill number $N_q = (\sum_i p_i^q)^{1/(1-q)}$ of $p = |c| / |c|_1$; $N_1 = \exp(-\sum_i p_i \ln p_i)$.
 
     How many equally large entries are as diverse: N0 counts nonzeros, N1 is the exponential of the entropy, N2 the
@@ -120,7 +121,7 @@ def effective_number(c: Float[Tensor, "*batch n"], order: float = 1.0) -> Float[
     return _where_any(number, any_mass)
 
 
-@metric(range=(1, math.inf), unit="entries", invariant=_SPREAD)
+@metric(range=(1.0, math.inf), unit="entries", invariant=_SPREAD)
 def participation_number(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     r"""$(\sum_i c_i)^2 / \sum_i c_i^2$ of magnitudes: the Hill number of order 2. NaN for a zero row.
 
@@ -135,7 +136,7 @@ def participation_number(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"
     return _where_any(mass.sum(-1).square() / mass.square().sum(-1), any_mass)
 
 
-@metric(range=(0, 1), unit="Treves-Rolls sparseness", invariant=_SPREAD)
+@metric(range=(0.0, 1.0), unit="Treves-Rolls sparseness", invariant=_SPREAD)
 def treves_rolls(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     r"""$S = (1 - a) / (1 - 1/n)$ with $a = (\frac1n \sum_i c_i)^2 / (\frac1n \sum_i c_i^2)$, of magnitudes.
 
@@ -202,7 +203,7 @@ def activation_sparsity(
     batches: int | None = None,
     seed: int = 0,
 ) -> tuple[Measurement, ...]:
-    r"""Gini and Hoyer of |x| per row (means), entropy-effective dimension of E|x| over coordinates, participation ratio.
+    r"""Gini and Hoyer of |x| per row, entropy-effective dimension of E|x| over coordinates, participation ratio.
 
     `activation_gini`, `activation_hoyer`: the mean over rows of the index of |x| over the d coordinates.
     `activation_entropy_dimension`: exp entropy of p_j = E|x_j| / sum; `participation_ratio`: (tr C)^2 / tr C^2 of the
@@ -244,9 +245,11 @@ def activation_sparsity(
             part = extended[torch.from_numpy(second_of == block)]
             second.sums[block] += (part.T @ part).numpy()
         count += len(x)
-    assert means is not None and mass is not None and second is not None
+    assert means is not None
+    assert mass is not None
+    assert second is not None
     caution = f"{empty} all-zero rows left out" if empty else ""
-    dimension = {"n": count, "of": "tokens", "reference": float(d), "reference_is": "dimensions"}
+    dimension: dict[str, Any] = {"n": count, "of": "tokens", "reference": float(d), "reference_is": "dimensions"}
     total = mass.used.sum(0)
     found = [
         mean_measurement(

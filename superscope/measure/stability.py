@@ -60,7 +60,7 @@ def _near_pairs(a: Tensor, b: Tensor, threshold: float) -> tuple[np.ndarray, np.
     return i[order], j[order], c[order]
 
 
-def cluster_directions(atoms: Sequence[Float[Tensor, "n d"]], threshold: float) -> Int[Tensor, "clusters r"]:
+def cluster_directions(atoms: Sequence[Float[Tensor, "_ d"]], threshold: float) -> Int[Tensor, "clusters r"]:
     """Groups unit rows of several matrices into directions: at most one row of each matrix in a direction.
 
     Matrices are taken in turn. The rows of each are matched one to one with the directions so far (unit means of
@@ -116,7 +116,7 @@ def recurring_features(
     dictionaries: Sequence[Dictionary],
     *,
     threshold: float = 0.7,
-    alive: Sequence[Bool[Tensor, "n"]] | None = None,
+    alive: Sequence[Bool[Tensor, "_"]] | None = None,
     covariance: Float[Tensor, "d d"] | None = None,
     draws: int = 3,
     seed: int = 0,

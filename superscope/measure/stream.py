@@ -1,4 +1,4 @@
-"""How the measurements read a stream: one pass, sums in float64, kept apart by document so that they can be resampled."""
+"""How measurements read a stream: one pass, sums in float64, kept apart by document to be resampled."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -142,7 +142,7 @@ class SAE(nn.Module, SparseCoder):
         files.write_json(folder / "about.json", about)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: Path | str) -> SAE:
         """The SAE saved in a folder, which must be of this architecture (`dictionaries.load` takes any).
 
         Raises:
@@ -153,7 +153,8 @@ class SAE(nn.Module, SparseCoder):
         where = Path(folder) / "about.json"
         if about["architecture"] != cls.__name__:
             raise FormatError(
-                f"{where} describes a {about['architecture']}, not a {cls.__name__}. Load it with dictionaries.load(folder)."
+                f"{where} describes a {about['architecture']}, not a {cls.__name__}. "
+                "Load it with dictionaries.load(folder)."
             )
         try:
             sae = cls(**about["arguments"])
