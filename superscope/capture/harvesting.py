@@ -111,8 +111,9 @@ def inputs(runs: nn.Module, model: nn.Module, ids: Tensor, mask: Tensor) -> dict
 
 
 def is_causal(model: nn.Module) -> bool:
-    """Whether the model is a causal language model by its class's name; a mask given in vain is only slow."""
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")) and not type(model).__name__.startswith("Bert")
+    """Whether all of the model's attention says that it is causal; where none says so, a mask in vain is only slow."""
+    says = {module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)}
+    return says == {True}
 
 
 def device_of(model: nn.Module) -> torch.device:

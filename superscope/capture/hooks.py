@@ -83,7 +83,8 @@ class Capture:
 
     Runs the base model, without the head, wherever every site lies inside it, asks for no cache, records no gradients
     and stops as soon as the last site has fired. Which site is last is learned on the first call, which runs to the
-    end. What is returned are copies: nothing the model does later, and no in-place operation, changes them.
+    end. What is returned are copies: nothing the model does later, and no in-place operation, changes them. Run by
+    anyone else while the capture is open, the model runs as ever.
 
     The model is used as it is: a model in training mode drops out (`harvest` turns that off).
 
@@ -120,6 +121,7 @@ class Capture:
         self._fired: list[Site] = []
         self._read: dict[Site, Tensor] = {}
         self._rows: Tensor | None = None
+        self._reading = False
 
     def __enter__(self) -> Capture:
         for site, module in self._modules.items():
@@ -146,6 +148,7 @@ class Capture:
             raise ValueError("Capture: it is not open; call it inside 'with Capture(model, sites) as cap:'.")
         self._forget()
         self._rows = rows
+        self._reading = True
         try:
             with torch.no_grad():
                 self.runs(*args, **self._options, **inputs)
@@ -153,6 +156,8 @@ class Capture:
             pass
         else:
             self._learn_order()
+        finally:
+            self._reading = False
         missing = [str(site) for site in self.sites if site not in self._read]
         if missing:
             raise ValueError(
@@ -164,6 +169,9 @@ class Capture:
         return result
 
     def _take(self, site: Site, x: Tensor) -> Tensor | None:
+        # Between two calls the model is the caller's: it must neither be recorded nor stopped.
+        if not self._reading:
+            return None
         self._fired.append(site)
         if site not in self._read:
             # A copy, never a view: a view would pin the whole [b, t, d] and follow in-place operations downstream.

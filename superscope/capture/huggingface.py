@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -44,6 +45,8 @@ _DOWN = (
     "ffn.lin2",
     "output.dense",
 )
+_MLP = re.compile(r"\w*(mlp|ffn?|feed_?forward)\w*", re.IGNORECASE)
+"""Names of modules that are an MLP; Mamba's mixer has a map of the same shape, and no neurons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,8 +166,12 @@ def mlp_hidden(model: nn.Module, block: str) -> str | None:
         if suffix in names and d in _widths(names[suffix]):
             return f"{block}.{suffix}:in"
     hidden = getattr(_text_config(model), "intermediate_size", None)
-    # (in, out) for Linear, either way round for Conv1D; a square map has no role by its shape.
-    fits = [name for name, module in names.items() if d != hidden and _in_and_out(module) == (hidden, d)]
+    # A square map has no role by its shape.
+    fits = [
+        name
+        for name, module in names.items()
+        if d != hidden and _in_and_out(module) == (hidden, d) and any(_MLP.fullmatch(part) for part in name.split("."))
+    ]
     return f"{block}.{fits[0]}:in" if len(fits) == 1 else None
 
 
@@ -184,9 +191,7 @@ def control(loaded: Loaded, seed: int) -> Loaded:
     model = loaded.model
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
-        network = type(model)(type(model.config).from_dict(model.config.to_dict()))
-    # The attention implementation is chosen at load and is no part of the saved config.
-    network.config._attn_implementation = model.config._attn_implementation
+        network = type(model)(copy.deepcopy(model.config))
     network = network.to(device=model.device, dtype=model.dtype).eval()
     return replace(loaded, model=network, name=f"{loaded.name}, random weights (seed {seed})")
 
@@ -208,7 +213,9 @@ def _load(source: str, folder: Path | None, device: torch.device, dtype: torch.d
     if config.is_encoder_decoder:
         network = network.get_encoder()
     _check_complete(network, found, source)
-    return Loaded(network.to(device).eval(), tokenizer, name, "causal" if is_causal else "encoder")
+    # BERT and its kin have a "causal" class too, which looks ahead unless its config makes it a decoder.
+    looks_ahead = any(getattr(module, "is_causal", None) is False for module in network.modules())
+    return Loaded(network.to(device).eval(), tokenizer, name, "causal" if is_causal and not looks_ahead else "encoder")
 
 
 def _config(source: str, folder: Path | None) -> Any:
@@ -299,13 +306,16 @@ def _check_weights(folder: Path) -> None:
 
 
 def _check_complete(network: nn.Module, found: dict[str, Any], source: str) -> None:
-    """Weights that are missing inside the blocks would be read as random numbers; a missing head is never read."""
-    inside = [re.escape(block) for block in blocks(network)]
-    missing = sorted(key for key in found["missing_keys"] if re.search(rf"(^|\.)({'|'.join(inside)})\.", key))
+    """Weights missing in blocks or embeddings would be read as random numbers; a missing pooler is never read."""
+    try:
+        inside = "|".join(re.escape(block) for block in blocks(network))
+    except ValueError:  # a model without a list of blocks, such as ALBERT with its one shared block
+        return
+    missing = sorted(key for key in found["missing_keys"] if re.search(rf"(^|\.)({inside})\.|embed|wte|wpe", key))
     if missing:
         raise FormatError(
-            f"load: the weights of '{source}' lack {len(missing)} tensors of its blocks, as {missing[0]}; they do not "
-            "belong to its config.json. Copy both from one model."
+            f"load: the weights of '{source}' lack {len(missing)} tensors that it computes with, as {missing[0]}; they "
+            "do not belong to its config.json. Copy both from one model."
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..core import FormatError
+from ..core import FormatError, ShapeError
 
 _DATASETS = "datasets:"
 _BATCH = 64  # documents tokenized in one call: enough for a fast tokenizer's threads, little memory
@@ -99,6 +99,12 @@ class Corpus:
     start: Int[Tensor, "S"]
     names: tuple[str, ...]
     policy: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "length", "document", "start"):
+            n = len(getattr(self, name))
+            if n != len(self.ids):
+                raise ShapeError(f"Corpus: {name} has {n} entries for {len(self.ids)} sequences; give one for each.")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -212,10 +218,7 @@ def tokens(
     """
     if isinstance(documents, str):
         raise TypeError("tokens: documents is one string; give a list, [text], or read a file by documents(path).")
-    given = [
-        document if isinstance(document, Document) else Document(f"text {i}", document)
-        for i, document in enumerate(documents)
-    ]
+    given = list(_listed(documents))
     before, after = _frame(tokenizer)
     body = context - len(before) - len(after)
     if body < 2:
@@ -230,10 +233,12 @@ def tokens(
     wanted = None if limit is None else max(_SURPLUS * limit, body)
     pieces: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     n = 0
-    for document, text_ids in _tokenized(tokenizer, given, order):
-        if text_ids:
-            pieces.append(_windows(text_ids, document, body))
-            n += len(text_ids)
+    for batch in _tokenized(tokenizer, given, order):
+        for document, text_ids in batch:
+            if text_ids:
+                pieces.append(_windows(text_ids, document, body))
+                n += len(text_ids)
+        # Only between batches, so that even a small limit draws on many documents.
         if wanted is not None and n >= wanted:
             break
     if n < body:
@@ -258,15 +263,17 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     return ([] if bos is None else [bos]), []
 
 
-def _tokenized(tokenizer: Any, given: Sequence[Document], order: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+def _tokenized(
+    tokenizer: Any, given: Sequence[Document], order: Sequence[int]
+) -> Iterator[list[tuple[int, list[int]]]]:
     for at in range(0, len(order), _BATCH):
         batch = order[at : at + _BATCH]
-        # Lone surrogates are no characters and no tokenizer takes them.
+        # Lone surrogates are no characters, and no tokenizer takes them; they become question marks.
         texts = [given[i].text.encode("utf-8", "replace").decode("utf-8") for i in batch]
         # split_special_tokens: a text that spells a special token is still text. verbose: a document longer than the
         # model's context is no mistake here.
         encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        yield from zip(batch, encoded["input_ids"])
+        yield list(zip(batch, encoded["input_ids"]))
 
 
 def _windows(text_ids: list[int], document: int, body: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -446,7 +453,7 @@ def _listed(texts: Iterable[Any]) -> Iterator[Document]:
         elif isinstance(text, str):
             yield Document(f"text {i}", text)
         else:
-            raise TypeError(f"documents: item {i} of the list is a {type(text).__name__}; give strings.")
+            raise TypeError(f"item {i} of the list of texts is a {type(text).__name__}; give strings or documents.")
 
 
 def _dataset_named(named: str) -> Iterator[Document]:
