@@ -46,6 +46,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from superscope.capture.pocket import text as pocket_text
 from superscope.capture.pocket.scoring import document_bits, ratio
 from superscope.capture.pocket.text import Document
+from superscope.capture.pocket.weights import without_progress_bars
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SEPARATOR = "<|endoftext|>"
@@ -189,6 +190,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
+        assert weight.grad is not None
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
@@ -257,7 +259,7 @@ def train(
         found = load_state(file, model, optimizers)
         if (found.recipe, found.text_sha256) == (progress.recipe, text_sha256):
             progress = found
-            progress.minutes = minutes
+            progress.minutes = progress.minutes if progress.finished else minutes
             say(f"{recipe.name}: going on from step {progress.step}")
         else:
             raise ValueError(f"'{file}' belongs to another recipe or text: remove it, or give another --build.")
@@ -361,6 +363,7 @@ def write(file: Path, save: Callable[[Path], object]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.part")
     save(temporary)
+    temporary.chmod(0o644)  # safetensors writes for its owner alone, and a package is read by all
     os.replace(temporary, file)
 
 
@@ -497,8 +500,12 @@ def residual_norms(model: GPT2LMHeadModel, tokens: Tensor, n_windows: int = 64) 
     batch = torch.stack([tokens[start : start + WINDOW] for start in starts])
     streams: list[list[Tensor]] = [[] for _ in range(len(model.transformer.h) + 1)]
     # hidden_states would give the last block's output after the final LayerNorm, so what enters each is taken instead.
+
+    def keep(at: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: streams[at].append(inputs[0])
+
     hooks = [
-        module.register_forward_pre_hook(lambda _, inputs, at=at: streams[at].append(inputs[0]))
+        module.register_forward_pre_hook(keep(at))
         for at, module in enumerate([*model.transformer.h, model.transformer.ln_f])
     ]
     try:
@@ -609,7 +616,13 @@ def measure(
         },
         "text": {
             "sha256": pocket_text.text_hash(found),
-            "from": f"CPython {platform.python_version()}" if task.text is None else "a text given with --text",
+            "from": (
+                f"the text that CPython {platform.python_version()} carries: the topics of `pydoc_data` and the source "
+                "files of the standard library, without tests, encodings, idlelib, lib2to3, turtledemo, bundled wheels and "
+                "installed packages"
+                if task.text is None
+                else "a text given with `--text`"
+            ),
             "copyright": sys.copyright.splitlines()[0],
             "train_documents": len(train_documents),
             "train_bytes": sum(map(len, train_bytes)),
@@ -649,8 +662,21 @@ def write_model(folder: Path, state: Path, tokenizer: PreTrainedTokenizerFast) -
     model = recipe.model()
     load_state(state, model)
     folder.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(folder)
+    with without_progress_bars():
+        model.half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    write_tokenizer(folder, tokenizer)
+
+
+def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """tokenizer.json and tokenizer_config.json, the latter with the class name that every reader knows."""
     tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    # How it was last read is no property of a tokenizer.
+    config = {key: value for key, value in config.items() if key not in {"is_local", "local_files_only", "backend"}}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def write_history(
@@ -721,6 +747,7 @@ def card(figures: dict[str, Any]) -> str:
         f"```text\n{sample['prompt']} ⟶{sample['continuation']}\n```" for sample in figures["samples"]
     )
     by_kind = ", ".join(f"{kind} {score[kind]:.3f}" for kind in ("topics", "sources", "givens") if kind in score)
+    topic_rows = f", {recipe['topic_rows']} of them from the language reference alone" if "topics" in score else ""
     clock = (
         "The schedule ran by tokens alone."
         if pocket["minutes_limit"] is None
@@ -735,10 +762,10 @@ pipeline_tag: text-generation
 
 # The pocket model
 
-A GPT-2 of {pocket["parameters"]:,} parameters ({recipe["n_layer"]} blocks, width {recipe["n_embd"]}, {recipe["n_head"]} heads, window
-{score["window"]}, tied embeddings, byte-level BPE of {VOCABULARY:,} tokens), trained from scratch by
-`scripts/train_pocket.py` on {text["from"]}'s own text. It is the default subject of Superscope's studies: a real trained
-language model that needs no network. Every number below is written by that script from `results.json`.
+A GPT-2 of {pocket["parameters"]:,} parameters (blocks: {recipe["n_layer"]}, width: {recipe["n_embd"]}, heads: {recipe["n_head"]}, window:
+{score["window"]}, embeddings tied, byte-level BPE of {VOCABULARY:,} tokens), trained from scratch by `scripts/train_pocket.py` on
+{text["from"]}. It is the default subject of Superscope's studies: a real trained language model that
+needs no network. Every number below is written by that script from `results.json`.
 
     from superscope.capture import pocket
     model, tokenizer = pocket.load()
@@ -754,7 +781,7 @@ of a document not. Documents are held out whole, by the SHA-1 of their name.
 {table}
 
 The byte models are interpolated Kneser-Ney. "Given the training text first" is compress(training + held out) -
-compress(training); gzip sees 32 kB back and so gains nothing from it. The training-text row is a sample of
+compress(training), the files of each side joined in order of name; gzip looks back over 32 kB only. The training-text row is a sample of
 {figures["bits_per_byte_train_sample"]["n_documents"]} documents, {figures["bits_per_byte_train_sample"]["n_bytes"]:,} bytes.
 
 ## Training
@@ -769,20 +796,19 @@ compress(training); gzip sees 32 kB back and so gains nothing from it. The train
 | CPU-seconds | {pocket["cpu_seconds"]:,.0f} | {twin["cpu_seconds"]:,.0f} |
 | seed | {pocket["recipe"]["seed"]} | {twin["recipe"]["seed"]} |
 
-{recipe["rows"]} windows a step, {recipe["topic_rows"]} of them from the language reference alone. Muon (learning rate {recipe["muon_lr"]:g}, weight decay
+{recipe["rows"]} windows a step{topic_rows}. Muon (learning rate {recipe["muon_lr"]:g}, weight decay
 {recipe["weight_decay"]:g}) on the matrices inside the blocks, AdamW ({recipe["adamw_lr"]:g}) on the rest, {recipe["warmup_steps"]} steps of warm-up, constant, then
 linear to zero from {recipe["decay_from"]:.0%} of the schedule, gradients clipped at {recipe["clip"]:g}, no dropout, float32. {clock}
 The loss and rate through training are in `results.json`.
 
-Python {made["python"]}, torch {made["torch"]}, transformers {made["transformers"]}, tokenizers {made["tokenizers"]}, {made["threads"]} threads, {made["machine"]}.
-The order of floating-point sums depends on threads and machine, so another run agrees in its figures, not in its bits.
+Python {made["python"]}, torch {made["torch"]}, transformers {made["transformers"]}, tokenizers {made["tokenizers"]}, {made["machine"]}; threads: {made["threads"]}.
+Floating-point sums depend on threads and machine, and a clock on the load, so another run is not equal bit for bit.
 
 ## Text
 
 {text["train_documents"]} documents to train on ({text["train_bytes"]:,} bytes, {text["train_tokens"]:,} tokens) and {text["held_out_documents"]} held out
-({text["held_out_bytes"]:,} bytes, {text["held_out_tokens"]:,} tokens): the topics of `pydoc_data` and the source files of the standard library,
-without tests, encodings, idlelib, lib2to3, turtledemo, bundled wheels and installed packages. The text is read from
-the interpreter and not stored here; other versions of Python carry other text, so a figure measured elsewhere differs.
+({text["held_out_bytes"]:,} bytes, {text["held_out_tokens"]:,} tokens). The text is read where the script runs and is not stored here; other versions of
+Python carry other text, so a figure measured under one differs.
 
 SHA-256 of the text: `{text["sha256"]}`
 
@@ -808,7 +834,7 @@ For studying how a network stores features: capturing activations, training spar
 and testing such tools. It knows the look of Python source and of its reference: indentation, docstrings, idioms. It
 does not know what the code means, knows no other language, follows no instruction, and what it writes is not to be
 relied on. It is far too small to stand for large models: findings here are about this model. Text beyond {score["window"]}
-tokens must be cut. The license headers and names of authors in the library's files were part of its training text.
+tokens must be cut. The licence headers and names of authors in the library's files were part of its training text.
 
 ## Licence
 
@@ -870,7 +896,8 @@ class TrainPocket:
 
         home = self.out / "model"
         write_model(home, self.build / "pocket" / "state.safetensors", tokenizer)
-        model = GPT2LMHeadModel.from_pretrained(home, dtype=torch.float32).eval()
+        with without_progress_bars():
+            model = GPT2LMHeadModel.from_pretrained(home, dtype=torch.float32).eval()
         figures = measure(self, model, tokenizer, found, trained, (len(tokens), len(held_out)))
         (home / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         (home / "MODEL_CARD.md").write_text(card(figures), encoding="utf-8")

@@ -6,12 +6,15 @@ Plain transformers objects from files inside the package: no network, no cache, 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 _HERE = Path(__file__).parent
 
@@ -39,7 +42,8 @@ def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
         >>> model.config.n_embd, model.config.n_layer, tokenizer.decode(tokenizer.encode("def f(x):"))
         (192, 4, 'def f(x):')
     """
-    model = GPT2LMHeadModel.from_pretrained(folder(), dtype=torch.float32, local_files_only=True)
+    with without_progress_bars():
+        model = GPT2LMHeadModel.from_pretrained(folder(), dtype=torch.float32, local_files_only=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder(), local_files_only=True)
     return model.eval(), tokenizer
 
@@ -104,6 +108,18 @@ def history() -> tuple[Checkpoint, ...]:
         Checkpoint(row["step"], row["tokens"], row["held_out_bits_per_byte"], place / row["file"])
         for row in index["checkpoints"]
     )
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing a bar for a file that loads in a blink; what the user had set comes back."""
+    drawn = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            transformers_logging.enable_progress_bar()
 
 
 def _fresh(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
