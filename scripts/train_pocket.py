@@ -618,8 +618,8 @@ def measure(
             "sha256": pocket_text.text_hash(found),
             "from": (
                 f"the text that CPython {platform.python_version()} carries: the topics of `pydoc_data` and the source "
-                "files of the standard library, without tests, encodings, idlelib, lib2to3, turtledemo, bundled wheels and "
-                "installed packages"
+                "files of the standard library, without tests, encodings, idlelib, lib2to3, turtledemo, bundled wheels "
+                "and installed packages"
                 if task.text is None
                 else "a text given with `--text`"
             ),
