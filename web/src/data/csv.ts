@@ -43,6 +43,7 @@ const STYLES = [
   "font-weight",
   "text-anchor",
   "dominant-baseline",
+  "paint-order",
 ];
 
 /** A chart as a file of its own: the page's style sheet is written into each element. */

@@ -22,13 +22,19 @@ export function superscript(value: number): string {
   return [...String(value)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(c)])).join("");
 }
 
+/** A number beside an axis: no zeros that say nothing. */
+export function tick(value: number): string {
+  const text = number(Number(value.toPrecision(4)), 4);
+  return text.includes(".") && !text.includes("×") ? text.replace(/0+$/, "").replace(/\.$/, "") : text;
+}
+
 /** 10^x as text: 10⁻³. */
 export function powerOfTen(exponent: number): string {
   return Number.isInteger(exponent) ? `10${superscript(exponent)}` : number(10 ** exponent, 2);
 }
 
 export function percent(share: number): string {
-  return `${number(100 * share, 2)}${THIN}%`;
+  return `${share === 0 ? "0" : number(Number((100 * share).toPrecision(2)), 2)}${THIN}%`;
 }
 
 function group(digits: string): string {

@@ -37,9 +37,9 @@ export const WORDS: Record<string, Word> = {
     reading: "Above 1 the site holds more recurring directions than it has dimensions.",
   },
   participation_ratio: {
-    label: "Dimensions in use (participation ratio)",
+    label: "Dimensions in use",
     group: "superposition",
-    definition: "(Σ λᵢ)² / Σ λᵢ², with λ the eigenvalues of the covariance of x.",
+    definition: "Participation ratio: (Σ λᵢ)² / Σ λᵢ², with λ the eigenvalues of the covariance of x.",
     reading: "How many principal directions carry the variance: 1 if a single one does, d if all do equally.",
   },
   entropy_effective_latents: {
@@ -139,5 +139,7 @@ export function labelOf(name: string): string {
   const known = wordFor(name)?.label;
   if (known) return known;
   const words = name.replaceAll("_", " ");
+  // n, d and k are the symbols themselves.
+  if (words.length === 1) return words;
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
