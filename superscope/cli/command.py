@@ -106,4 +106,3 @@ def _watch(study: Study, out: Path, console: Console) -> Report:
                 name, task = step.stage, bars.add_task(step.stage, total=step.total or None, detail="")
             assert task is not None
             bars.update(task, completed=step.done, total=step.total or None, detail=step.detail)
-

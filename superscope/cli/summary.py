@@ -10,7 +10,6 @@ from rich.table import Table
 
 from ..core import Measurement, Report
 
-
 _HEADLINES = {
     "recurring_features": "recurring features",
     "recurring_per_dimension": "per dimension",
@@ -34,7 +33,9 @@ def show(report: Report, page: Path, console: Console) -> None:
     console.print(_overview(report, headlines) if headlines else _listing(report))
     console.print()
     if headlines:
-        console.print("Intervals, bounds, the number of tokens behind each figure, contexts and charts are in the report.")
+        console.print(
+            "Intervals, bounds, the number of tokens behind each figure, contexts and charts are in the report."
+        )
     console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 

@@ -35,7 +35,7 @@ class SparseCode:
     def __post_init__(self) -> None:
         if self.values.shape != self.indices.shape:
             raise ShapeError(
-                f"SparseCode: values {tuple(self.values.shape)} and indices {tuple(self.indices.shape)} must have one shape."
+                f"SparseCode: values {tuple(self.values.shape)} and indices {tuple(self.indices.shape)} must agree."
             )
         if self.indices.numel() and not (0 <= int(self.indices.min()) and int(self.indices.max()) < self.n):
             raise ValueError(

@@ -60,7 +60,9 @@ def descend(
             loss, numbers = objective()
             value = float(loss.detach())
             if not torch.isfinite(loss.detach()):
-                raise FloatingPointError(f"loss became {value} at step {index + 1}. Lower the learning rate or look at the data.")
+                raise FloatingPointError(
+                    f"loss became {value} at step {index + 1}. Lower the learning rate or look at the data."
+                )
             loss.backward()
         before()
         optimizer.step()

@@ -36,12 +36,16 @@ class Dictionary:
 
     def __post_init__(self) -> None:
         if self.atoms.ndim != 2:
-            raise ShapeError(f"Dictionary: atoms must be a matrix of n rows in R^d; got shape {tuple(self.atoms.shape)}.")
+            raise ShapeError(
+                f"Dictionary: atoms must be a matrix of n rows in R^d; got shape {tuple(self.atoms.shape)}."
+            )
         if not self.atoms.is_floating_point():
             raise TypeError(f"Dictionary: atoms must be floating point; got {self.atoms.dtype}. Convert with .float().")
         finite = torch.isfinite(self.atoms.detach()).all(-1)
         if not bool(finite.all()):
-            raise ValueError(f"Dictionary: atom {int((~finite).nonzero()[0])} has a NaN or infinite entry. Remove or repair it.")
+            raise ValueError(
+                f"Dictionary: atom {int((~finite).nonzero()[0])} has a NaN or infinite entry. Remove or repair it."
+            )
         if self.bias is not None and self.bias.shape != (self.d,):
             raise ShapeError(f"Dictionary: bias must have d = {self.d} entries; got shape {tuple(self.bias.shape)}.")
         if self.labels is not None and len(self.labels) != self.n:
@@ -75,7 +79,9 @@ class Dictionary:
         """
         norms = self.norms
         if bool((norms == 0).any()):
-            raise ValueError(f"Dictionary.unit: atom {int((norms == 0).nonzero()[0])} is zero and has no direction. Drop it first.")
+            raise ValueError(
+                f"Dictionary.unit: atom {int((norms == 0).nonzero()[0])} is zero and has no direction. Drop it first."
+            )
         return Dictionary(self.atoms / norms[:, None], self.bias, self.labels)
 
     def compose(self, code: SparseCode | Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch d"]:
@@ -112,6 +118,7 @@ class Dictionary:
     def __repr__(self) -> str:
         return f"Dictionary(n={self.n}, d={self.d}, {str(self.atoms.dtype).removeprefix('torch.')})"
 
-    def to(self, *target: torch.device | str | torch.dtype) -> Dictionary:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
         """The same dictionary on another device or in another dtype."""
-        return Dictionary(self.atoms.to(*target), None if self.bias is None else self.bias.to(*target), self.labels)
+        bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
+        return Dictionary(self.atoms.to(device=device, dtype=dtype), bias, self.labels)

@@ -102,7 +102,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise FormatError(f"{path} is not a readable safetensors file ({error}). It may be truncated; copy or make it again.") from error
+        raise FormatError(
+            f"{path} is not a readable safetensors file ({error}). It may be truncated; copy or make it again."
+        ) from error
 
 
 def sha256(path: Path) -> str:
@@ -120,7 +122,9 @@ def refuse_unknown(found: Mapping[str, Any], known: Iterator[str] | set[str] | t
     known = tuple(known)
     for key in found:
         if key not in known:
-            raise FormatError(f"{where} has an unknown key {key!r}.{nearest(key, known)} Known keys: {', '.join(known)}.")
+            raise FormatError(
+                f"{where} has an unknown key {key!r}.{nearest(key, known)} Known keys: {', '.join(known)}."
+            )
 
 
 def require_space(folder: Path, wanted: int) -> None:
@@ -167,7 +171,9 @@ class RunFolder:
         if (path / "about.json").exists():
             run = cls.open(path)
             if run.about["state"] == "finished":
-                raise FileExistsError(f"{path} already holds a finished run. Choose another folder with --out, or remove this one.")
+                raise FileExistsError(
+                    f"{path} already holds a finished run. Choose another folder with --out, or remove this one."
+                )
             settings = json.loads(json.dumps(settings))
             if (run.about["kind"], run.about["settings"]) != (kind, settings):
                 differing = [key for key in settings if run.about["settings"].get(key) != settings[key]] or ["kind"]
@@ -182,7 +188,14 @@ class RunFolder:
 
     @classmethod
     def start(
-        cls, path: Path, *, kind: str, settings: Mapping[str, Any], environment: Mapping[str, Any], version: str, created: str
+        cls,
+        path: Path,
+        *,
+        kind: str,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        version: str,
+        created: str,
     ) -> RunFolder:
         """A new run, or the unfinished one with the same settings that is already there.
 
@@ -218,14 +231,18 @@ class RunFolder:
         """
         about_path = Path(path) / "about.json"
         if not about_path.is_file():
-            raise FileNotFoundError(f"{path} holds no run: there is no about.json. Make one with `superscope scan --out {path}`.")
+            raise FileNotFoundError(
+                f"{path} holds no run: there is no about.json. Make one with `superscope scan --out {path}`."
+            )
         about = read_json(about_path)
         if not isinstance(about, dict):
             raise FormatError(f"{about_path} does not describe a run.")
         refuse_unknown(about, _ABOUT, str(about_path))
         missing = [key for key in _ABOUT if key not in about]
         if missing:
-            raise FormatError(f"{about_path} lacks {', '.join(missing)}. It may come from another version; make the run again.")
+            raise FormatError(
+                f"{about_path} lacks {', '.join(missing)}. It may come from another version; make the run again."
+            )
         return cls(path, about)
 
     def __truediv__(self, name: str) -> Path:
@@ -241,7 +258,12 @@ class RunFolder:
         """Whether a file is listed and still is what it was when listed."""
         listed = self.about["files"].get(name)
         path = self.path / name
-        return bool(listed) and path.is_file() and path.stat().st_size == listed["bytes"] and sha256(path) == listed["sha256"]
+        return (
+            bool(listed)
+            and path.is_file()
+            and path.stat().st_size == listed["bytes"]
+            and sha256(path) == listed["sha256"]
+        )
 
     def verify(self) -> None:
         """Checks every listed file against its hash.
@@ -251,7 +273,9 @@ class RunFolder:
         """
         for name in self.about["files"]:
             if not self.has(name):
-                raise FormatError(f"{self.path / name} is missing or has changed since the run wrote it. Make the run again.")
+                raise FormatError(
+                    f"{self.path / name} is missing or has changed since the run wrote it. Make the run again."
+                )
 
     def finish(self, title: str, finished: str) -> None:
         """Marks the run as finished."""

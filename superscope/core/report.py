@@ -61,7 +61,8 @@ class Measurement:
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
                 raise ValueError(
-                    f"Measurement {self.name}: {name} is {number}. Give a finite number, or None with a caution that says why."
+                    f"Measurement {self.name}: {name} is {number}. "
+                    "Give a finite number, or None with a caution that says why."
                 )
         if (self.low is None) != (self.high is None):
             raise ValueError(f"Measurement {self.name}: an interval needs both low and high.")
@@ -118,7 +119,9 @@ class Report:
         """
         found = tuple(m for m in self.measurements if m.name == name)
         if not found:
-            raise KeyError(f"this report has no measurement {name!r}.{nearest(name, {m.name for m in self.measurements})}")
+            raise KeyError(
+                f"this report has no measurement {name!r}.{nearest(name, {m.name for m in self.measurements})}"
+            )
         return found
 
     def __iter__(self) -> Iterator[Measurement]:

@@ -1,4 +1,4 @@
-"""Sparse-times-dense operations on bare tensors. One folder per operation; `reference.py` judges every other version."""
+"""Sparse times dense, on bare tensors. One folder per operation; its `reference.py` judges every other version."""
 
 from .gather_sum import gather_sum
 

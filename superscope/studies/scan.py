@@ -95,10 +95,17 @@ class Scan(Study):
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
         sites = capture.sites(loaded.model, self.sites) if self.sites else _default_sites(loaded)
+        n = self.n or 8 * loaded.d
+        if self.k > n:
+            raise ValueError(
+                f"k = {self.k} latents cannot be active among n = {n}. Give a smaller --k or a larger --n."
+            )
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} sites")
         yield Progress("Reading the text", 0, 1)
         corpus, held_out = self._corpora(loaded)
-        yield Progress("Reading the text", 1, 1, f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out")
+        yield Progress(
+            "Reading the text", 1, 1, f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
+        )
 
         subjects = {"trained": loaded} | ({"control": capture.control(loaded, self.seed)} if self.control else {})
         found = _Found()
@@ -162,8 +169,8 @@ class Scan(Study):
         corpus, held_out = corpus.split(self.tokens / everything, seed=self.seed)
         if corpus.n_tokens < self.batch or held_out.n_tokens < 2:
             raise ValueError(
-                f"the text gives {corpus.n_tokens:,} tokens to learn from and {held_out.n_tokens:,} to measure on, too few "
-                f"for batches of {self.batch:,}. Give more text with --text, or a smaller --batch."
+                f"the text gives {corpus.n_tokens:,} tokens to learn from and {held_out.n_tokens:,} to measure on, "
+                f"too few for batches of {self.batch:,}. Give more text with --text, or a smaller --batch."
             )
         return corpus, held_out
 
@@ -192,10 +199,7 @@ class Scan(Study):
         if run is not None and all(run.has(name) for name in names):
             yield Progress(stage, (index + 1) * self.steps, total, "taken from the interrupted run")
             return TopK.load(run / folder), files.read_json(run / names[2])
-        n = self.n or 8 * subject.d
-        if self.k > n:
-            raise ValueError(f"k = {self.k} latents cannot be active among n = {n}. Give a smaller --k or a larger --n.")
-        sae = TopK(d=source.d, n=n, k=self.k, seed=self.seed + index).to(source.x.device)
+        sae = TopK(d=source.d, n=self.n or 8 * subject.d, k=self.k, seed=self.seed + index).to(source.x.device)
         curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
         for step in train(sae, source, steps=self.steps, batch=min(self.batch, len(source)), seed=self.seed + index):
             if step.index % _EVERY == 0 or step.index in (1, self.steps):
@@ -325,7 +329,9 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
         ("nearest cosine", measure.nearest_histogram(W)),
         ("interference", measure.cosine_histogram(W)),
     ):
-        found.add("histograms", {**view.at, "what": what}, {key: list(cells) for key, cells in histogram.table().items()})
+        found.add(
+            "histograms", {**view.at, "what": what}, {key: list(cells) for key, cells in histogram.table().items()}
+        )
     yield Progress(stage, 4, parts)
 
     mixing = measure.polysemanticity(sae, held, documents=documents, seed=scan.seed)
@@ -372,8 +378,9 @@ def _cross_entropy(view: _View) -> tuple[Measurement, ...]:
         ]
     if not int(losses[0].counts.sum()):
         return ()
+    clean, spliced, ablated = losses
     return measure.cross_entropy_recovered(
-        *(loss.nats for loss in losses), losses[0].counts, documents=corpus.document, seed=view.scan.seed
+        clean.nats, spliced.nats, ablated.nats, clean.counts, documents=corpus.document, seed=view.scan.seed
     )
 
 
@@ -395,7 +402,9 @@ def _neurons(view: _View, mixing: measure.Mixing, found: _Found) -> None:
         },
     )
     series = {"neurons": mixing.effective_features, "random rotation": mixing.rotated}
-    top = max((float(values[values.isfinite()].max()) for values in series.values() if values.isfinite().any()), default=1.0)
+    top = max(
+        (float(values[values.isfinite()].max()) for values in series.values() if values.isfinite().any()), default=1.0
+    )
     edges = torch.linspace(0, top * (1 + 1e-6), 41, dtype=torch.float64)
     for name, values in series.items():
         values = values[values.isfinite()]
@@ -484,7 +493,7 @@ def _latents(
     return count / rows
 
 
-def _promoted(view: _View, texts: Sequence[str], most: int = 6) -> list[list[str]]:
+def _promoted(view: _View, texts: list[str], most: int = 6) -> list[list[str]]:
     """The tokens that each atom raises most if it is read out directly: largest entries of W_U w_i."""
     head = getattr(view.subject.model, "get_output_embeddings", lambda: None)()
     atoms = view.saes[0].dictionary.atoms
@@ -530,8 +539,8 @@ def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ..
             else "no more than there are dimensions, so this scan does not show superposition here"
         )
         sentences.append(
-            f"{site}: {recurring.value:,.0f} directions recur in all {seeds} seeds in {dimensions.value:,.0f} dimensions "
-            f"({ratio:.1f} per dimension; chance gives {chance:,.0f}): {verdict}."
+            f"{site}: {recurring.value:,.0f} directions recur in all {seeds} seeds, in {dimensions.value:,.0f} "
+            f"dimensions ({ratio:.1f} per dimension; chance gives {chance:,.0f}): {verdict}."
         )
         unexplained = found.value("fraction_variance_unexplained", site)
         l0 = found.value("l0", site)
@@ -539,7 +548,7 @@ def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ..
         if unexplained is not None and l0 is not None and unexplained.value is not None and l0.value is not None:
             kept = f", and the model keeps {recovered.value:.0%} of what it gets from this site" if recovered else ""
             sentences.append(
-                f"{site}: {l0.value:.0f} latents per token leave {unexplained.value:.0%} of the variance unexplained{kept}."
+                f"{site}: {l0.value:.0f} latents per token leave {unexplained.value:.0%} of variance unexplained{kept}."
             )
         control = found.value("recurring_features", site, "control")
         if control is not None:

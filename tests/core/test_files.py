@@ -91,7 +91,10 @@ def test_damaged_tensors(tmp_path: Path) -> None:
 
 
 def test_too_little_room_is_said_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"needs about \d+ MB and its disk has \d+ MB free. Make room, or choose another folder with --out"):
+    with pytest.raises(
+        OSError,
+        match=r"needs about \d+ MB and its disk has \d+ MB free. Make room, or choose another folder with --out",
+    ):
         files.require_space(tmp_path / "not" / "there" / "yet", 10**18)
     files.require_space(tmp_path, 1)
 

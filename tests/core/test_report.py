@@ -16,8 +16,19 @@ def example() -> Report:
         title="A small report",
         kind="example",
         measurements=(
-            Measurement(name="l0", value=3.5, low=3.0, high=4.0, how="min and max over 3 seeds", unit="latents", n=10, of="tokens"),
-            Measurement(name="gini", value=None, unit="share", n=0, of="tokens", caution="undefined: no token was read"),
+            Measurement(
+                name="l0",
+                value=3.5,
+                low=3.0,
+                high=4.0,
+                how="min and max over 3 seeds",
+                unit="latents",
+                n=10,
+                of="tokens",
+            ),
+            Measurement(
+                name="gini", value=None, unit="share", n=0, of="tokens", caution="undefined: no token was read"
+            ),
         ),
         settings={"k": 4},
         environment={"superscope": "0", "created": "now", "finished": "later"},
@@ -33,7 +44,12 @@ def test_round_trip(tmp_path: Path) -> None:
     assert back.measurements == example().measurements
     assert back.tables == example().tables
     assert torch.equal(back.arrays["atoms"], torch.eye(2))
-    assert (back.title, back.kind, back.findings, back.settings) == ("A small report", "example", ("Two features.",), {"k": 4})
+    assert (back.title, back.kind, back.findings, back.settings) == (
+        "A small report",
+        "example",
+        ("Two features.",),
+        {"k": 4},
+    )
 
 
 def test_a_finished_run_is_not_written_again(tmp_path: Path) -> None:
@@ -96,10 +112,23 @@ def test_measurements_are_honest() -> None:
 def test_text_carries_interval_bound_and_caution() -> None:
     text = str(example()) + str(
         Measurement(
-            name="coherence", value=0.5, unit="cosine", n=4, of="atoms", reference=0.33, reference_is="Welch bound", chance=0.6, chance_is="random frame"
+            name="coherence",
+            value=0.5,
+            unit="cosine",
+            n=4,
+            of="atoms",
+            reference=0.33,
+            reference_is="Welch bound",
+            chance=0.6,
+            chance_is="random frame",
         )
     )
-    for part in ("l0 3.5 [3, 4] latents, n = 10 tokens", "undefined: no token was read", "Welch bound 0.33", "random frame 0.6"):
+    for part in (
+        "l0 3.5 [3, 4] latents, n = 10 tokens",
+        "undefined: no token was read",
+        "Welch bound 0.33",
+        "random frame 0.6",
+    ):
         assert part in text
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 def gather_sum(
     values: Float[Tensor, "*batch k"], indices: Int[Tensor, "*batch k"], atoms: Float[Tensor, "n d"]
 ) -> Float[Tensor, "*batch d"]:
-    """x_b = sum_s values_bs atoms[indices_bs], never materialising (batch, k, d). Differentiable in values and atoms."""
+    """x_b = sum_s values_bs atoms[indices_bs], (batch, k, d) never held. Differentiable in values and atoms."""
     batch, k = values.shape[:-1], values.shape[-1]
-    x = F.embedding_bag(indices.reshape(-1, k), atoms, per_sample_weights=values.reshape(-1, k).to(atoms.dtype), mode="sum")
+    x = F.embedding_bag(
+        indices.reshape(-1, k), atoms, per_sample_weights=values.reshape(-1, k).to(atoms.dtype), mode="sum"
+    )
     return x.reshape(*batch, atoms.shape[1])
 
 

@@ -1,0 +1,134 @@
+"""The command line: quick to answer, clear when it refuses, resumable when interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from superscope import __version__
+from superscope.cli import main
+
+TINY = [
+    "--tokens",
+    "3000",
+    "--held-out",
+    "900",
+    "--context",
+    "32",
+    "--n",
+    "24",
+    "--k",
+    "3",
+    "--seeds",
+    "2",
+    "--batch",
+    "256",
+]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the pocket model's tokenizer with a tiny random model."""
+    import torch
+    import transformers
+
+    from superscope.capture import pocket
+
+    folder = tmp_path_factory.mktemp("tiny")
+    _, tokenizer = pocket.load()
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = transformers.GPT2LMHeadModel(config)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_help_is_light() -> None:
+    """What makes help slow is importing; the heavy ones must not be there."""
+    script = (
+        "import sys; from superscope.cli import main; main(['--help']);"
+        "heavy = [m for m in ('torch', 'transformers', 'tyro', 'rich', 'pyarrow', 'scipy') if m in sys.modules];"
+        "sys.exit(', '.join(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "superscope scan" in done.stdout
+
+
+def test_version_and_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"superscope {__version__}\n"
+    assert main(["scna"]) == 2
+    assert "there is no command 'scna'. Did you mean `superscope scan`?" in capsys.readouterr().err
+
+
+def test_help_of_a_command_lists_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in ("--sites", "--text", "--device", "--control", "--out", "--json", "--seeds", "Tokens to learn from"):
+        assert option in text
+
+
+def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--sits", "a"]) == 2
+    assert "--sits" in capsys.readouterr().err
+
+
+def test_a_refusal_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["scan", "--seeds", "1", "--out", str(tmp_path / "run")]) == 2
+    assert main(["scan", "--sites", "transformer.h.9", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr()
+    assert "superscope scan: seeds must be at least 2" in said.err
+    assert "Did you mean transformer.h." in said.err
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_json_is_the_report(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*TINY, "--steps", "3", "--sites", "transformer.h.0", "--out", str(tmp_path / "run"), "--json"]
+    assert main(["scan", str(model), *options]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((tmp_path / "run" / "report.json").read_text())
+    assert said.err == ""
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "superscope.cli",
+        "scan",
+        str(model),
+        *TINY,
+        "--steps",
+        "150",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    first = tmp_path / "run" / "saes" / "trained" / "transformer.h.0" / "seed0" / "training.json"
+    while not first.exists():
+        assert running.poll() is None, running.communicate()[1]
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert f"Interrupted. What was finished is kept in {tmp_path / 'run'}; resume with: superscope scan" in err
+    assert out == ""
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Report: {tmp_path / 'run' / 'report.html'}" in done.stdout
