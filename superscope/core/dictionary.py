@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -118,7 +119,6 @@ class Dictionary:
     def __repr__(self) -> str:
         return f"Dictionary(n={self.n}, d={self.d}, {str(self.atoms.dtype).removeprefix('torch.')})"
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
-        """The same dictionary on another device or in another dtype."""
-        bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
-        return Dictionary(self.atoms.to(device=device, dtype=dtype), bias, self.labels)
+    def to(self, *target: Any) -> Dictionary:
+        """The same dictionary on another device or in another dtype, given as to `Tensor.to`."""
+        return Dictionary(self.atoms.to(*target), None if self.bias is None else self.bias.to(*target), self.labels)
