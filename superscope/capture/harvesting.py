@@ -135,12 +135,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def text_config(model: nn.Module) -> Any:
+    """The model's config, of a model of several kinds of input the part for text; None for a module without one."""
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def check_fit(model: nn.Module, corpus: Corpus) -> None:
     """Raise a sentence where the corpus cannot be this model's: too long a window, or ids it has no embedding for."""
     if not len(corpus):
         raise ValueError("harvest: the corpus has no sequences; make it from text with tokens(...).")
-    config = getattr(model, "config", None)
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = getattr(text_config(model), "max_position_embeddings", None)
+    if isinstance(longest, int):
+        for name, module in model.named_modules():
+            # RoBERTa and its kin count positions from the one after padding_idx, so they take fewer than they hold.
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+                longest = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     if isinstance(longest, int) and 0 < longest < corpus.context:
         raise ValueError(
             f"harvest: the corpus has windows of {corpus.context} tokens and this model takes {longest}; "

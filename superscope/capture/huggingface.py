@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..core import FormatError, Site
+from .harvesting import text_config
 from .hooks import base_of
 
 Kind = Literal["residual", "neurons", "other"]
@@ -112,9 +113,9 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
         network, tokenizer = load_pocket()
         return Loaded(network.to(device=place, dtype=dtype).eval(), tokenizer, "pocket", "causal")
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model.strip() and folder.is_dir():
         return _load(str(folder), folder, place, dtype, name=model)
-    if folder.exists():
+    if folder.is_file():
         raise FileNotFoundError(
             f"load: '{model}' is a file; give the folder that holds config.json, weights and tokenizer."
         )
@@ -320,12 +321,12 @@ def _check_complete(network: nn.Module, found: dict[str, Any], source: str) -> N
 
 
 def _text_config(model: nn.Module) -> Any:
-    config = getattr(model, "config", None)
+    config = text_config(model)
     if config is None:
         raise ValueError(
             f"{type(model).__name__} has no config, so its blocks are not known; name the sites by their paths."
         )
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
+    return config
 
 
 def _in_and_out(module: nn.Module) -> tuple[int, int] | None:
@@ -342,7 +343,7 @@ def _widths(module: nn.Module) -> tuple[int, ...]:
 
 
 def _looks_like_path(model: str) -> bool:
-    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model or not model
+    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model or not model.strip()
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor, nn
 
 from ..core import Site
-from .harvesting import batch, check_fit, device_of, evaluating, inputs
+from .harvesting import batch, check_fit, device_of, evaluating, inputs, text_config
 from .hooks import _parameters, replace
 from .huggingface import Loaded
 from .text import Corpus
@@ -69,7 +69,7 @@ def next_token_loss(
             f"next_token_loss: '{loaded.name}' is an encoder and predicts no next token; give a causal model."
         )
     check_fit(model, corpus)
-    n_vocabulary = getattr(getattr(model, "config", None), "vocab_size", 1)
+    n_vocabulary = getattr(text_config(model), "vocab_size", 1)
     size = max(1, min(batch_tokens, _LOGITS // max(n_vocabulary, 1)) // corpus.context)
     options = {"use_cache": False} if "use_cache" in _parameters(model) else {}
     nats = torch.zeros(len(corpus), dtype=torch.float64)

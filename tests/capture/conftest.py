@@ -60,6 +60,8 @@ CAUSAL: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
 }
 ENCODERS: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
     "bert": lambda: transformers.BertConfig(**_SIZES),
+    # Whose positions start after the id of its pad, so that 32 embeddings take 28 tokens.
+    "roberta": lambda: transformers.RobertaConfig(**{**_SIZES, "pad_token_id": 3}),
     "distilbert": lambda: transformers.DistilBertConfig(
         dim=16, n_layers=3, n_heads=2, hidden_dim=40, vocab_size=300, max_position_embeddings=32
     ),

@@ -213,6 +213,9 @@ def test_a_corpus_that_is_not_the_models(model_of, corpus, tokenizer):
     long = tokens(tokenizer, TEXTS, context=40)
     with pytest.raises(ValueError, match="windows of 40 tokens and this model takes 32"):
         harvest(model, ["h.0"], long)
+    roberta = tokens(make_tokenizer(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"), TEXTS, context=29)
+    with pytest.raises(ValueError, match="windows of 29 tokens and this model takes 28"):
+        harvest(model_of("roberta"), ["encoder.layer.0"], roberta)
     foreign = Corpus(corpus.ids + 1000, corpus.keep, corpus.length, corpus.document, corpus.start, corpus.names)
     with pytest.raises(ValueError, match=r"token \d+ and this model knows 300 tokens"):
         harvest(model, ["h.0"], foreign)
