@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -305,6 +306,9 @@ KINDS = (
 """What `token_kinds` tells apart, by number."""
 
 
+_NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]*|0[bBoO][0-7]*|\d[\d.,_]*([eE][+-]?\d*)?|\.\d+)")
+
+
 def token_kind(text: str) -> int:
     """The kind of one token's text, an index into KINDS; white space around it does not matter.
 
@@ -325,7 +329,7 @@ def token_kind(text: str) -> int:
             return KINDS.index("lower-case word")
         # A single capital is both; it mostly begins a word.
         return KINDS.index("upper-case word" if body.isupper() and len(body) > 1 else "capitalised word")
-    if any(c.isdigit() for c in body) and all(c.isdigit() or c in ".,_xXeE+-" for c in body):
+    if _NUMBER.fullmatch(body):
         return KINDS.index("number")
     if any(c.isalnum() for c in body):
         return KINDS.index("mixed word")

@@ -107,7 +107,7 @@ def test_empty_sizes_are_refused(d, n, named):
 def test_wrong_rows_are_refused_with_both_sizes_named(sae):
     with pytest.raises(ShapeError, match=r"rows of 7 numbers, this SAE wants d = 6"):
         sae.encode(rows(3, 7))
-    with pytest.raises(TypeError, match="float64 and the weights are torch.float32"):
+    with pytest.raises(TypeError, match=r"float64 and the weights are torch\.float32"):
         sae.encode(rows(3, 6).double())
 
 
