@@ -24,8 +24,9 @@ _INPUT_SUFFIX = ":in"
 def sites(model: nn.Module, patterns: Sequence[str]) -> tuple[Site, ...]:
     """The sites of `model` that `patterns` name, in the order of the patterns and, within one, of the model.
 
-    A pattern is a module path as in `model.named_modules()`, with `*`, `?` and `[...]` inside one level (`*` crosses no
-    dot) and `**` over any number of levels; `:in` at its end asks for the module's input instead of its output. A path
+    A pattern is a module path as in `model.named_modules()` (lists of modules, which never run, left out), with `*`, `?`
+    and `[...]` inside one level (`*` crosses no dot) and `**` over any number of levels; `:in` at its end asks for the
+    module's input instead of its output. A path
     that fits nowhere is tried with the prefix of the base model put before it (`h.3` for `transformer.h.3`) and taken
     off it (`transformer.h.3` where the base model itself was given); the sites returned carry the model's own path.
 
@@ -323,7 +324,9 @@ def _with_output(output: Any, new: Tensor) -> Any:
 
 
 def _names(model: nn.Module) -> dict[str, nn.Module]:
-    return {name: module for name, module in model.named_modules() if name}
+    """Modules by path, without lists of modules, which never run and so hold no activation."""
+    lists = (nn.ModuleList, nn.ModuleDict)
+    return {name: module for name, module in model.named_modules() if name and not isinstance(module, lists)}
 
 
 def base_of(model: nn.Module) -> tuple[str, nn.Module]:
@@ -376,6 +379,10 @@ def _expression(pattern: str) -> str:
 
 
 def _suggestion(model: nn.Module, path: str, names: Iterable[str]) -> str:
+    prefix, _ = base_of(model)
+    inner = tuple(name for name in names if prefix and name.startswith(f"{prefix}."))
+    # The base model's own names too, for who left out the prefix: 'h.9' should find 'h.2'.
+    names = (*names, *(name.removeprefix(f"{prefix}.") for name in inner))
     if any(sign in path for sign in "*?["):
         # Compared with names whose numbers are stars: 'model.layer.*' should find 'model.layers.*'.
         known = list(dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names))
@@ -384,6 +391,10 @@ def _suggestion(model: nn.Module, path: str, names: Iterable[str]) -> str:
     clause = nearest(path, known)
     if clause:
         return clause
+    lists = [(len(module), name) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    if lists:
+        n, name = max(lists, key=lambda found: found[0])
+        return f" Its blocks are {name}.0 to {name}.{n - 1}."
     return f" Its outermost modules are {', '.join(name for name, _ in model.named_children()) or 'none'}."
 
 

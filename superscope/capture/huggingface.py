@@ -209,7 +209,11 @@ def _load(source: str, folder: Path | None, device: torch.device, dtype: torch.d
     tokenizer = _tokenizer(source, folder)
     auto = transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
     network, found = _fetched(
-        lambda **options: auto.from_pretrained(source, dtype=dtype, output_loading_info=True, **options), source, folder
+        lambda **options: auto.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        ),
+        source,
+        folder,
     )
     if config.is_encoder_decoder:
         network = network.get_encoder()
@@ -251,11 +255,13 @@ def _fetched(get: Any, source: str, folder: Path | None) -> Any:
     """What `get` loads: from disk, else, for a name on the hub, from the network; errors as sentences."""
     import json
 
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
+    from transformers import __version__
 
-    attempts: tuple[dict[str, Any], ...] = ({"local_files_only": True},)
+    attempts: tuple[dict[str, Any], ...] = ({"local_files_only": True, "trust_remote_code": False},)
     if folder is None and not _is_offline():
-        attempts += ({},)
+        attempts += ({"trust_remote_code": False},)
     for options in attempts:
         try:
             with _quiet():
@@ -277,13 +283,18 @@ def _fetched(get: Any, source: str, folder: Path | None) -> Any:
                 ) from error
             raise ValueError(
                 f"load: no model named '{source}' in the local cache, and the hub gave none: "
-                f"{'there is no network here' if _is_offline() else _first_line(error)} Check the name, or give a "
+                f"{'there is no network here.' if _is_offline() else _first_line(error)} Check the name, or give a "
                 "folder: download the model where there is a network (hf download NAME --local-dir FOLDER) and pass "
                 "FOLDER. 'pocket' is the model that comes with Superscope."
             ) from error
-        except (ValueError, RuntimeError, KeyError, ImportError) as error:
-            # transformers raises each of these: unknown model_type, shapes unlike the config's, a missing library.
-            raise FormatError(f"load: '{source}' cannot be loaded: {_first_line(error)}") from error
+        except (ValueError, TypeError, RuntimeError, KeyError, ImportError, StrictDataclassError) as error:
+            # transformers raises each of these: unknown model_type, code of its own, fields of a wrong type, a missing
+            # library.
+            raise FormatError(
+                f"load: '{source}' cannot be loaded ({type(error).__name__}: {_first_line(error)}) Its files are "
+                f"damaged, or it needs more than transformers {__version__}: a newer one, another library, or code of its "
+                "own, which Superscope does not run."
+            ) from error
     raise AssertionError("every attempt returns or raises")
 
 
@@ -308,6 +319,13 @@ def _check_weights(folder: Path) -> None:
 
 def _check_complete(network: nn.Module, found: dict[str, Any], source: str) -> None:
     """Weights missing in blocks or embeddings would be read as random numbers; a missing pooler is never read."""
+    # Let through at loading, where the refusal is a table and not a sentence.
+    if found["mismatched_keys"]:
+        key, *shapes = sorted(found["mismatched_keys"])[0]
+        raise FormatError(
+            f"load: {len(found['mismatched_keys'])} weights of '{source}' have other shapes than its config.json says, "
+            f"as {key} with {' instead of '.join(str(tuple(shape)) for shape in shapes)}. Copy both from one model."
+        )
     try:
         inside = "|".join(re.escape(block) for block in blocks(network))
     except ValueError:  # a model without a list of blocks, such as ALBERT with its one shared block

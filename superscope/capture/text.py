@@ -243,8 +243,8 @@ def tokens(
             break
     if n < body:
         raise ValueError(
-            f"tokens: the text has {n} tokens, fewer than the {body} of one window (context {context}"
-            f"{f' with {context - body} special tokens' if context > body else ''}); "
+            f"tokens: the text has {n} {'token' if n == 1 else 'tokens'}, fewer than the {body} of one window "
+            f"(context {context}{f' with {context - body} special tokens' if context > body else ''}); "
             "give more text, or a shorter context."
         )
     text, length, document, start = (torch.cat(columns) for columns in zip(*pieces))

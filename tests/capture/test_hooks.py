@@ -44,12 +44,12 @@ class Deep(nn.Module):
 def test_a_star_stays_in_one_level():
     model = Deep()
     assert paths(sites(model, ["h.*"])) == [f"h.{i}" for i in range(12)]  # h.10 after h.9, as the model has them
-    assert paths(sites(model, ["*"])) == ["h", "inner", "late"]
+    assert paths(sites(model, ["*"])) == ["inner", "late"]
     assert paths(sites(model, ["*.0"])) == ["h.0", "inner.0"]
     assert paths(sites(model, ["h.?"])) == [f"h.{i}" for i in range(10)]
     assert paths(sites(model, ["h.[0-2]"])) == ["h.0", "h.1", "h.2"]
     assert paths(sites(model, ["inner.[!01]"])) == ["inner.2"]
-    assert len(sites(model, ["**"])) == sum(1 for name, _ in model.named_modules() if name)
+    assert len(sites(model, ["**"])) == 17  # 12 in h, inner and its 3, late
 
 
 def test_suffix_order_and_repetition():
@@ -93,8 +93,20 @@ def test_the_nearest_names_are_offered(model_of):
         sites(model_of("gpt2"), ["transformer.h.7"])
     with pytest.raises(SiteNotFound, match=r"Did you mean model\.layers\.\*"):
         sites(model_of("llama"), ["model.layer.*"])
-    with pytest.raises(SiteNotFound, match="outermost modules are transformer, lm_head"):
+    with pytest.raises(SiteNotFound, match=r"Its blocks are transformer\.h\.0 to transformer\.h\.2"):
         sites(model_of("gpt2"), ["zzzzzz"])
+
+
+def test_a_list_of_modules_is_no_site():
+    with pytest.raises(SiteNotFound, match=r"no module named 'h' in this model\."):
+        sites(Deep(), ["h"])
+    with pytest.raises(SiteNotFound, match="outermost modules are 0, 1"):
+        sites(nn.Sequential(nn.Identity(), nn.Identity()), ["zzzzzz"])
+
+
+def test_names_of_the_base_model_are_offered_too(model_of):
+    with pytest.raises(SiteNotFound, match=r"Did you mean h\.[0-2]"):
+        sites(model_of("gpt2"), ["h.9"])
 
 
 def test_one_string_is_not_a_list_of_patterns():

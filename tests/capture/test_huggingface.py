@@ -296,7 +296,8 @@ def test_no_such_name_on_the_hub(monkeypatch):
         ValueError, match=r"hub gave none: no-such/model is not a valid model identifier\. Check the name"
     ):
         load("no-such/model")
-    assert asked == [{"local_files_only": True}, {}]  # the cache first
+    assert [options.get("local_files_only") for options in asked] == [True, None]  # the cache first
+    assert all(options["trust_remote_code"] is False for options in asked)
 
 
 def test_without_config(folder):
@@ -311,6 +312,21 @@ def test_damaged_or_foreign_config(folder):
         load(str(folder))
     (folder / "config.json").write_text('{"model_type": "no-such-type"}')
     with pytest.raises(FormatError, match="cannot be loaded"):
+        load(str(folder))
+
+
+def test_fields_of_a_wrong_type(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": "many"}))
+    with pytest.raises(FormatError, match="cannot be loaded"):
+        load(str(folder))
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder):
+    config = {"model_type": "weird", "auto_map": {"AutoConfig": "code.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(FormatError, match="code of its own, which Superscope does not run"):
         load(str(folder))
 
 
@@ -356,7 +372,7 @@ def test_weights_that_are_no_weights(folder):
 def test_weights_of_another_shape(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32}))
-    with pytest.raises(FormatError, match="cannot be loaded"):
+    with pytest.raises(FormatError, match=r"\d+ weights of .* have other shapes .* as \S+ with \(.*\) instead of \("):
         load(str(folder))
 
 
