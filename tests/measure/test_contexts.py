@@ -228,7 +228,7 @@ def test_random_places_score_at_chance(ids):
 
 def test_clarity_formula_by_hand():
     """Five documents, tokens 0 0 0 1 1 at the contexts; q = (1/2, 1/4, 1/4)."""
-    ids = torch.tensor([[0, 2], [0, 2], [0, 1], [1, 0], [1, 0]] + [[0, 2], [0, 2], [0, 1]])
+    ids = torch.tensor([[0, 2], [0, 2], [0, 1], [1, 0], [1, 0], [0, 2], [0, 2], [0, 1]])
     share = torch.tensor([8 / 16, 4 / 16, 4 / 16])
     assert torch.equal(torch.bincount(ids.reshape(-1)) / 16, share)
     f = torch.zeros(16, 1)

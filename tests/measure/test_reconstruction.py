@@ -49,7 +49,7 @@ def test_against_the_definitions(scene):
 
 
 def test_the_order_and_size_of_batches_do_not_matter(scene):
-    coder, source, _, x = scene
+    coder, source, _, _x = scene
     one, other = evaluate(coder, source, size=400, seed=0), evaluate(coder, source, size=50, seed=1)
     for a, b in zip(one, other, strict=True):
         assert a.value == pytest.approx(b.value, rel=1e-9)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -98,7 +99,7 @@ def test_gini_has_the_six_properties(entries, data):
 @given(masses)
 def test_hill_numbers_fall_with_the_order_and_ignore_padding(entries):
     profile = [value(effective_number, entries, order=q) for q in (0, 0.5, 1, 2, 4, math.inf)]
-    assert all(a >= b - 1e-9 for a, b in zip(profile, profile[1:], strict=False))
+    assert all(a >= b - 1e-9 for a, b in itertools.pairwise(profile))
     assert value(effective_number, [*entries, 0.0, 0.0]) == pytest.approx(profile[2])
     assert value(participation_number, entries) == pytest.approx(profile[3])
 
