@@ -525,35 +525,60 @@ def _default_sites(loaded: Loaded) -> tuple[Site, ...]:
 
 def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ...]:
     """The main results as sentences a reader can quote, with their chance levels."""
-    sentences = []
-    for site in sites:
-        recurring = found.value("recurring_features", site)
-        dimensions = found.value("dimensions", site)
-        if recurring is None or dimensions is None or recurring.value is None or dimensions.value is None:
-            continue
-        ratio = recurring.value / dimensions.value
-        chance = recurring.chance or 0.0
-        verdict = (
-            "more directions than dimensions: superposition"
-            if recurring.value - chance > dimensions.value
-            else "no more than there are dimensions, so this scan does not show superposition here"
-        )
+    per_dimension = {site: m for site in sites if (m := found.value("recurring_per_dimension", site))}
+    recurring = {site: m for site in sites if (m := found.value("recurring_features", site))}
+    wide = {site: recurring[site].at_site(d=found.tables["sites"]["d"][i]) for i, site in enumerate(sites)}
+    over = [site for site, m in per_dimension.items() if (m.value or 0) - (m.chance or 0) > 1]
+    strongest = max(per_dimension, key=lambda site: per_dimension[site].value or 0)
+    most = wide[strongest]
+    counted = (
+        f"{most.value:,.0f} directions are found by all {seeds} seeds in {most.at['d']:,} dimensions, "
+        f"{per_dimension[strongest].value:.2f} per dimension; chance gives {most.chance:,.0f}"
+    )
+    if over:
+        where = "this site holds" if len(sites) == 1 else f"{len(over)} of {len(sites)} sites hold"
+        sentences = [
+            f"Superposition: {where} more recurring directions than dimensions, most at {strongest}: {counted}."
+        ]
+    else:
+        where = "this site does not hold" if len(sites) == 1 else f"none of the {len(sites)} sites holds"
+        sentences = [
+            f"No superposition shown: {where} more recurring directions than dimensions. The most are at {strongest}: "
+            f"{counted}. A count of this kind is a lower one: more text or training may find more."
+        ]
+    controls = {site: m for site in sites if (m := found.value("recurring_features", site, "control"))}
+    if controls:
+        largest = max(controls, key=lambda site: controls[site].value or 0)
         sentences.append(
-            f"{site}: {recurring.value:,.0f} directions recur in all {seeds} seeds, in {dimensions.value:,.0f} "
-            f"dimensions ({ratio:.1f} per dimension; chance gives {chance:,.0f}): {verdict}."
+            f"With random weights in place of the trained ones, {controls[strongest].value:,.0f} directions recur at "
+            f"{strongest}, and at most {controls[largest].value:,.0f} at any site ({largest})."
         )
-        unexplained = found.value("fraction_variance_unexplained", site)
-        l0 = found.value("l0", site)
-        recovered = found.value("cross_entropy_recovered", site)
-        if unexplained is not None and l0 is not None and unexplained.value is not None and l0.value is not None:
-            kept = f", and the model keeps {recovered.value:.0%} of what it gets from this site" if recovered else ""
+    unexplained = [m.value for site in sites if (m := found.value("fraction_variance_unexplained", site)) and m.value]
+    l0 = [m.value for site in sites if (m := found.value("l0", site)) and m.value]
+    recovered = [
+        m.value
+        for site in sites
+        if (m := found.value("cross_entropy_recovered", site)) and m.value is not None and not m.caution
+    ]
+    if unexplained and l0:
+        kept = f"; the model keeps {_span(recovered)} of what it gets from a site" if recovered else ""
+        sentences.append(
+            f"With {max(l0):.0f} latents per token, the dictionaries leave {_span(unexplained)} of variance "
+            f"unexplained{kept}."
+        )
+    for site, kind in zip(sites, found.tables["sites"]["kind"], strict=False):
+        mixing = found.value("polysemanticity", site)
+        if kind == "neurons" and mixing is not None:
             sentences.append(
-                f"{site}: {l0.value:.0f} latents per token leave {unexplained.value:.0%} of variance unexplained{kept}."
+                f"At {site} the median neuron mixes {mixing.value:.0f} features, where a random direction of the same "
+                f"space mixes {mixing.chance:.0f}."
             )
-        control = found.value("recurring_features", site, "control")
-        if control is not None:
-            sentences.append(f"{site}: with random weights {control.value:,.0f} directions recur.")
     return tuple(sentences)
+
+
+def _span(shares: Sequence[float]) -> str:
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low.removesuffix('%')} to {high}"
 
 
 def _now() -> str:
