@@ -69,7 +69,7 @@ class Correlated(FeatureDistribution):
 
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         p, share = (own.to(u) for own in self.knobs()) if knobs is None else knobs
         together, choice, own = u.split([self.sets, self.n, self.n], dim=-1)
         shared = choice < share
@@ -160,7 +160,7 @@ class Anticorrelated(FeatureDistribution):
 
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         (p,) = (own.to(u) for own in self.knobs()) if knobs is None else knobs
         gate, q = u.split(self.sets, dim=-1)
         # Given gate < p, gate / p is uniform again and picks the member; `size` and above is "none".

@@ -36,7 +36,7 @@ class FeatureDistribution(ABC):
     @abstractmethod
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         """f as a function of uniforms in [0, 1).
 
         Args:

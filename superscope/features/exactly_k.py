@@ -54,7 +54,7 @@ class ExactlyK(FeatureDistribution):
 
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         order, q = u[..., : self.n], u[..., self.n :]
         # Ties between uniforms have no effect but to prefer one of two equal features.
         active = order.topk(self.k, dim=-1, largest=False).indices

@@ -68,7 +68,7 @@ class Hierarchical(FeatureDistribution):
 
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         (p,) = (own.to(u) for own in self.knobs()) if knobs is None else knobs
         open_ = list((u < p).unbind(-1))
         for child, parent in enumerate(self.parents):

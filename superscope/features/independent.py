@@ -63,7 +63,7 @@ class Independent(FeatureDistribution):
 
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         (p,) = (own.to(u) for own in self.knobs()) if knobs is None else knobs
         return gated(u, p, self.magnitude)
 
@@ -81,7 +81,7 @@ class Independent(FeatureDistribution):
         return product_supports(self.density.tolist())
 
 
-def gated(u: Float[Tensor, "*batch n"], p: Float[Tensor, "*some"], magnitude: Magnitude) -> Float[Tensor, "*batch n"]:
+def gated(u: Float[Tensor, "*batch n"], p: Float[Tensor, "*some"], magnitude: Magnitude) -> Float[Tensor, "*drawn n"]:
     """m if u < p else 0, with the magnitude made of what u leaves: u / p."""
     if magnitude == UNIT:
         # relu(1 - u/p) is uniform on [0, 1] where u < p and 0 elsewhere: one pass less than a mask.

@@ -64,7 +64,7 @@ class Zipf(FeatureDistribution):
 
     def draw(
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> Float[Tensor, "*drawn n"]:
         (p,) = (own.to(u) for own in self.knobs()) if knobs is None else knobs
         return gated(u, p, self.magnitude)
 

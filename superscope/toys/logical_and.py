@@ -1,0 +1,59 @@
+"""Universal AND: every pair of sparse booleans, with fewer neurons than pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .family import Family, Parameters, check_sizes
+
+
+@dataclass(frozen=True)
+class And(Family):
+    r"""$h = \mathrm{ReLU}(W_1 f + b_1)$, $y' = W_2 h + b_2$, target $y_{ij} = f_i f_j$ for i < j, features 0 or 1.
+
+    Args:
+        n: booleans, at least 2; there are n(n-1)/2 outputs.
+        d: neurons.
+
+    Raises:
+        ValueError: if n < 2 or d < 1.
+
+    Source:
+        Haenni et al., "Mathematical models of computation in superposition", 2024.
+        Newgas, "Superposition and the universal AND problem", 2025 (the learned form).
+    """
+
+    n: int
+    d: int
+
+    def __post_init__(self) -> None:
+        check_sizes("And", d=self.d)
+        if self.n < 2:
+            raise ValueError(f"And: n must be at least 2, for a pair needs two; got {self.n}.")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"W1": (self.n, self.d), "b1": (self.d,), "W2": (self.outputs, self.d), "b2": (self.outputs,)}
+
+    @property
+    def outputs(self) -> int:
+        return self.n * (self.n - 1) // 2
+
+    def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
+        return torch.relu(torch.baddbmm(parameters["b1"][:, None], f, parameters["W1"]))
+
+    def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
+        return torch.baddbmm(parameters["b2"][:, None], h, parameters["W2"].mT)
+
+    def target(self, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows outputs"]:
+        i, j = torch.triu_indices(self.n, self.n, 1)
+        return f[..., i] * f[..., j]
+
+    def atoms(self, parameters: Parameters) -> Float[Tensor, "e n d"]:
+        return parameters["W1"]
+
+    def activation_is_relu(self) -> bool:
+        return False

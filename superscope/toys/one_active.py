@@ -1,0 +1,129 @@
+"""The loss of inputs with no or one active feature, exactly, for any number of features; the rest is left to
+sampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..features import Magnitude
+
+_GAUSS = (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)
+
+
+def counts_of_active(p: Float[Tensor, "e n"]) -> tuple[Float[Tensor, "e"], Float[Tensor, "e n"], Float[Tensor, "e"]]:
+    """P(none active), P(only i active), P(two or more active) of independent gates, in float64.
+
+    The last is a sum of products, not 1 minus the others, so that it keeps its digits where it is tiny.
+    """
+    p = p.double()
+    quiet = 1 - p
+    before = torch.cat([torch.ones_like(p[:, :1]), quiet.cumprod(1)[:, :-1]], 1)
+    after = torch.cat([quiet.flip(1).cumprod(1).flip(1)[:, 1:], torch.ones_like(p[:, :1])], 1)
+    # 1 - prod(1 - p_l) over the later features, without cancellation.
+    logs = torch.log1p(-p.clamp(max=1 - 1e-15)).flip(1).cumsum(1).flip(1)
+    some_after = -torch.expm1(torch.cat([logs[:, 1:], torch.zeros_like(logs[:, :1])], 1))
+    return quiet.prod(1), p * before * after, (before * p * some_after).sum(1)
+
+
+def one_active_gradient(
+    G: Float[Tensor, "e n n"],
+    b: Float[Tensor, "e n"],
+    importance: Float[Tensor, "e n"],
+    none: Float[Tensor, "e"],
+    single: Float[Tensor, "e n"],
+) -> tuple[Float[Tensor, "e"], Float[Tensor, "e n n"], Float[Tensor, "e n"]]:
+    r"""$P_0 \sum_j I_j R_2(b_j) + \sum_i P_{1i} \left[ I_i S(G_{ii}, b_i) + \sum_{j \ne i} I_j M(G_{ji}, b_j)
+    \right]$ and its gradient.
+
+    S and M are `theory.toy_loss.kept` and `leaked`. In float64, $O(E n^2)$, about one batch of n rows.
+
+    Args:
+        G: responses, row j the output, column i the feature.
+        b: biases.
+        importance: I.
+        none: P_0, the probability that nothing is active.
+        single: P_1i, the probability that only i is.
+
+    Returns:
+        (loss, dL/dG, dL/db).
+    """
+    G, b, importance = G.double(), b.double(), importance.double()
+    bias = b[:, :, None]
+    small = G.abs() < 1e-4
+    g = torch.where(small, 1.0, G)
+    top, low = torch.relu(bias + g), torch.relu(bias)
+    m = (top**3 - low**3) / (3 * g)
+    m_g, m_b = (top**2 - m) / g, (top**2 - low**2) / g
+    if bool(small.any()):
+        near = [torch.relu(bias + G * node) for node in _GAUSS]
+        m = torch.where(small, (near[0] ** 2 + near[1] ** 2) / 2, m)
+        m_g = torch.where(small, near[0] * _GAUSS[0] + near[1] * _GAUSS[1], m_g)
+        m_b = torch.where(small, near[0] + near[1], m_b)
+    own, own_b = G.diagonal(dim1=1, dim2=2), b
+    x, x_a, x_b = _cross(own, own_b)
+    for matrix, change in ((m, 1 / 3 - 2 * x), (m_g, -2 * x_a), (m_b, -2 * x_b)):
+        matrix.diagonal(dim1=1, dim2=2).add_(change)
+    weight = importance[:, :, None] * single[:, None, :]
+    ramp = torch.relu(b)
+    loss = none * (importance * ramp**2).sum(1) + (weight * m).sum((1, 2))
+    return loss, weight * m_g, 2 * none[:, None] * importance * ramp + (weight * m_b).sum(2)
+
+
+def _cross(a: Float[Tensor, "e n"], b: Float[Tensor, "e n"]) -> tuple[Tensor, Tensor, Tensor]:
+    # X = E U ReLU(a U + b) and its derivatives by a and b.
+    small = a.abs() < 1e-3
+    s = torch.where(small, 1.0, a)
+    top, low = torch.relu(s + b), torch.relu(b)
+    rise = top**3 - low**3
+    x = top**2 / (2 * s) - rise / (6 * s**2)
+    x_a = top / s - top**2 / s**2 + rise / (3 * s**3)
+    x_b = top / s - (top**2 - low**2) / (2 * s**2)
+    near = [(node, torch.relu(a * node + b)) for node in _GAUSS]
+    return (
+        torch.where(small, sum((node * r for node, r in near), torch.zeros_like(a)) / 2, x),
+        torch.where(small, sum((node**2 * (r > 0) for node, r in near), torch.zeros_like(a)) / 2, x_a),
+        torch.where(small, sum((node * (r > 0) for node, r in near), torch.zeros_like(a)) / 2, x_b),
+    )
+
+
+def draw_two_or_more(
+    u: Float[Tensor, "*e rows noise"], p: Float[Tensor, "e n"], magnitude: Magnitude
+) -> Float[Tensor, "e rows n"]:
+    r"""f given that at least two features are active, exactly: first i, then the next j > i, then the rest freely.
+
+    $P(\text{first} = i) \propto p_i \prod_{l<i}(1-p_l) \left(1 - \prod_{l>i}(1-p_l)\right)$, and
+    $P(\text{second} \le j \mid i) \propto 1 - \prod_{i<l\le j}(1-p_l)$; features after j are independent. No
+    rejection, so it costs the same at p = 1e-6.
+
+    Args:
+        u: n + 2 uniforms per row.
+        p: densities of each model.
+        magnitude: of an active feature.
+    """
+    p = p.double().clamp(max=1 - 1e-12)
+    e, n = p.shape
+    u = u.expand(e, *u.shape[-2:])
+    logs = torch.log1p(-p)
+    total = -logs.cumsum(1)
+    some_after = -torch.expm1(-(total[:, -1:] - total))
+    first_law = torch.exp(-(total + logs)) * p * some_after
+    first_cdf = first_law.cumsum(1)
+    u1, u2 = u[..., n].double(), u[..., n + 1].double()
+    # The last feature cannot be the first of two: the clamp guards u1 = 1 - eps against rounding of the sum.
+    first = torch.searchsorted(first_cdf, u1 * first_cdf[:, -1:], right=True).clamp_(max=n - 2)
+    reached = total.gather(1, first)
+    aim = reached - torch.log1p(-u2 * some_after.gather(1, first))
+    second = torch.searchsorted(total, aim).clamp_(max=n - 1)
+    second = torch.maximum(second, first + 1)
+    place = torch.arange(n, device=u.device)
+    free = u[..., :n]
+    later = place > second[..., None]
+    chosen = (place == first[..., None]) | (place == second[..., None])
+    density = p.to(u.dtype)[:, None]
+    active = chosen | (later & (free < density))
+    q = torch.where(later, (free / density).clamp(max=1 - 2**-24), free)
+    return torch.where(active, magnitude.quantile(q), u.new_zeros(()))

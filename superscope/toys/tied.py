@@ -1,0 +1,96 @@
+"""The toy model of the paper: one matrix, read and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .family import Family, Parameters, check_sizes
+
+
+@dataclass(frozen=True)
+class Tied(Family):
+    r"""$f' = \mathrm{ReLU}(W^\top W f + b)$, or its linear twin $W^\top W f + b$.
+
+    W is stored as n rows of R^d (`atoms`). There is one matrix, not two that share memory: an optimiser that steps both
+    halves of an aliased pair is a different optimiser.
+
+    Args:
+        n: features.
+        d: hidden dimensions.
+        activation: of the output.
+
+    Raises:
+        ValueError: if a size is below 1.
+
+    Source:
+        Elhage et al., "Toy models of superposition", 2022, section "Demonstrating superposition".
+    """
+
+    n: int
+    d: int
+    activation: Literal["relu", "linear"] = "relu"
+
+    def __post_init__(self) -> None:
+        check_sizes("Tied", n=self.n, d=self.d)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"W": (self.n, self.d), "b": (self.n,)}
+
+    def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
+        return f @ parameters["W"]
+
+    def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
+        z = torch.baddbmm(parameters["b"][:, None], h, parameters["W"].mT)
+        return torch.relu(z) if self.activation == "relu" else z
+
+    def atoms(self, parameters: Parameters) -> Float[Tensor, "e n d"]:
+        return parameters["W"]
+
+    def loss_gradient(
+        self,
+        parameters: Parameters,
+        f: Float[Tensor, "e rows n"],
+        importance: Float[Tensor, "e outputs"] | None,
+        l1: float = 0.0,
+        f_seen: Float[Tensor, "e rows n"] | None = None,
+    ) -> tuple[Float[Tensor, "e"], dict[str, Tensor]]:
+        if l1:
+            return super().loss_gradient(parameters, f, importance, l1, f_seen)
+        seen, W = f if f_seen is None else f_seen, parameters["W"]
+        h = torch.bmm(seen, W)
+        out = torch.baddbmm(parameters["b"][:, None], h, W.mT)
+        if self.activation == "relu":
+            out.relu_()
+        error, loss = weighted_error(out, f, importance)
+        if self.activation == "relu":
+            # d ReLU: the error survives where the output is positive.
+            error = torch.ops.aten.threshold_backward(error, out, 0)
+        scale = 2 / f.shape[1]
+        dW = torch.bmm(error.mT, h).baddbmm_(seen.mT, torch.bmm(error, W)).mul_(scale)
+        return loss, {"W": dW, "b": error.sum(1).mul_(scale)}
+
+    def responses(self, parameters: Parameters) -> tuple[tuple[float, Float[Tensor, "e n n"]], ...]:
+        W = parameters["W"]
+        return ((1.0, W @ W.mT),)
+
+    def reads_linearly(self) -> bool:
+        return True
+
+    def activation_is_relu(self) -> bool:
+        return self.activation == "relu"
+
+
+def weighted_error(
+    out: Float[Tensor, "e rows n"], target: Float[Tensor, "e rows n"], importance: Float[Tensor, "e n"] | None
+) -> tuple[Float[Tensor, "e rows n"], Float[Tensor, "e"]]:
+    """I (out - target), and the loss per model: the dot product of that with out - target, over rows."""
+    error = out - target
+    if importance is None:
+        return error, error.flatten(1).square().sum(1) / out.shape[1]
+    weighted = error * importance[:, None]
+    return weighted, (weighted * error).flatten(1).sum(1) / out.shape[1]

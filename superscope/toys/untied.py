@@ -1,0 +1,87 @@
+"""Two matrices: one writes, the other reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .family import Family, Parameters, check_sizes
+from .tied import weighted_error
+
+
+@dataclass(frozen=True)
+class Untied(Family):
+    r"""$f' = W_2 W_1 f + b$, or $\mathrm{ReLU}(W_2 W_1 f + b)$.
+
+    Both matrices are stored as n rows of R^d: `W1` writes, `W2` reads.
+
+    Args:
+        n: features.
+        d: hidden dimensions.
+        activation: of the output.
+        bias: whether the output has one.
+
+    Raises:
+        ValueError: if a size is below 1.
+    """
+
+    n: int
+    d: int
+    activation: Literal["relu", "linear"] = "relu"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_sizes("Untied", n=self.n, d=self.d)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"W1": (self.n, self.d), "W2": (self.n, self.d)} | ({"b": (self.n,)} if self.bias else {})
+
+    def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
+        return f @ parameters["W1"]
+
+    def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
+        z = h @ parameters["W2"].mT
+        if self.bias:
+            z = z + parameters["b"][:, None]
+        return torch.relu(z) if self.activation == "relu" else z
+
+    def atoms(self, parameters: Parameters) -> Float[Tensor, "e n d"]:
+        return parameters["W1"]
+
+    def loss_gradient(
+        self,
+        parameters: Parameters,
+        f: Float[Tensor, "e rows n"],
+        importance: Float[Tensor, "e outputs"] | None,
+        l1: float = 0.0,
+        f_seen: Float[Tensor, "e rows n"] | None = None,
+    ) -> tuple[Float[Tensor, "e"], dict[str, Tensor]]:
+        if l1:
+            return super().loss_gradient(parameters, f, importance, l1, f_seen)
+        seen = f if f_seen is None else f_seen
+        h = torch.bmm(seen, parameters["W1"])
+        out = self.output(parameters, h)
+        error, loss = weighted_error(out, f, importance)
+        if self.activation == "relu":
+            error = torch.ops.aten.threshold_backward(error, out, 0)
+        scale = 2 / f.shape[1]
+        gradient = {
+            "W1": torch.bmm(seen.mT, torch.bmm(error, parameters["W2"])).mul_(scale),
+            "W2": torch.bmm(error.mT, h).mul_(scale),
+        }
+        if self.bias:
+            gradient["b"] = error.sum(1).mul_(scale)
+        return loss, gradient
+
+    def responses(self, parameters: Parameters) -> tuple[tuple[float, Float[Tensor, "e n n"]], ...]:
+        return ((1.0, parameters["W2"] @ parameters["W1"].mT),)
+
+    def reads_linearly(self) -> bool:
+        return True
+
+    def activation_is_relu(self) -> bool:
+        return self.activation == "relu"
