@@ -24,9 +24,9 @@ _INPUT_SUFFIX = ":in"
 def sites(model: nn.Module, patterns: Sequence[str]) -> tuple[Site, ...]:
     """The sites of `model` that `patterns` name, in the order of the patterns and, within one, of the model.
 
-    A pattern is a module path as in `model.named_modules()` (lists of modules, which never run, left out), with `*`, `?`
-    and `[...]` inside one level (`*` crosses no dot) and `**` over any number of levels; `:in` at its end asks for the
-    module's input instead of its output. A path
+    A pattern is a module path as in `model.named_modules()` (lists of modules, which never run, left out), with `*`,
+    `?` and `[...]` inside one level (`*` crosses no dot) and `**` over any number of levels; `:in` at its end asks for
+    the module's input instead of its output. A path
     that fits nowhere is tried with the prefix of the base model put before it (`h.3` for `transformer.h.3`) and taken
     off it (`transformer.h.3` where the base model itself was given); the sites returned carry the model's own path.
 

@@ -292,8 +292,8 @@ def _fetched(get: Any, source: str, folder: Path | None) -> Any:
             # library.
             raise FormatError(
                 f"load: '{source}' cannot be loaded ({type(error).__name__}: {_first_line(error)}) Its files are "
-                f"damaged, or it needs more than transformers {__version__}: a newer one, another library, or code of its "
-                "own, which Superscope does not run."
+                f"damaged, or it needs more than transformers {__version__}: a newer one, another library, or code of "
+                "its own, which Superscope does not run."
             ) from error
     raise AssertionError("every attempt returns or raises")
 
