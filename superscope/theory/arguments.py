@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import SupportsFloat, SupportsIndex
+from collections.abc import Sequence
+from typing import SupportsFloat, SupportsIndex, TypeAlias
+
+import numpy as np
+
+Number: TypeAlias = SupportsFloat
+"""A float, an int, a numpy scalar or a tensor of one element."""
+
+Numbers: TypeAlias = Sequence[SupportsFloat] | np.ndarray
+"""A list, a tuple or an array of numbers."""
 
 
 def whole(caller: str, name: str, value: SupportsIndex, least: int) -> int:
@@ -24,8 +33,8 @@ def real(
     caller: str,
     name: str,
     value: SupportsFloat,
-    low: float,
-    high: float,
+    low: Number,
+    high: Number,
     *,
     open_low: bool = False,
     open_high: bool = False,
@@ -37,8 +46,10 @@ def real(
         raise TypeError(
             f"{caller}: {name} must be one number; got {value!r} ({type(value).__name__}). Pass a float."
         ) from None
-    inside = (low < number if open_low else low <= number) and (number < high if open_high else number <= high)
+    inside = (float(low) < number if open_low else float(low) <= number) and (
+        number < float(high) if open_high else number <= float(high)
+    )
     if math.isnan(number) or not inside:
-        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        interval = f"{'(' if open_low else '['}{float(low):g}, {float(high):g}{')' if open_high else ']'}"
         raise ValueError(f"{caller}: {name} must lie in {interval}; got {number!r}.")
     return number

@@ -15,8 +15,8 @@ def welch(n: int, d: int, order: int = 1, *, field: Literal["real", "complex"] =
 
     No n unit vectors in d dimensions have all absolute cosines below it. Here $c_m$ is the mean of
     $\langle u, v \rangle^{2m}$ over independent uniform u, v: $\frac{1 \cdot 3 \cdots (2m-1)}{d (d+2) \cdots (d+2m-2)}$
-    for real vectors (Sidelnikov's constant, larger than Welch's own), $1 / \binom{d+m-1}{m}$ for complex ones (Welch's).
-    Order 1 is best while $n \le d(d+1)/2$ or so; higher orders only help beyond. `best_lower_bound` takes the best of all.
+    for real vectors (Sidelnikov's constant, larger than Welch's own), $1 / \binom{d+m-1}{m}$ for complex ones.
+    Order 1 is best while $n \le d(d+1)/2$ or so; higher orders only help beyond. `best_lower_bound` takes the best.
 
     Args:
         n: number of directions, at least 2.
@@ -53,7 +53,7 @@ def welch(n: int, d: int, order: int = 1, *, field: Literal["real", "complex"] =
 
 
 def mean_power(d: int, order: int, *, field: Literal["real", "complex"] = "real") -> float:
-    r"""$c_m = \mathbb E \langle u, v \rangle^{2m}$ for independent uniform unit u, v: $\frac{(2m-1)!!}{d(d+2)\cdots(d+2m-2)}$.
+    r"""Mean overlap of independent uniform u, v: $\mathbb E \langle u, v \rangle^{2m} = \prod_{j<m} \frac{2j+1}{d+2j}$.
 
     No frame has a smaller mean of $|\langle w_i, w_j \rangle|^{2m}$ over all n^2 ordered pairs, i = j included;
     equality means a projective m-design, and at m = 1 a tight frame (frame potential n^2 / d).
@@ -112,7 +112,7 @@ def orthoplex(n: int, d: int) -> float:
         ValueError: if n < 2 or d < 1.
 
     Source:
-        Conway, Hardin and Sloane, "Packing lines, planes, etc.: packings in Grassmannian spaces", 1996, Corollary 5.3
+        Conway, Hardin and Sloane, "Packing lines, planes, etc.: packings in Grassmannian spaces", 1996
         (after Rankin 1955).
 
     Example:
