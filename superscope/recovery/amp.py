@@ -110,7 +110,8 @@ class AMP(RecoveryCoder):
         a, d = atoms.unit, atoms.d
         alpha = self.alpha
         if alpha is None:
-            alpha = max(weak_threshold(d / atoms.n, nonnegative=self.nonnegative)[1], 0.05)
+            n = int((a != 0).any(1).sum())
+            alpha = max(weak_threshold(d / max(n, 1), nonnegative=self.nonnegative)[1], 0.05)
         answer = x.new_zeros(len(x), atoms.n)
         converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         size = torch.linalg.vector_norm(x, dim=1)
