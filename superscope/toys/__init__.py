@@ -3,7 +3,7 @@
 from .absolute_value import AbsoluteValue
 from .bottleneck import ReLUHidden
 from .ensemble import Ensemble, best_of
-from .exact import exact_loss, linear_exact_loss
+from .exact import exact_gradient, exact_loss, linear_exact_loss
 from .family import Family
 from .logical_and import And
 from .pair import pair_gradient
@@ -28,6 +28,7 @@ __all__ = [
     "Untied",
     "attacked",
     "best_of",
+    "exact_gradient",
     "exact_loss",
     "linear_exact_loss",
     "pair_gradient",

@@ -136,3 +136,148 @@ def linear_exact_loss(
     spread = ((residual @ covariance) * residual).sum(-1)
     offset = (residual @ mean[..., None])[..., 0] - b
     return (importance.double() * (spread + offset**2)).sum(-1)
+
+
+def exact_gradient(
+    G: Float[Tensor, "e n n"],
+    b: Float[Tensor, "e n"],
+    supports: Float[Tensor, "e sets"],
+    importance: Float[Tensor, "e n"],
+) -> tuple[Float[Tensor, "e"], Float[Tensor, "e n n"], Float[Tensor, "e n"]]:
+    r"""`exact_loss` with dL/dG and dL/db written out: with $T_q = \mathbb E\, R_q(a \cdot x + c)$ over the other
+    active features,
+    $\partial_c T_q = q\, T_{q-1}$ and $\partial_{a_j} T_q = -T_q / a_j + q \sum_{v: v_j = 1} w_v R_{q-1+k}$.
+
+    About ten times the speed of autograd through `exact_loss`, which stays as its referee. The instance axis is last
+    inside, for every operation runs along it.
+
+    Args:
+        G: responses, row j the output, column i the feature.
+        b: biases.
+        supports: P(exactly A active) for the 2^n sets.
+        importance: I.
+
+    Returns:
+        (loss, dL/dG, dL/db), in float64.
+    """
+    e, n = b.shape
+    a_all = G.double().permute(1, 2, 0).contiguous()
+    c = b.double().T.contiguous()
+    P, I = supports.double().T.contiguous(), importance.double().T
+    own = a_all.diagonal(dim1=0, dim2=1).T.contiguous()
+    small = own < _LEAST_OWN
+    any_small = bool(small.any())
+    inverse = 1 / torch.where(small, 1.0, own)
+    kappa = (1 + inverse) / 3
+    loss, by_b, by_own = torch.zeros_like(c), torch.zeros_like(c), torch.zeros_like(c)
+    by_G = torch.zeros(n * n, e, dtype=torch.float64)
+    flat = a_all.reshape(n * n, e)
+    for k in range(n):
+        ids, without, with_own = _subsets(n, k)
+        places = torch.arange(n)[:, None, None] * n + ids
+        others = _Others(flat[places.flatten()].reshape(*ids.shape, e), c, _LEAST[k])
+        off, on = P[without], P[with_own]
+        low, top = others.at(None), others.at(own)
+        o, kap = inverse[:, None], kappa[:, None]
+        rise = (top[3] - low[3]) * o
+        loud = 1 / 3 + kap * rise - top[2] * o
+        loud_b = 3 * kap * (top[2] - low[2]) * o - 2 * top[1] * o
+        loud_own = kap * (3 * top[2] - rise) * o - rise * o * o / 3 - 2 * top[1] * o + top[2] * o * o
+        if any_small:
+            few = small[:, None]
+            near = [(node, others.at(own * node)) for node in _GAUSS]
+            loud = torch.where(few, 1 / 3 + sum(t[2] / 2 - y * t[1] for y, t in near), loud)
+            loud_b = torch.where(few, sum(t[1] - y * t[0] for y, t in near), loud_b)
+            loud_own = torch.where(few, sum(y * t[1] - y * y * t[0] for y, t in near), loud_own)
+        loss += (off * low[2] + on * loud).sum(1)
+        by_b += (off * 2 * low[1] + on * loud_b).sum(1)
+        by_own += (on * loud_own).sum(1)
+        for j in range(k):
+            slope = kap * (others.slope(3, top, j) - others.slope(3, low, j)) * o - others.slope(2, top, j) * o
+            if any_small:
+                along = sum(others.slope(2, t, j) / 2 - y * others.slope(1, t, j) for y, t in near)
+                slope = torch.where(few, along, slope)
+            total = off * others.slope(2, low, j) + on * slope
+            by_G.index_add_(0, places[:, :, j].flatten(), total.reshape(-1, e))
+    diagonal = torch.arange(n) * (n + 1)
+    by_G[diagonal] += by_own
+    by_G = by_G.reshape(n, n, e) * I[:, None]
+    return (I * loss).sum(0), by_G.permute(2, 0, 1), (I * by_b).T
+
+
+class _Others:
+    # Means over the k other active features of R_q, q = 0..3, at a shift, and their slopes in the coefficients.
+
+    def __init__(self, a: Float[Tensor, "n sets k e"], c: Float[Tensor, "n e"], least: float) -> None:
+        self.k = a.shape[2]
+        self.direct = a.abs() > least
+        self.every = bool(self.direct.all())
+        self.inverse = 1 / torch.where(self.direct, a, 1.0)
+        if self.every:
+            self.first, self.second = torch.zeros_like(a), a
+        else:
+            self.first = torch.where(self.direct, 0.0, a * _GAUSS[0])
+            self.second = torch.where(self.direct, a, a * _GAUSS[1])
+            self.raised = self.direct.sum(2)[:, :, None]
+        points = c[:, None, None].expand(a.shape[0], a.shape[1], 1, a.shape[3])
+        weights = torch.ones_like(points)
+        for j in range(self.k):
+            a0, a1, scale = (x[:, :, j : j + 1] for x in (self.first, self.second, self.inverse))
+            points = torch.cat([points if self.every else points + a0, points + a1], 2)
+            if self.every:
+                weights = torch.cat([-weights * scale, weights * scale], 2)
+            else:
+                direct = self.direct[:, :, j : j + 1]
+                half = weights / 2
+                weights = torch.cat(
+                    [torch.where(direct, -weights * scale, half), torch.where(direct, weights * scale, half)], 2
+                )
+        self.points, self.weights = points, weights
+
+    def at(self, shift: Float[Tensor, "n e"] | None) -> _Means:
+        ramp = torch.relu(self.points if shift is None else self.points + shift[:, None, None])
+        return _Means(self, ramp)
+
+    def slope(self, q: int, means: _Means, j: int) -> Float[Tensor, "n sets e"]:
+        # d T_q / d a_j. Coordinate j is bit j of the vertex number.
+        terms = means.weighted(q - 1)
+        n, sets, _, e = terms.shape
+        halves = terms.reshape(n, sets, -1, 2, 2**j, e).sum((2, 4))
+        if self.every:
+            return q * halves[:, :, 1] - means[q] * self.inverse[:, :, j]
+        direct = self.direct[:, :, j]
+        nodes = _GAUSS[0] * halves[:, :, 0] + _GAUSS[1] * halves[:, :, 1]
+        return torch.where(direct, q * halves[:, :, 1] - means[q] * self.inverse[:, :, j], q * nodes)
+
+
+class _Means:
+    # T_q at one shift, computed once per q.
+
+    def __init__(self, others: _Others, ramp: Float[Tensor, "n sets corners e"]) -> None:
+        self.others, self.ramp = others, ramp
+        self._powers = [(ramp > 0).to(ramp), ramp]
+        self._weighted: dict[int, Tensor] = {}
+        self._means: dict[int, Tensor] = {}
+
+    def _power(self, m: int) -> Tensor:
+        # R_m / m!
+        while len(self._powers) <= m:
+            self._powers.append(self._powers[-1] * self.ramp / len(self._powers))
+        return self._powers[m]
+
+    def weighted(self, q: int) -> Tensor:
+        if q not in self._weighted:
+            k = self.others.k
+            if self.others.every:
+                power = self._power(q + k)
+            else:
+                power = self._power(q)
+                for t in range(1, k + 1):
+                    power = torch.where(self.others.raised == t, self._power(q + t), power)
+            self._weighted[q] = self.others.weights * (power * math.factorial(q) if q > 1 else power)
+        return self._weighted[q]
+
+    def __getitem__(self, q: int) -> Float[Tensor, "n sets e"]:
+        if q not in self._means:
+            self._means[q] = self.weighted(q).sum(2)
+        return self._means[q]

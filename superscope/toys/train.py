@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..features import Independent, Uniform, Zipf
 from .ensemble import Ensemble, closed_form
+from .exact import exact_gradient
 from .family import mix
 from .one_active import counts_of_active, draw_two_or_more, one_active_gradient
 from .pair import pair_gradient
@@ -349,6 +350,10 @@ def _exact(ensemble: Ensemble, recipe: Recipe):
     terms = family.n * 3 ** (family.n - 1) if family.activation_is_relu() else family.n**2
     size = max(2, 2**18 // terms)
     blocks = [slice(start, min(start + size, len(ensemble))) for start in range(0, len(ensemble), size)]
+    supports = None
+    if family.activation_is_relu():
+        known = {law: law.supports() for law in dict.fromkeys(ensemble.laws)}
+        supports = torch.stack([known[law] for law in ensemble.laws])
 
     def gradient(index: int):
         loss = torch.zeros(len(ensemble), dtype=torch.float64)
@@ -356,8 +361,18 @@ def _exact(ensemble: Ensemble, recipe: Recipe):
         for block in blocks:
             with torch.enable_grad():
                 leaves = {name: value[block].detach().requires_grad_() for name, value in ensemble.parameters.items()}
-                values = closed_form(ensemble, leaves, block)
-                gradient = torch.autograd.grad(values.sum(), list(leaves.values()))
+                if supports is None:
+                    values = closed_form(ensemble, leaves, block)
+                    gradient = torch.autograd.grad(values.sum(), list(leaves.values()))
+                else:
+                    ((_, G),) = family.responses(leaves)
+                    b = leaves.get("b", G.new_zeros(G.shape[:2]))
+                    values, by_G, by_b = exact_gradient(
+                        G.detach(), b.detach(), supports[block], ensemble.importance[block]
+                    )
+                    outputs = [(G, by_G.to(G)), *([(b, by_b.to(b))] if b.requires_grad else [])]
+                    ends, cotangents = zip(*outputs, strict=True)
+                    gradient = torch.autograd.grad(ends, list(leaves.values()), cotangents)
             loss[block] = values.detach()
             for name, slope in zip(leaves, gradient, strict=True):
                 slopes[name][block] = slope

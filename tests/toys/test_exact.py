@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from superscope.features import Anticorrelated, Correlated, ExactlyK, Hierarchical, Independent, Uniform, Zipf
 from superscope.theory import toy_loss
-from superscope.toys import Ensemble, Recipe, Tied, Untied, exact_loss, linear_exact_loss, pair_gradient, train
+from superscope.toys import (
+    Ensemble,
+    Recipe,
+    Tied,
+    Untied,
+    exact_gradient,
+    exact_loss,
+    linear_exact_loss,
+    pair_gradient,
+    train,
+)
 from superscope.toys.one_active import counts_of_active, draw_two_or_more, one_active_gradient
 from superscope.toys.train import _GRADIENTS
 
@@ -84,6 +94,23 @@ def test_gradient_agrees_with_finite_differences(seed, n):
             up = exact_loss(*(x + step * direction if x is leaf else x for x in (G, b)), P, I)
             down = exact_loss(*(x - step * direction if x is leaf else x for x in (G, b)), P, I)
         assert float((up - down) / (2 * step)) == pytest.approx(float((slope * direction).sum()), rel=2e-3, abs=2e-4)
+
+
+@settings(max_examples=12)
+@given(seeds, st.integers(1, 6), st.booleans())
+def test_written_gradient_agrees_with_autograd(seed, n, with_tiny_overlaps):
+    G, b, I = model(seed, n, 2, e=5)
+    if with_tiny_overlaps:
+        G = torch.where(torch.rand(G.shape, generator=torch.Generator().manual_seed(seed)) < 0.5, 1e-3 * G, G)
+    P = Independent(n, 0.3).supports().expand(5, -1)
+    G.requires_grad_()
+    b.requires_grad_()
+    loss = exact_loss(G, b, P, I)
+    slopes = torch.autograd.grad(loss.sum(), (G, b))
+    found = exact_gradient(G.detach(), b.detach(), P, I)
+    assert torch.allclose(found[0], loss.detach(), atol=1e-9)
+    assert torch.allclose(found[1], slopes[0], atol=1e-6)
+    assert torch.allclose(found[2], slopes[1], atol=1e-7)
 
 
 @settings(max_examples=15)
