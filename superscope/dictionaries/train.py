@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -56,7 +58,9 @@ def train(
         source: where x comes from; asked again with another seed whenever it ends.
         steps: steps to make; 0 makes none, and then nothing is initialised.
         batch: rows per step.
-        lr: peak learning rate of Adam, in units of the scaled x.
+        lr: peak learning rate of Adam, in units of the scaled x. Of 0.001, 0.003 and 0.006 the default left least
+            unexplained on held-out rows of a synthetic Zipf world (d = 192, n = 1 536, k = 16, 400 steps of 2 048
+            rows: 0.2225, 0.2176, 0.2180; one seed). Long runs and wide dictionaries want less.
         seed: of the order of the data.
         warmup: share of the steps over which the rate rises linearly from 0.
         decay: share of the steps, the last ones, over which it falls linearly to 0.
@@ -153,19 +157,18 @@ def _train(
     def objective() -> tuple[Tensor, Mapping[str, float]]:
         x = waiting.pop() if waiting else next(stream)
         code, x_hat = sae.reconstruction(x)
-        error = x - x_hat
         # Over the stream's scale, not the batch's variance: a ratio of two random sums would weigh batches unequally.
-        squared = error.square().sum()
+        squared = F.mse_loss(x_hat, x, reduction="sum")
         loss = squared / (len(x) * sae.d * scale**2) + sae.penalty(code)
         dead = silent >= dead_after
         n_dead = int(dead.sum())
         if n_dead and auxiliary:
-            loss = loss + auxiliary * auxiliary_loss(sae, x, error.detach(), dead, auxiliary_k)
+            loss = loss + auxiliary * auxiliary_loss(sae, x, x - x_hat.detach(), dead, auxiliary_k)
         with torch.no_grad():
             fired = torch.zeros_like(dead)
             fired[code.indices[code.values > 0]] = True
             silent.add_(len(x)).masked_fill_(fired, 0)
-            variance = (x - x.mean(0)).square().sum()
+            variance = x.var(0, correction=0).sum() * len(x)
             numbers = {
                 "fraction_variance_unexplained": float(squared / variance) if float(variance) > 0 else float("nan"),
                 "l0": float(code.l0.double().mean()),
@@ -224,7 +227,8 @@ def _rows(sae: SAE, source: ActivationSource, batch: int, seed: int) -> Iterator
         order = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
         for activations in source.batches(batch, seed=order):
             x = activations.x.to(sae.atoms.device, sae.atoms.dtype)
-            finite = torch.isfinite(x).all(1)
+            # One pass over x tells; only a sum that is not finite (it may have overflowed) needs the closer look.
+            finite = torch.ones(1, dtype=torch.bool) if math.isfinite(float(x.sum())) else torch.isfinite(x).all(1)
             if not bool(finite.all()):
                 row = int((~finite).nonzero()[0])
                 where = "" if activations.places is None else _place(activations.places[row].tolist())

@@ -82,22 +82,23 @@ class _PreActivations(torch.autograd.Function):
 class _Decode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, atoms: Tensor, chosen: Chosen) -> Tensor:
-        ctx.save_for_backward(values, atoms)
+        ctx.save_for_backward(values)
         ctx.chosen = chosen
-        return gather_sum(values, chosen.indices, atoms)
+        # <g_b, atom_i> at the chosen (b, i) is torch's own backward of the bag, which makes no (b, k, d) array: so the
+        # sum is made under a graph of its own, kept for that. That graph does not reach the atoms' dense gradient.
+        with torch.enable_grad():
+            ctx.leaf = values.detach().requires_grad_()
+            ctx.x = gather_sum(ctx.leaf, chosen.indices, atoms.detach())
+        return ctx.x.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        values, atoms = ctx.saved_tensors
+        (values,) = ctx.saved_tensors
         g = gradients[0].contiguous()
         d_values = d_atoms = None
         if ctx.needs_input_grad[0]:
-            # <g_b, atom_i> at the chosen (b, i): torch's own backward of the bag makes it without a (b, k, d) array.
-            with torch.enable_grad():
-                leaf = values.detach().requires_grad_()
-                x = gather_sum(leaf, ctx.chosen.indices, atoms.detach())
-                (d_values,) = torch.autograd.grad(x, leaf, g)
+            (d_values,) = torch.autograd.grad(ctx.x, ctx.leaf, g, retain_graph=True)
         if ctx.needs_input_grad[1]:
             d_atoms = ctx.chosen.plan.scatter(values, g)
         return d_values, d_atoms, None
