@@ -107,7 +107,7 @@ class Recipe:
 
 
 POCKET = Recipe("pocket", n_embd=192, n_layer=4, n_head=6, token_budget=8_000_000)
-TWIN = Recipe("twin", n_embd=64, n_layer=4, n_head=4, token_budget=4_000_000, snapshots=8)
+TWIN = Recipe("twin", n_embd=64, n_layer=4, n_head=4, token_budget=1_600_000, rows=8, topic_rows=1, snapshots=8)
 
 
 # The tokenizer ----------------------------------------------------------------------------------------------------
@@ -572,6 +572,23 @@ def scored(
     return result
 
 
+def training_figures(progress: Progress, n_train_tokens: int) -> dict[str, Any]:
+    """How one of the two was trained."""
+    recipe = recipe_of(progress)
+    return {
+        "parameters": recipe.model().num_parameters(),
+        "recipe": progress.recipe,
+        "steps": progress.step,
+        "planned_steps": recipe.steps(),
+        "tokens": progress.tokens,
+        "passes": progress.tokens / n_train_tokens,
+        "minutes_limit": progress.minutes,
+        "seconds": round(progress.seconds, 1),
+        "cpu_seconds": round(progress.cpu_seconds, 1),
+        "trace": progress.trace,
+    }
+
+
 def measure(
     task: TrainPocket,
     model: GPT2LMHeadModel,
@@ -589,21 +606,6 @@ def measure(
     pocket, twin = trained
     say("scoring")
     held_stream = stream(tokenizer, held_documents)
-    runs: dict[str, Any] = {
-        recipe_of(progress).name: {
-            "parameters": sum(weight.numel() for weight in recipe_of(progress).model().parameters()),
-            "recipe": progress.recipe,
-            "steps": progress.step,
-            "planned_steps": recipe_of(progress).steps(),
-            "tokens": progress.tokens,
-            "passes": progress.tokens / n_tokens[0],
-            "minutes_limit": progress.minutes,
-            "seconds": round(progress.seconds, 1),
-            "cpu_seconds": round(progress.cpu_seconds, 1),
-            "trace": progress.trace,
-        }
-        for progress in (pocket, twin)
-    }
     figures: dict[str, Any] = {
         "made_with": {
             "python": platform.python_version(),
@@ -632,7 +634,8 @@ def measure(
             "held_out_tokens": n_tokens[1],
             "held_out_names": [document.name for document in held_documents],
         },
-        **runs,
+        "pocket": training_figures(pocket, n_tokens[0]),
+        "twin": training_figures(twin, n_tokens[0]),
         "bits_per_byte": scored(model, tokenizer, held_documents, stride=WINDOW // 2),
         "bits_per_byte_without_overlap": scored(model, tokenizer, held_documents, stride=WINDOW)["value"],
         "bits_per_byte_train_sample": scored(

@@ -91,8 +91,8 @@ def bits_per_byte(
     Example:
         >>> from superscope.capture import pocket
         >>> model, tokenizer = pocket.load()
-        >>> sample = [document for document in pocket.documents() if document.name == "stdlib/colorsys.py"]
-        >>> pocket.is_held_out("stdlib/colorsys.py"), pocket.bits_per_byte(model, tokenizer, sample).value < 2
+        >>> sample = [document for document in pocket.documents() if document.name == "stdlib/urllib/response.py"]
+        >>> pocket.is_held_out("stdlib/urllib/response.py"), pocket.bits_per_byte(model, tokenizer, sample).value < 2
         (True, True)
     """
     sizes = np.array([len(document.text.encode()) for document in documents], dtype=np.float64)
