@@ -14,16 +14,24 @@ from .contexts import (
     top_contexts,
 )
 from .geometry import (
+    Babel,
     Histogram,
     Nearest,
+    Pairs,
+    babel,
+    capacities,
+    capacity_used,
     coherence,
+    coherent_pairs,
     cosine_histogram,
+    dimensions_per_feature,
+    effective_dimensions,
     frame_potential,
     interference_energy,
     mean_max_cosine,
     nearest,
     nearest_histogram,
-    random_max_cosine,
+    weighted_interference_energy,
 )
 from .interval import Interval, bootstrap, jackknife, over_seeds
 from .matching import Matching, match, mean_matched_cosine, mean_nearest_cosine, mean_nearest_cosines
@@ -44,7 +52,9 @@ from .stability import Recurrence, random_atoms, recurring_features
 from .stream import Moments, moments
 
 METRICS = (
+    capacity_used,
     coherence,
+    dimensions_per_feature,
     effective_number,
     frame_potential,
     gini,
@@ -61,6 +71,7 @@ METRICS = (
 __all__ = [
     "KINDS",
     "METRICS",
+    "Babel",
     "Clarity",
     "Declaration",
     "Evaluation",
@@ -70,18 +81,25 @@ __all__ = [
     "Mixing",
     "Moments",
     "Nearest",
+    "Pairs",
     "Recurrence",
     "TokenShares",
     "TopContexts",
     "activation_sparsity",
     "activations_around",
+    "babel",
     "bootstrap",
+    "capacities",
+    "capacity_used",
     "clarity",
     "code_gini",
     "code_sparsity",
     "coherence",
+    "coherent_pairs",
     "cosine_histogram",
     "cross_entropy_recovered",
+    "dimensions_per_feature",
+    "effective_dimensions",
     "effective_features",
     "effective_number",
     "evaluate",
@@ -103,7 +121,6 @@ __all__ = [
     "participation_number",
     "polysemanticity",
     "random_atoms",
-    "random_max_cosine",
     "recurring_features",
     "token_kind",
     "token_kinds",
@@ -111,4 +128,5 @@ __all__ = [
     "token_words",
     "top_contexts",
     "treves_rolls",
+    "weighted_interference_energy",
 ]

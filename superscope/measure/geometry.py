@@ -19,12 +19,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import Dictionary, Measurement, Table
-from ..theory import welch
+from ..core import Dictionary, Measurement, ShapeError, Table
+from ..theory import babel_guarantee, random_babel, welch
 from .metric import metric
 
-_SCREEN_SLACK = 4e-3
-"""Room for the rounding of a bfloat16 cosine: 7.7e-4 at most was measured on 24 576 x 768."""
+_SCREEN_SLACK = 1.6e-2
+"""Twice what rounding can do to a bfloat16 cosine: 2^-9 from each factor and, near 1, 2^-8 from the result."""
+_CANDIDATES = 2**20
 
 
 class Nearest(NamedTuple):
@@ -121,7 +122,7 @@ def coherence(W: Dictionary, *, block: int | None = None) -> Measurement:
     top = int(cosine.argmax())
     pair = sorted((int(directions.index[rows[top]]), int(directions.index[partner[top]])))
     n, d = directions.unit.shape
-    low, middle, high = (random_max_cosine(n * (n - 1) // 2, d, quantile=q) for q in (0.05, 0.5, 0.95))
+    low, middle, high = _random_largest(n * (n - 1) // 2, d, np.array([0.05, 0.5, 0.95])).tolist()
     return Measurement(
         name="coherence",
         value=min(float(cosine[top]), 1.0),
@@ -198,7 +199,7 @@ def mean_max_cosine(W: Dictionary, *, block: int | None = None) -> Measurement:
         how="exact: every pair was compared",
         reference=welch(n, d),
         reference_is="Welch bound",
-        chance=random_max_cosine(n - 1, d),
+        chance=_random_nearest_mean(n, d),
         chance_is="random frame (expectation)",
         caution=directions.caution,
     )
@@ -354,40 +355,337 @@ def cosine_histogram(W: Dictionary, *, bins: int = 200, block: int | None = None
     return _with_chance(edges, count.to(torch.int64), np.diff(_cosine_cdf(edges, d)), n * (n - 1) // 2, "pairs")
 
 
-def random_max_cosine(count: int, d: int, *, quantile: float | None = None) -> float:
-    r"""Largest absolute cosine among `count` independent pairs of uniform directions in d dimensions.
+@torch.no_grad()
+def coherent_pairs(W: Dictionary, *, most: int = 20, block: int | None = None, screen: bool | None = None) -> Pairs:
+    r"""The pairs with the largest $|\langle \hat w_i, \hat w_j
+    angle|$: duplicates, opposites, near synonyms.
 
-    $P(\max \le e) = (1 - P(e))^{\text{count}}$ with $P(e) = I_{1-e^2}(\frac{d-1}{2}, \frac12)$. With count = n - 1 it
-    is the law of one atom's nearest neighbour in a random frame (exact), with n(n-1)/2 that of its coherence (pairs are
-    pairwise independent, not jointly: an excellent approximation at any size that matters). The usual
-    $\sqrt{4 \ln n / d}$ is 5 to 11 % too large.
+        Exact: where the hardware multiplies bfloat16 faster than float32, pairs are screened in bfloat16 with room for
+            its
+        rounding, and scored again in float64. Among pairs that are equal to rounding, any may be listed. Blocked search
+        of all pairs is also the fast way: on 24 576 random atoms in R^768 approximate neighbour search took longer and
+        found a quarter of the true pairs.
+
+        Args:
+            W: dictionary of n >= 2 atoms. Norms do not matter.
+            most: pairs wanted; fewer come back where there are fewer.
+            block: atoms per block; None chooses for the device.
+            screen: whether to screen in bfloat16; None does so where the device is built for it.
+
+        Returns:
+            Cosines with sign, float64, largest magnitude first, and both atoms of each pair.
+
+        Raises:
+            ValueError: if fewer than two atoms are nonzero, or most < 1.
+
+        Example:
+            >>> found = coherent_pairs(Dictionary(torch.tensor([[1.0, 0.0], [0.6, -0.8], [0.0, 1.0]])), most=2)
+            >>> [(i, j, round(c, 6)) for c, i, j in zip(*(t.tolist() for t in found))]
+            [(1, 2, -0.8), (0, 1, 0.6)]
+    """
+    directions = _Directions.of(W, "coherent_pairs")
+    most = min(_whole("coherent_pairs", "most", most, 1), len(directions.unit) * (len(directions.unit) - 1) // 2)
+    size = _block(directions.unit, block)
+    screened = _multiplies_bfloat16(directions.unit.device) if screen is None else screen
+    found = _pairs_above(directions.unit.bfloat16(), most, size, _SCREEN_SLACK) if screened else None
+    if found is None:
+        found = _pairs_above(directions.unit, most, size, 0.0)
+    assert found is not None
+    first, second = found
+    cosine = _exact_cosines(directions.atoms, first, second)
+    order = cosine.abs().argsort(descending=True, stable=True)[:most]
+    return Pairs(cosine[order], directions.index[first[order]], directions.index[second[order]])
+
+
+@dataclass(frozen=True, eq=False)
+class Babel:
+    """The cumulative coherence of W for 1, 2, ... neighbours.
 
     Args:
-        count: pairs, at least 1.
-        d: dimension, at least 1.
-        quantile: in (0, 1); None gives the expectation.
+        largest: mu_1(m), the largest over atoms: what guarantees speak of.
+        median: the median over atoms: what is typical.
+        chance: a typical atom's in a random frame.
+        guarantee: largest k with mu_1(k-1) + mu_1(k) < 1, as far as it was computed.
+    """
+
+    largest: Float[Tensor, "m"]
+    median: Float[Tensor, "m"]
+    chance: Float[Tensor, "m"]
+    guarantee: int
+
+
+@torch.no_grad()
+def babel(W: Dictionary, *, most: int = 32, block: int | None = None) -> Babel:
+    r"""$\mu_1(m) = \max_i \max_{|J| = m, i \notin J} \sum_{j \in J} |\langle \hat w_i, \hat w_j \rangle|$.
+
+    One close pair sets the coherence; the Babel function asks how many such neighbours an atom has. $\mu_1(1)$ is the
+    coherence, and $\mu_1(m) \le m \mu$. Every k-sparse code with $\mu_1(k-1) + \mu_1(k) < 1$ is recovered: like all
+    worst-case guarantees this says little (k = 2 for a random 256 x 1024 dictionary, where 68 are recovered).
+
+    Args:
+        W: dictionary of n >= 2 atoms. Norms do not matter.
+        most: largest m; at most n - 1 is used. Memory O(n most).
+        block: atoms per block; None chooses for the device.
 
     Returns:
-        A cosine in [0, 1].
+        Float64 curves for m = 1, 2, ..., `most`.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if fewer than two atoms are nonzero, or most < 1.
+
+    Source:
+        Tropp, "Greed is good: algorithmic results for sparse approximation", 2004, section 2.3 and Theorem 3.5.
 
     Example:
-        >>> round(random_max_cosine(24576 * 24575 // 2, 768, quantile=0.5), 4)
-        0.2133
+        >>> triangle = torch.tensor([[1.0, 0.0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]])
+        >>> [round(v, 6) for v in babel(Dictionary(triangle)).largest.tolist()]
+        [0.5, 1.0]
     """
-    count, d = _whole("random_max_cosine", "count", count, 1), _whole("random_max_cosine", "d", d, 1)
-    if quantile is not None and not 0 < quantile < 1:
-        raise ValueError(
-            f"random_max_cosine: quantile must lie in (0, 1); got {quantile}. Pass None for the expectation."
+    directions = _Directions.of(W, "babel")
+    n, d = directions.unit.shape
+    most = min(_whole("babel", "most", most, 1), n - 1)
+    top = directions.unit.new_full((n, most), -1.0)
+
+    def update(start: int, cosines: Tensor) -> None:
+        stretch = slice(start, start + len(cosines))
+        best = cosines.topk(min(most, cosines.shape[1]), dim=1).values
+        top[stretch] = torch.cat([top[stretch], best], 1).topk(most, dim=1).values
+
+    for first, second, cosines in _blocks(directions.unit, _block(directions.unit, block)):
+        cosines.abs_()
+        if first == second:
+            cosines.fill_diagonal_(-1.0)
+        update(first, cosines)
+        if first != second:
+            update(second, cosines.T.contiguous())
+    sums = top.double().clamp(max=1.0).cumsum(1)
+    largest = sums.amax(0)
+    chance = [random_babel(n, d, m) if d > 1 else float(m) for m in range(1, most + 1)]
+    return Babel(
+        largest=largest,
+        median=sums.median(0).values,
+        chance=torch.tensor(chance, dtype=torch.float64, device=sums.device),
+        guarantee=babel_guarantee(largest.tolist()),
+    )
+
+
+# --- dimensions and capacity ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def capacities(W: Dictionary) -> Float[Tensor, "n"]:
+    r"""$C_i = \lVert w_i \rVert^4 / \sum_j \langle w_i, w_j \rangle^2$: the part of a dimension that is atom i's.
+
+    The same number as the feature dimensionality $\lVert w_i \rVert^2 / \sum_j \langle \hat w_i, w_j \rangle^2$ of toy
+    models: 1 for an atom orthogonal to all others, 1/2 in an antipodal pair, 2/5 in a pentagon. Norms matter: a long
+    atom takes capacity from its neighbours. A zero atom has 0. Through the frame operator, O(n d^2).
+
+    Args:
+        W: dictionary of n atoms, as trained.
+
+    Returns:
+        A share in [0, 1] per atom, float64. They sum to at most the rank of W.
+
+    Source:
+        Elhage et al., "Toy models of superposition", 2022, section "The geometry of superposition".
+        Scherlis, Sachan, Jermyn, Benton and Shlegeris, "Polysemanticity and capacity in neural networks", 2022, eq. 3.
+
+    Example:
+        >>> capacities(Dictionary(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 3.0]]))).tolist()
+        [0.5, 0.5, 1.0]
+    """
+    atoms = _working(W, "capacities").double()
+    # Only ratios count, so the whole matrix may be scaled: fourth powers overflow soon.
+    atoms = atoms / atoms.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    norms = atoms.square().sum(1)
+    if W.n <= W.d:
+        shared = (atoms @ atoms.T).square().sum(1)
+    else:
+        shared = ((atoms @ (atoms.T @ atoms)) * atoms).sum(1)
+    return torch.where(norms > 0, norms.square() / torch.where(shared > 0, shared, 1), 0).clamp(max=1.0)
+
+
+@metric(range=(0.0, 1.0), unit="share of d", invariant=("rotation", "permutation", "sign"))
+def capacity_used(W: Dictionary) -> Measurement:
+    r"""Capacity that the atoms have, per dimension: $\frac1d \sum_i C_i$.
+
+    1 for every tight frame of unit atoms, and n / (n + d - 1) for random ones: at n >> d both are nearly 1, so a value
+    near 1 is no sign of learning. Low values mean atoms crowded into few directions.
+
+    Args:
+        W: dictionary of n atoms, as trained: norms matter.
+
+    Returns:
+        A share in [0, 1], with rank / d as reference and random unit atoms as chance.
+
+    Source:
+        That of `capacities`.
+
+    Example:
+        >>> round(capacity_used(Dictionary(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))).value, 6)
+        0.5
+    """
+    each = capacities(W)
+    rank = int(torch.linalg.matrix_rank(_gram_of_smaller_side(_working(W, "capacity_used").double()), hermitian=True))
+    zeros = int((each == 0).sum())
+    return Measurement(
+        name="capacity_used",
+        value=float(each.sum()) / W.d,
+        unit="share of d",
+        n=W.n,
+        of="atoms",
+        how="exact: through the frame operator",
+        reference=rank / W.d,
+        reference_is="rank / d",
+        chance=W.n / (W.n + W.d - 1),
+        chance_is="random unit atoms (expectation)",
+        caution=f"{zeros} zero atoms have no capacity" if zeros else "",
+    )
+
+
+@metric(range=(0.0, math.inf), unit="dimensions per feature", invariant=("rotation", "permutation", "sign"))
+def dimensions_per_feature(W: Dictionary) -> Measurement:
+    r"""$D^* = d / \lVert W \rVert_F^2$: dimensions for each feature that is represented with norm near 1.
+
+    For toy models, whose norms say how far a feature is represented at all; a dictionary of unit atoms has d / n by
+    construction.
+
+    Args:
+        W: dictionary of n atoms, as trained: norms are the point.
+
+    Returns:
+        A positive number; below 1 means more features than dimensions. Undefined for W = 0.
+
+    Source:
+        Elhage et al., "Toy models of superposition", 2022, section "The geometry of superposition".
+
+    Example:
+        >>> dimensions_per_feature(Dictionary(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]))).value
+        1.0
+    """
+    mass = float(_working(W, "dimensions_per_feature").double().square().sum())
+    return Measurement(
+        name="dimensions_per_feature",
+        value=W.d / mass if mass else None,
+        unit="dimensions per feature",
+        n=W.n,
+        of="atoms",
+        how="exact",
+        caution="" if mass else "every atom is zero",
+    )
+
+
+@torch.no_grad()
+def effective_dimensions(W: Dictionary, *, weights: Float[Tensor, "n"] | None = None) -> tuple[Measurement, ...]:
+    r"""Rank, $e^{H}$, $1 / \sum p_i^2$ and $1 / \max p_i$ of the spectrum $p_i = \lambda_i / \sum \lambda$.
+
+    How many dimensions the atoms fill. H is the entropy of p in nats. $\lambda$ are the *eigenvalues* of the frame
+    operator $\sum_i v_i \hat w_i \hat w_i^\top$ (squared singular values of W); the effective rank of Roy and Vetterli
+    takes the singular values instead and is larger. Unweighted, each direction counts once; with $v_i = E[f_i^2] \lVert
+    w_i \rVert^2$ it is the spectrum of what the features actually write, if they are uncorrelated.
+
+    Args:
+        W: dictionary of n >= 2 atoms. Norms do not matter; put them into the weights.
+        weights: at least 0, one per atom; None weighs all nonzero atoms the same.
+
+    Returns:
+        `frame_rank`, `frame_entropy_dimensions`, `frame_participation_ratio`, `frame_stable_rank`: in this order never
+        increasing, each in [1, min(n, d)]. The participation ratio's chance is that of a random frame.
+
+    Raises:
+        ValueError: if fewer than two atoms are nonzero, or weights are negative or all zero.
+
+    Source:
+        Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007 (the entropy form).
+
+    Example:
+        >>> [m.value for m in effective_dimensions(Dictionary(torch.eye(4)))]
+        [4.0, 4.0, 4.0, 4.0]
+    """
+    directions = _Directions.of(W, "effective_dimensions")
+    unit = directions.unit.double()
+    if weights is not None:
+        each = _per_atom(W, weights, "effective_dimensions", "weights")[directions.index]
+        unit = unit * (each / each.max()).sqrt()[:, None]
+    n, d = unit.shape
+    spectrum = torch.linalg.eigvalsh(_gram_of_smaller_side(unit)).clamp(min=0)
+    share = spectrum / spectrum.sum()
+    # Eigenvalues are known to rounding of the largest: a smaller one is zero as far as anyone can tell.
+    present = share[share > share.max() * max(n, d) * torch.finfo(directions.unit.dtype).eps]
+    limit = float(min(n, d))
+    values = {
+        "frame_rank": float(len(present)),
+        "frame_entropy_dimensions": float(torch.exp(-(present * present.log()).sum())),
+        "frame_participation_ratio": float(1 / present.square().sum()),
+        "frame_stable_rank": float(1 / present.max()),
+    }
+    chance = n * d / (n + d - 1) if weights is None else None
+    return tuple(
+        Measurement(
+            name=name,
+            value=round(min(value, limit), 9),
+            unit="dimensions",
+            n=n,
+            of="atoms",
+            how="exact: eigenvalues of the frame operator",
+            reference=limit,
+            reference_is="min(n, d)",
+            chance=chance if name == "frame_participation_ratio" else None,
+            chance_is="random frame" if name == "frame_participation_ratio" and chance else "",
+            caution=directions.caution,
         )
-    if d == 1:
-        return 1.0
-    # The mean over the midpoints of 4096 equal quantiles is good to 1e-6: the law has no heavy tail.
-    levels = np.array([quantile]) if quantile is not None else (np.arange(4096) + 0.5) / 4096
-    tail = -np.expm1(np.log(levels) / count)
-    return float(np.sqrt(scipy.stats.beta.isf(tail, 0.5, (d - 1) / 2)).mean())
+        for name, value in values.items()
+    )
+
+
+@torch.no_grad()
+def weighted_interference_energy(W: Dictionary, density: Float[Tensor, "n"]) -> Measurement:
+    r"""$\sum_{i \ne j} p_i p_j \langle \hat w_i, \hat w_j \rangle^2 / \sum_i p_i$: what an active feature meets.
+
+    `interference_energy` counts every pair the same; here a pair counts as often as it fires, so that overlaps among
+    dead or rare latents cost nothing. It is the expected squared overlap with the other active features, seen from an
+    active one, if features fire independently.
+
+    Args:
+        W: dictionary of n >= 2 atoms. Norms do not matter.
+        density: p_i = P(f_i != 0), in [0, 1].
+
+    Returns:
+        A number in squared cosines per active feature. The reference $\max(0, (\sum p)^2 / d - \sum p^2) / \sum p$ is
+        attained where the weighted frame is tight; chance has the same densities on random directions.
+
+    Raises:
+        ValueError: if a density is outside [0, 1], all are zero, or fewer than two atoms are nonzero.
+        ShapeError: if density does not have n entries.
+
+    Source:
+        Benedetto and Fickus, "Finite normalized tight frames", 2003 (the frame potential, here weighted).
+
+    Example:
+        >>> W = Dictionary(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]))
+        >>> round(weighted_interference_energy(W, torch.tensor([0.5, 0.5, 0.0])).value, 6)
+        0.18
+    """
+    directions = _Directions.of(W, "weighted_interference_energy")
+    p = _per_atom(W, density, "weighted_interference_energy", "density")[directions.index]
+    if bool((p > 1).any()):
+        raise ValueError(f"weighted_interference_energy: density must lie in [0, 1]; got {float(p.max()):g}.")
+    potential = float(_gram_of_smaller_side(directions.unit.double() * p.sqrt()[:, None]).square().sum())
+    d, total, squares = W.d, float(p.sum()), float(p.square().sum())
+    bound = max(total**2 / d - squares, 0.0) / total
+    return Measurement(
+        name="weighted_interference_energy",
+        value=max((potential - squares) / total, bound),
+        unit="squared cosine",
+        n=len(p),
+        of="atoms",
+        how="exact: through the weighted frame operator",
+        reference=bound,
+        reference_is="tight frame of these densities",
+        chance=(total**2 - squares) / d / total,
+        chance_is="random directions of these densities (expectation)",
+        caution=directions.caution,
+    )
 
 
 # --- directions and blocks -----------------------------------------------------------------------------------------
@@ -432,6 +730,17 @@ def _working(W: Dictionary, caller: str) -> Float[Tensor, "n d"]:
         )
     atoms = W.atoms.detach()
     return atoms if atoms.dtype in (torch.float32, torch.float64) else atoms.float()
+
+
+def _per_atom(W: Dictionary, given: Tensor, caller: str, name: str) -> Float[Tensor, "n"]:
+    if given.shape != (W.n,):
+        raise ShapeError(f"{caller}: {name} must have n = {W.n} entries, one per atom; got shape {tuple(given.shape)}.")
+    given = given.detach().to(W.atoms.device).double()
+    if not bool(torch.isfinite(given).all()) or bool((given < 0).any()):
+        raise ValueError(f"{caller}: {name} must be finite and at least 0.")
+    if not bool((given * (W.atoms.detach() != 0).any(1)).any()):
+        raise ValueError(f"{caller}: {name} must not be 0 for every nonzero atom.")
+    return given
 
 
 def _whole(caller: str, name: str, value: int, least: int) -> int:
@@ -512,6 +821,59 @@ def _exact_cosines(
     return torch.cat(cosines).clamp_(-1, 1)
 
 
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are done in hardware; elsewhere they are five times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def _pairs_above(
+    unit: Float[Tensor, "n d"], most: int, block: int, slack: float
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]] | None:
+    """Every pair within `slack` of the `most`-th largest |cosine|; None where that is too many to keep.
+
+    A block's entries are looked at only where the block's row maxima exceed what has been found.
+    """
+    values = unit.new_zeros(0)
+    first = torch.zeros(0, dtype=torch.int64, device=unit.device)
+    second = first.clone()
+    bar = -math.inf
+    for start, other, cosines in _blocks(unit, block):
+        cosines.abs_()
+        if start == other:
+            # Each pair once, an atom never with itself.
+            cosines.masked_fill_(torch.ones_like(cosines, dtype=torch.bool).tril_(), -1.0)
+        # At slack 0 strictly above: a frame whose cosines are all equal would otherwise keep every pair.
+        rows = (cosines.amax(1) > max(bar - slack, -0.5)).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        some = cosines[rows]
+        if math.isinf(bar):
+            # Nothing to compare with yet: the block's own `most`-th sets the bar.
+            best = some.flatten().topk(min(most, some.numel())).values
+            level = float(best[-1]) - slack if len(best) == most else -0.5
+            where = (some >= max(level, -0.5)).nonzero()
+            if slack == 0.0 and len(where) > most:
+                where = where[some[where[:, 0], where[:, 1]].argsort(descending=True)[:most]]
+        else:
+            where = (some > bar - slack).nonzero()
+        values = torch.cat([values, some[where[:, 0], where[:, 1]]])
+        first = torch.cat([first, rows[where[:, 0]] + start])
+        second = torch.cat([second, where[:, 1] + other])
+        if len(values) >= most:
+            order = values.argsort(descending=True)
+            bar = float(values[order[most - 1]])
+            order = order[:most] if slack == 0.0 else order[values[order] >= bar - slack]
+            values, first, second = values[order], first[order], second[order]
+        if len(values) > _CANDIDATES + most:
+            return None
+    return first, second
+
+
 def _nearest(directions: _Directions, n: int, block: int | None) -> Nearest:
     unit, index = directions.unit, directions.index
     size = _block(unit, block)
@@ -547,6 +909,19 @@ def _cosine_cdf(cosine: np.ndarray, d: int) -> np.ndarray:
         return np.where(cosine >= 1, 1.0, np.where(cosine >= -1, 0.5, 0.0))
     # (1 + cos) / 2 follows Beta((d-1)/2, (d-1)/2).
     return scipy.stats.beta.cdf((1 + cosine) / 2, (d - 1) / 2, (d - 1) / 2)
+
+
+def _random_largest(count: int, d: int, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of the largest of `count` independent |<u, v>|: `theory.random_coherence` for many levels at once."""
+    if d == 1:
+        return np.ones_like(levels)
+    return np.sqrt(scipy.stats.beta.isf(-np.expm1(np.log(levels) / count), 0.5, (d - 1) / 2))
+
+
+def _random_nearest_mean(n: int, d: int) -> float:
+    """Expectation of an atom's nearest |cosine| in a random frame."""
+    # The mean over the midpoints of 4096 equal quantiles is good to 1e-6: the law has no heavy tail.
+    return float(_random_largest(n - 1, d, (np.arange(4096) + 0.5) / 4096).mean())
 
 
 def _random_max_cdf(cosine: np.ndarray, count: int, d: int) -> np.ndarray:
