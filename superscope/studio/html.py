@@ -85,7 +85,7 @@ def template() -> str:
     Raises:
         FileNotFoundError: if the front end was not built, with the command that builds it.
     """
-    file = resources.files(__package__) / "static" / "report.html"
+    file = resources.files("superscope.studio") / "static" / "report.html"
     if not file.is_file():
         raise FileNotFoundError(
             "The report's front end is not built: superscope/studio/static/report.html is missing. In a checkout run "
