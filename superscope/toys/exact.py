@@ -67,7 +67,7 @@ def exact_loss(
         )
     G, b, supports, importance = G.double(), b.double(), supports.double(), importance.double()
     own = G.diagonal(dim1=1, dim2=2)[:, :, None]
-    small_own = own < _LEAST_OWN
+    small_own = own.abs() < _LEAST_OWN
     safe_own = torch.where(small_own, 1.0, own)
     any_small_own = bool(small_own.any())
     rows = torch.arange(n)[:, None, None]
@@ -165,7 +165,7 @@ def exact_gradient(
     c = b.double().T.contiguous()
     P, I = supports.double().T.contiguous(), importance.double().T
     own = a_all.diagonal(dim1=0, dim2=1).T.contiguous()
-    small = own < _LEAST_OWN
+    small = own.abs() < _LEAST_OWN
     any_small = bool(small.any())
     inverse = 1 / torch.where(small, 1.0, own)
     kappa = (1 + inverse) / 3
