@@ -700,7 +700,7 @@ def write_history(
         shutil.copyfile(work / file, folder / file)
         model = recipe.model().eval()
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / file).items()}, strict=False)
-        score = scored(model, tokenizer, held_out, stride=WINDOW // 2)
+        score = scored(model, tokenizer, held_out, stride=WINDOW)
         say(f"twin, step {step}: {score['value']:.4f} bits per byte")
         rows.append(
             {
@@ -713,7 +713,7 @@ def write_history(
     index = {
         "recipe": progress.recipe,
         "text_sha256": progress.text_sha256,
-        "stride": WINDOW // 2,
+        "stride": WINDOW,
         "checkpoints": rows,
     }
     (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

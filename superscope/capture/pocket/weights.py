@@ -70,7 +70,7 @@ class Checkpoint:
     Args:
         step: optimizer steps done.
         tokens: tokens seen.
-        held_out_bits_per_byte: over all held-out documents, from these weights as stored.
+        held_out_bits_per_byte: over all held-out documents, from these weights as stored, in windows without overlap.
         file: float16 weights.
     """
 
