@@ -1,5 +1,6 @@
 """One function per quantity; each returns Measurements with their n, unit, interval and bound or chance level."""
 
+from .axes import AxisAlignment, axis_alignment
 from .contexts import (
     KINDS,
     Clarity,
@@ -33,7 +34,9 @@ from .geometry import (
     nearest_histogram,
     weighted_interference_energy,
 )
+from .interference import ReadOutInterference, interference
 from .interval import Interval, bootstrap, jackknife, over_seeds
+from .isometry import Isometry, isometry
 from .matching import Matching, match, mean_matched_cosine, mean_nearest_cosine, mean_nearest_cosines
 from .metric import Declaration, metric
 from .polysemanticity import Mixing, effective_features, polysemanticity
@@ -86,6 +89,7 @@ METRICS = (
 __all__ = [
     "KINDS",
     "METRICS",
+    "AxisAlignment",
     "Babel",
     "Clarity",
     "Component",
@@ -93,6 +97,7 @@ __all__ = [
     "Evaluation",
     "Histogram",
     "Interval",
+    "Isometry",
     "Jump",
     "Matching",
     "Mixing",
@@ -100,11 +105,13 @@ __all__ = [
     "Nearest",
     "Pairs",
     "Polytope",
+    "ReadOutInterference",
     "Recurrence",
     "TokenShares",
     "TopContexts",
     "activation_sparsity",
     "activations_around",
+    "axis_alignment",
     "babel",
     "bootstrap",
     "capacities",
@@ -130,6 +137,7 @@ __all__ = [
     "hoyer",
     "interference",
     "interference_energy",
+    "isometry",
     "jackknife",
     "jumps",
     "match",
