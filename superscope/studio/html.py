@@ -24,7 +24,7 @@ from ..core.files import write_text
 
 # A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
-ROOM = {"contexts": 4_500_000, "latents": 3_000_000, "neurons": 1_000_000}
+ROOM = {"contexts": 6_000_000, "latents": 3_000_000, "neurons": 1_000_000}
 OTHER_ROOM = 1_000_000
 
 _TITLE = "superscope:title"
@@ -117,8 +117,8 @@ def payload(report: Report) -> dict[str, Any]:
     tables, left_out = {}, {}
     clearest = _clearest(report.tables.get("latents", {}))
     for name, table in report.tables.items():
-        # A context's activations only choose a colour: four digits of them halve the page.
-        digits = {"activations": 4} if name == "contexts" else {}
+        # A context's activations only choose a colour: three digits are what it shows of them.
+        digits = {"activations": 3} if name == "contexts" else {}
         columns = {column: [plain(cell, digits.get(column, 9)) for cell in cells] for column, cells in table.items()}
         rows = len(next(iter(columns.values()), ()))
         kept = _within(columns, rows, _importance(name, columns, clearest), ROOM.get(name, OTHER_ROOM))
