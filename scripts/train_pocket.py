@@ -792,6 +792,7 @@ compress(training), the files of each side joined in order of name; gzip looks b
 | | pocket model | twin (`history/`) |
 |---|--:|--:|
 | parameters | {pocket["parameters"]:,} | {twin["parameters"]:,} |
+| windows a step | {recipe["rows"]} | {twin["recipe"]["rows"]} |
 | steps | {pocket["steps"]:,} | {twin["steps"]:,} |
 | tokens | {pocket["tokens"]:,} | {twin["tokens"]:,} |
 | passes over the text | {pocket["passes"]:.2f} | {twin["passes"]:.2f} |
@@ -799,7 +800,7 @@ compress(training), the files of each side joined in order of name; gzip looks b
 | CPU-seconds | {pocket["cpu_seconds"]:,.0f} | {twin["cpu_seconds"]:,.0f} |
 | seed | {pocket["recipe"]["seed"]} | {twin["recipe"]["seed"]} |
 
-{recipe["rows"]} windows a step{topic_rows}. Muon (learning rate {recipe["muon_lr"]:g}, weight decay
+The pocket model's step has {recipe["rows"]} windows{topic_rows}. Muon (learning rate {recipe["muon_lr"]:g}, weight decay
 {recipe["weight_decay"]:g}) on the matrices inside the blocks, AdamW ({recipe["adamw_lr"]:g}) on the rest, {recipe["warmup_steps"]} steps of warm-up, constant, then
 linear to zero from {recipe["decay_from"]:.0%} of the schedule, gradients clipped at {recipe["clip"]:g}, no dropout, float32. {clock}
 The loss and rate through training are in `results.json`.

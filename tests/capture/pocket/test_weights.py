@@ -79,13 +79,13 @@ def test_files_are_the_ones_that_were_hashed(folder: Path) -> None:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
 
 
-@pytest.mark.parametrize("file", [pocket.folder() / "model.safetensors", *(c.file for c in pocket.history())], ids=str)
-def test_weights_are_stored_once_in_half_precision(file: Path) -> None:
-    with safe_open(file, "pt") as opened:
-        names = list(opened.keys())
-        assert {opened.get_tensor(name).dtype for name in names} == {torch.float16}
-        assert all(opened.get_tensor(name).isfinite().all() for name in names)
-    assert "lm_head.weight" not in names
+def test_weights_are_stored_once_in_half_precision() -> None:
+    for file in (pocket.folder() / "model.safetensors", *(checkpoint.file for checkpoint in pocket.history())):
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}, file
+        assert all(tensor.isfinite().all() for tensor in tensors.values()), file
+        assert "lm_head.weight" not in tensors, "it is the embedding"
 
 
 @pytest.mark.parametrize("folder", [pocket.folder(), HISTORY], ids=["model", "history"])
@@ -181,14 +181,14 @@ def test_any_text_comes_back(loaded: tuple[GPT2LMHeadModel, PreTrainedTokenizerF
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_library_text_comes_back_in_a_quarter_of_its_bytes(
+def test_library_text_comes_back_in_a_third_of_its_bytes(
     loaded: tuple[GPT2LMHeadModel, PreTrainedTokenizerFast],
 ) -> None:
     _, tokenizer = loaded
-    text = next(document.text for document in pocket.documents() if document.name == "stdlib/colorsys.py")
+    text = next(document.text for document in pocket.documents() if document.name == "stdlib/tempfile.py")
     tokens = tokenizer.encode(text, verbose=False)
     assert tokenizer.decode(tokens) == text
-    assert len(tokens) < len(text) / 2.5
+    assert len(tokens) < len(text) / 3
 
 
 def test_control_is_its_seed(loaded: tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]) -> None:
