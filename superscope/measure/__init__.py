@@ -34,13 +34,13 @@ from .geometry import (
     nearest_histogram,
     weighted_interference_energy,
 )
-from .interference import ReadOutInterference, interference
 from .interval import Interval, bootstrap, jackknife, over_seeds
 from .isometry import Isometry, isometry
 from .matching import Matching, match, mean_matched_cosine, mean_nearest_cosine, mean_nearest_cosines
 from .metric import Declaration, metric
 from .polysemanticity import Mixing, effective_features, polysemanticity
 from .polytope import Polytope, nearest_polytope, polytopes, tegum_name
+from .read_out import ReadOutInterference, read_out_interference
 from .reconstruction import Evaluation, cross_entropy_recovered, evaluate
 from .sparsity import (
     activation_sparsity,
@@ -156,6 +156,7 @@ __all__ = [
     "polysemanticity",
     "polytopes",
     "random_atoms",
+    "read_out_interference",
     "recurring_features",
     "representedness",
     "tegum_name",

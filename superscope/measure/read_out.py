@@ -57,7 +57,7 @@ class ReadOutInterference:
 
 
 @torch.no_grad()
-def interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]) -> ReadOutInterference:
+def read_out_interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]) -> ReadOutInterference:
     r"""$\langle w_i, W f \rangle / \lVert w_i \rVert^2 = f_i + I_i$: what is I?
 
     $I_i = \sum_{j \ne i} g_{ij} f_j$. With $g_{ij} = \langle w_i, w_j \rangle / \lVert w_i \rVert^2$ and independent
@@ -87,13 +87,13 @@ def interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]) -> Read
     Example:
         >>> W = Dictionary(torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
         >>> f = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-        >>> found = interference(W, f)
+        >>> found = read_out_interference(W, f)
         >>> [round(v, 4) for v in found.measured_variance.tolist()], round(found.measurements[0].value, 4)
         ([0.09, 0.09], 1.0)
     """
     if not isinstance(W, Dictionary):
         raise TypeError(
-            f"interference: W must be a Dictionary; got {type(W).__name__}. "
+            f"read_out_interference: W must be a Dictionary; got {type(W).__name__}. "
             "Write Dictionary(matrix) with one atom per row."
         )
     features = f.n if isinstance(f, SparseCode) else f.shape[-1]
@@ -103,15 +103,15 @@ def interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]) -> Read
             if not isinstance(f, SparseCode) and len(f) == W.n
             else ""
         )
-        raise ShapeError(f"interference: f has {features} features but W has {W.n} atoms.{hint}")
+        raise ShapeError(f"read_out_interference: f has {features} features but W has {W.n} atoms.{hint}")
     rows = math.prod(f.values.shape[:-1]) if isinstance(f, SparseCode) else math.prod(f.shape[:-1])
     if rows < 2:
-        raise ValueError(f"interference: f must have at least two rows to have a variance; got {rows}.")
+        raise ValueError(f"read_out_interference: f must have at least two rows to have a variance; got {rows}.")
     atoms = W.atoms.detach().double()
     squares = atoms.square().sum(1)
     zero = squares == 0
     if int((~zero).sum()) < 2:
-        raise ValueError("interference: W must have at least two nonzero atoms.")
+        raise ValueError("read_out_interference: W must have at least two nonzero atoms.")
     safe = torch.where(zero, 1, squares)
 
     # Sums over rows, in float64 and about a first guess of the mean, so that large means do not swallow variances.
@@ -138,7 +138,7 @@ def interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]) -> Read
     measured_mean = noise / rows + shift[1]
     measured = (noise_square / rows - (noise / rows).square()).clamp(min=0)
     if not bool(active.any()):
-        raise ValueError("interference: f is zero everywhere, so nothing interferes with anything.")
+        raise ValueError("read_out_interference: f is zero everywhere, so nothing interferes with anything.")
 
     write = (atoms * variance[:, None]).T @ atoms
     predicted_mean = atoms @ (mean @ atoms) / safe - mean
