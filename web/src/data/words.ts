@@ -14,7 +14,7 @@ export const WORDS: Record<string, Word> = {
   tokens: {
     label: "Tokens read",
     group: "site",
-    definition: "Number of tokens whose activation at this site was measured; each gives one vector x.",
+    definition: "Tokens whose activations at this site the dictionaries were learned from; each gives one vector x. What a measurement was made on is the n beside it.",
     reading: "More tokens show rarer features.",
   },
   dimensions: {
