@@ -277,9 +277,8 @@ def _settle(atoms: np.ndarray, best: float, window: float, signed: bool) -> np.n
 
 def _tangents(atoms: np.ndarray) -> np.ndarray:
     """For each atom w an orthonormal basis of what is orthogonal to it: a Householder reflection's other columns."""
-    n, d = atoms.shape
     mirror = atoms.copy()
     mirror[:, 0] += np.where(atoms[:, 0] >= 0, 1.0, -1.0)
     mirror /= np.linalg.norm(mirror, axis=1, keepdims=True)
-    reflections = np.eye(d) - 2 * mirror[:, :, None] * mirror[:, None, :]
+    reflections = np.eye(atoms.shape[1]) - 2 * mirror[:, :, None] * mirror[:, None, :]
     return reflections[:, :, 1:]

@@ -56,7 +56,7 @@ def babel_guarantee(babel: Numbers) -> int:
         A count, at least 1, and at most the length of `babel`: pass enough of it.
 
     Raises:
-        ValueError: if babel is not a Babel function (nonnegative, rising by steps that never grow).
+        ValueError: if babel is not a Babel function (rising, with mu_1(m)/m falling).
 
     Source:
         Tropp, "Greed is good: algorithmic results for sparse approximation", 2004.

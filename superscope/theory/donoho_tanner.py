@@ -359,7 +359,7 @@ def _strong(caller: str, delta: Number, nonnegative: bool, exponent: Callable[[f
     low = high - 0.5
     while net(low) > 0:
         high, low = low, low - 0.5
-    return math.exp(root(net, low, high, 1e-11))
+    return math.exp(root(net, low, high, 1e-10))
 
 
 def _exponent_by_cones(a: float, delta: float, nonnegative: bool) -> float:
@@ -375,11 +375,16 @@ def _exponent_by_cones(a: float, delta: float, nonnegative: bool) -> float:
         log_on = -0.5 * math.log(c) + (1 - c) * t * t / (2 * c)
         return a * log_on + (1 - a) * log_off + delta / 2 * math.log(c)
 
+    # A minimum is flat: a point to 1e-7 gives the value to 1e-14.
+    farthest = math.sqrt(2 * math.log(1 / a)) + 4
+
     def best_t(c: float) -> float:
-        inner = minimize_scalar(lambda t: value(t, c), bounds=(0.0, 40.0), method="bounded", options={"xatol": 1e-11})
+        inner = minimize_scalar(
+            lambda t: value(t, c), bounds=(0.0, farthest), method="bounded", options={"xatol": 1e-7}
+        )
         return float(inner.fun)
 
-    outer = minimize_scalar(best_t, bounds=(1e-6, 1.0), method="bounded", options={"xatol": 1e-11})
+    outer = minimize_scalar(best_t, bounds=(1e-6, 1.0), method="bounded", options={"xatol": 1e-8})
     return min(0.0, float(outer.fun))
 
 
@@ -393,7 +398,7 @@ def _exponent_by_angles(a: float, delta: float, nonnegative: bool) -> float:
             faces += m * math.log(2)
         return faces + _internal(m, a) + _external(nu, nonnegative)
 
-    best = minimize_scalar(lambda nu: -at(nu), bounds=(delta, 1.0), method="bounded", options={"xatol": 1e-12})
+    best = minimize_scalar(lambda nu: -at(nu), bounds=(delta, 1.0), method="bounded", options={"xatol": 1e-8})
     return max(float(-best.fun), at(delta), at(1.0) if delta < 1 else -math.inf)
 
 
@@ -423,7 +428,7 @@ def _external(nu: float, nonnegative: bool) -> float:
         lambda log_x: nu * math.exp(2 * log_x) - (1 - nu) * log_body(math.exp(log_x)),
         bounds=(-20.0, 3.5),
         method="bounded",
-        options={"xatol": 1e-11},
+        options={"xatol": 1e-8},
     )
     return float(-best.fun)
 

@@ -58,7 +58,7 @@ def rip_upper_from_babel(k: int, babel: Numbers) -> float:
         An upper bound; at 1 and above it says nothing.
 
     Raises:
-        ValueError: if k < 1, or babel is too short, negative or not a Babel function (nondecreasing and concave).
+        ValueError: if k < 1, or babel is too short or not a Babel function (rising, with mu_1(m)/m falling).
 
     Source:
         Tropp, "Greed is good: algorithmic results for sparse approximation", 2004.
@@ -283,16 +283,16 @@ def check_babel(caller: str, babel: Numbers) -> np.ndarray:
     values = np.asarray(babel, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{caller}: babel must be a list mu_1(1), mu_1(2), ...; got shape {values.shape}.")
-    steps = np.diff(values, prepend=0.0)
-    slack = 1e-6 * max(1.0, float(np.max(np.abs(values))))
+    # mu_1 rises; the mean of the m largest, mu_1(m)/m, falls. (It is not concave in m: the worst atom may change.)
+    means = values / np.arange(1, values.size + 1)
     if (
         not np.all(np.isfinite(values))
-        or np.any(steps < -slack)
-        or np.any(np.diff(steps) > slack)
-        or steps[0] > 1 + slack
+        or not 0 <= values[0] <= 1 + 1e-6
+        or np.any(np.diff(values) < -1e-6)
+        or np.any(np.diff(means) > 1e-6)
     ):
         raise ValueError(
-            f"{caller}: babel must rise by steps between 0 and 1 that never grow, as sums of the largest cosines do. "
+            f"{caller}: babel must rise while babel[m - 1] / m falls, as sums of the m largest cosines do. "
             "Pass mu_1(1), mu_1(2), ..., not the cosines themselves."
         )
     return values

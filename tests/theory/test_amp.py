@@ -103,21 +103,24 @@ def test_noise_sensitivity_ends_at_the_weak_threshold():
 
 
 def test_state_evolution_follows_simulated_amp():
-    # One run of the algorithm itself on a Gaussian matrix; 3 % is four standard errors of the mean square at this size.
-    n, d, density, noise = 4000, 2000, 0.08, 0.0
+    # The algorithm itself on Gaussian matrices; four draws leave a few per cent of chance at the last step.
+    n, d, density = 3000, 1500, 0.08
     alpha = minimax_threshold(d / n)
-    theory = state_evolution(d / n, density, threshold=alpha, noise=noise, steps=6, tolerance=0.0)
-    generator = np.random.default_rng(3)
-    w = generator.standard_normal((d, n)) / math.sqrt(d)
-    f = np.where(generator.random(n) < density, 1.0, 0.0)
-    f[: int(density * n)], f[int(density * n) :] = 1.0, 0.0  # exactly the density, so that only W is random
-    x, estimate, residual = w @ f, np.zeros(n), w @ f
-    for step in range(4):
-        tau = math.sqrt(theory.noise[step])
-        y = estimate + w.T @ residual
-        estimate = np.sign(y) * np.maximum(abs(y) - alpha * tau, 0)
-        residual = x - w @ estimate + residual * np.count_nonzero(estimate) / d
-        assert np.mean((estimate - f) ** 2) == pytest.approx(theory.error[step], rel=0.08)
+    theory = state_evolution(d / n, density, threshold=alpha, steps=4, tolerance=0.0)
+    errors = []
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        w = generator.standard_normal((d, n)) / math.sqrt(d)
+        f = np.where(np.arange(n) < density * n, 1.0, 0.0)
+        x = w @ f
+        estimate, residual = np.zeros(n), x
+        errors.append([])
+        for tau2 in theory.noise:
+            y = estimate + w.T @ residual
+            estimate = np.sign(y) * np.maximum(abs(y) - alpha * math.sqrt(tau2), 0)
+            residual = x - w @ estimate + residual * np.count_nonzero(estimate) / d
+            errors[-1].append(np.mean((estimate - f) ** 2))
+    assert np.mean(errors, axis=0) == pytest.approx(theory.error, rel=0.08)
 
 
 def test_state_evolution_reports_running_out_of_steps():

@@ -53,7 +53,7 @@ def test_table(row):
     assert popular_count(round(d / delta), d) / d == pytest.approx(popular, rel=6e-4)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.floats(0.002, 0.995), st.booleans())
 def test_two_formulas_agree(delta, nonnegative):
     weak = weak_threshold(delta, nonnegative=nonnegative)
@@ -78,7 +78,7 @@ def test_remembered_limits_of_the_strong_threshold():
     assert strong_threshold(0.99999) == pytest.approx(0.168, abs=1e-3)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=8)
 @given(st.floats(0.002, 0.98), st.booleans())
 def test_thresholds_rise_with_delta_and_with_signs_known(delta, nonnegative):
     for threshold in (weak_threshold, strong_threshold):

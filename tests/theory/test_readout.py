@@ -83,7 +83,7 @@ def test_success_by_simulation_of_random_atoms():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(10, 5000), st.integers(1, 500), st.integers(1, 8), st.booleans())
+@given(st.integers(100, 5000), st.integers(16, 500), st.integers(1, 8), st.booleans())
 def test_success_falls_with_k_and_n_and_rises_with_d(n, d, k, signed):
     here = readout_success(n, d, k, signed=signed)
     assert 0 <= here <= 1
