@@ -372,7 +372,7 @@ def e11(lab: Lab) -> Row:
     for X in hexagons.atoms:
         inside = min(cosine(X, 2 * s, 2 * s + 1) for s in range(3))
         outside = [cosine(X, i, j) for i in range(6) for j in range(i) if i // 2 != j // 2]
-        good += inside > np.mean(outside)
+        good += inside > float(np.mean(outside))
     met = within < 0.05 and across < -0.98 and opposite < -0.98 and losses[1] < 1e-4 and good >= 0.8 * 8
     return Row(
         "E11",

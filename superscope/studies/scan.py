@@ -24,6 +24,9 @@ from .study import Progress, Study, environment
 _ROOM = 3 * 2**30
 """Bytes of activations held at once; sites beyond it are read in further passes over the text."""
 
+_BLOCKS = 6
+"""Blocks read by default: each site of a large model costs minutes; --sites takes any number."""
+
 _SPLICED_TOKENS = 16_384
 """Held-out tokens on which the model runs with a reconstruction in place of x."""
 
@@ -32,6 +35,7 @@ _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, clearest first: 400 are about 2 MB."""
 
 _SHOWN_NEURONS = 100
+_FEATURES_PER_NEURON = 16
 _EVERY = 10
 
 
@@ -49,8 +53,8 @@ class Scan(Study):
     model: Annotated[str, tyro.conf.Positional] = "pocket"
     """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
-    """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the output of
-    every block, and the hidden layer of the middle block's MLP, where the model has neurons."""
+    """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the outputs of
+    the blocks, six of them where there are more, and the hidden layer of the middle block's MLP, where neurons are."""
     text: str | None = None
     """Text to read: a file, a folder, or `datasets:NAME`. Default: the text every Python carries."""
     tokens: int = 300_000
@@ -334,7 +338,7 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
         )
     yield Progress(stage, 4, parts)
 
-    mixing = measure.polysemanticity(sae, held, documents=documents, seed=scan.seed)
+    mixing = measure.polysemanticity(sae, held, documents=documents, top=_FEATURES_PER_NEURON, seed=scan.seed)
     measurements += list(mixing)
     _neurons(view, mixing, found)
     yield Progress(stage, 5, parts)
@@ -518,9 +522,12 @@ def _density_histogram(view: _View, density: torch.Tensor, found: _Found) -> Non
 
 
 def _default_sites(loaded: Loaded) -> tuple[Site, ...]:
-    blocks = capture.blocks(loaded.model)
-    hidden = capture.mlp_hidden(loaded.model, blocks[len(blocks) // 2])
-    return capture.default_sites(loaded.model) + (capture.sites(loaded.model, [hidden]) if hidden else ())
+    """Block outputs, at most six of them evenly spaced to the last, and the middle block's MLP where it has neurons."""
+    outputs = capture.default_sites(loaded.model)
+    count = min(_BLOCKS, len(outputs))
+    chosen = tuple(outputs[round((i + 1) * len(outputs) / count) - 1] for i in range(count))
+    hidden = capture.mlp_hidden(loaded.model, outputs[len(outputs) // 2].path)
+    return chosen + (capture.sites(loaded.model, [hidden]) if hidden else ())
 
 
 def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ...]:
