@@ -53,8 +53,8 @@ class Scan(Study):
     model: Annotated[str, tyro.conf.Positional] = "pocket"
     """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
-    """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the outputs of
-    the blocks, six of them where there are more, and the hidden layer of the middle block's MLP, where neurons are."""
+    """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the outputs
+    of the blocks, six where there are more, and the hidden layer of the middle block's MLP, where neurons are."""
     text: str | None = None
     """Text to read: a file, a folder, or `datasets:NAME`. Default: the text every Python carries."""
     tokens: int = 300_000
