@@ -27,6 +27,9 @@ SHARPNESS = (8.0, 32.0, 128.0, 512.0, 2048.0)
 POLISHED_SIZE = 1600
 """Largest n (d - 1) that is polished: a linear program of that many unknowns takes about a second."""
 
+OPTIMAL_ROOTS = {(12, 4): "D4", (36, 6): "E6", (63, 7): "E7", (120, 8): "E8"}
+"""Root systems at Levenshtein's bound, by (n, d)."""
+
 
 def packed(
     n: int,
@@ -109,7 +112,17 @@ def _closed_form(n: int, d: int, signed: bool) -> np.ndarray | None:
         return simplex(d, dtype=double).atoms.numpy()
     if d == 2:
         return polygon(n if signed else 2 * n, dtype=double).atoms.numpy()[:n]
-    return None
+    if signed:
+        return None
+    # At Welch's or Levenshtein's bound: nothing to search for.
+    if (n, d) in OPTIMAL_ROOTS:
+        return roots(OPTIMAL_ROOTS[n, d], dtype=double).atoms.numpy()
+    if d in (16, 64) and n == d * d // 2 + d:
+        return mutually_unbiased(d, dtype=double).atoms.numpy()
+    try:
+        return equiangular(n, d, dtype=double).atoms.numpy()
+    except ValueError:  # most pairs do not exist
+        return None
 
 
 def _constructed(n: int, d: int, signed: bool) -> list[np.ndarray]:

@@ -53,14 +53,28 @@ def test_table(row):
     assert popular_count(round(d / delta), d) / d == pytest.approx(popular, rel=6e-4)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0.002, 0.995), st.booleans())
-def test_two_formulas_agree(delta, nonnegative):
+def test_two_weak_formulas_agree(delta, nonnegative):
     weak = weak_threshold(delta, nonnegative=nonnegative)
     assert weak_threshold_by_dimension(delta, nonnegative=nonnegative) == pytest.approx(weak, rel=1e-8)
+    assert 0 < weak <= 1
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize("delta", [0.004, 0.03125, 0.5, 0.93])
+def test_two_strong_formulas_agree(delta, nonnegative):
     strong = strong_threshold(delta, nonnegative=nonnegative)
-    assert strong_threshold_by_angles(delta, nonnegative=nonnegative) == pytest.approx(strong, rel=1e-6)
-    assert 0 < strong < weak <= 1
+    assert strong_threshold_by_angles(delta, nonnegative=nonnegative) == pytest.approx(strong, rel=1e-7)
+    assert 0 < strong < weak_threshold(delta, nonnegative=nonnegative)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.002, 0.995), st.booleans())
+def test_two_strong_formulas_agree_everywhere(delta, nonnegative):
+    strong = strong_threshold(delta, nonnegative=nonnegative)
+    assert strong_threshold_by_angles(delta, nonnegative=nonnegative) == pytest.approx(strong, rel=1e-7)
 
 
 @pytest.mark.parametrize(
