@@ -6,6 +6,7 @@ transformers is imported when a model is loaded, not before; the pocket model an
 from .harvesting import harvest
 from .hooks import Capture, replace, sites
 from .huggingface import Loaded, blocks, control, default_sites, load, mlp_hidden
+from .spelling import pieces, spelling
 from .splicing import Loss, next_token_loss
 from .stored import HookSource, StoredSource
 from .text import Corpus, Document, documents, tokens
@@ -26,7 +27,9 @@ __all__ = [
     "load",
     "mlp_hidden",
     "next_token_loss",
+    "pieces",
     "replace",
     "sites",
+    "spelling",
     "tokens",
 ]

@@ -15,8 +15,7 @@ import tyro
 
 from .. import capture, measure
 from .._version import __version__
-from ..capture import Corpus, Loaded, StoredSource
-from ..capture.spelling import pieces, spelling
+from ..capture import Corpus, Loaded, StoredSource, pieces, spelling
 from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, files
 from ..dictionaries import SAE, TopK, train
 from .study import Progress, Study, environment
