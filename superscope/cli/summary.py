@@ -11,14 +11,11 @@ from rich.table import Table
 from ..core import Measurement, Report
 
 _HEADLINES = {
-    "recurring_features": "recurring features",
-    "recurring_per_dimension": "per dimension",
-    "fraction_variance_unexplained": "variance unexplained",
-    "l0": "latents per token",
-    "alive_latents": "alive latents",
-    "cross_entropy_recovered": "cross entropy recovered",
-    "coherence": "coherence",
-    "polysemanticity": "features per neuron",
+    "recurring_features": "recurring",
+    "recurring_per_dimension": "per dim.",
+    "fraction_variance_unexplained": "unexplained",
+    "l0": "l0",
+    "cross_entropy_recovered": "CE kept",
 }
 
 
@@ -40,20 +37,40 @@ def show(report: Report, page: Path, console: Console) -> None:
 
 
 def _overview(report: Report, headlines: dict[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, caption="small: chance level", caption_justify="left")
-    table.add_column("")
-    for label in headlines.values():
-        table.add_column(label, justify="right")
     places: dict[str, dict[str, Measurement]] = {}
     for m in report:
         places.setdefault(_place(m), {})[m.name] = m
+    shared = _shared_prefix([str(m.at.get("site", "")) for m in report])
+    models = {m.at.get("model") for m in report}
+    under = f"Sites under {shared.removesuffix('.')}. " if shared else ""
+    caption = f"{under}In brackets: what chance gives."
+    table = Table(box=None, pad_edge=False, caption=escape(caption), caption_justify="left")
+    table.add_column("", overflow="fold")
+    for label in headlines.values():
+        table.add_column(label, justify="right", no_wrap=True)
     for place, measured in places.items():
-        cells = []
-        for name in headlines:
-            m = measured.get(name)
-            cells.append("" if m is None else f"{number(m.value)}\n[dim]{number(m.chance)}[/dim]")
-        table.add_row(escape(place), *cells)
+        name = place.removeprefix(shared)
+        # One model needs no label.
+        name = name.removesuffix(", trained") if len(models) == 1 else name
+        cells = [_cell(measured.get(name)) for name in headlines]
+        table.add_row(escape(name), *cells)
     return table
+
+
+def _cell(m: Measurement | None) -> str:
+    if m is None:
+        return ""
+    return number(m.value) + (f" [dim]({m.chance:.2g})[/dim]" if m.chance is not None else "")
+
+
+def _shared_prefix(sites: list[str]) -> str:
+    """The dotted path that all sites begin with, up to its last dot."""
+    shared = []
+    for steps in zip(*(site.split(".")[:-1] for site in sites), strict=False):
+        if len(set(steps)) > 1:
+            break
+        shared.append(steps[0])
+    return "".join(f"{step}." for step in shared)
 
 
 def _listing(report: Report) -> Table:
@@ -78,9 +95,9 @@ def _place(m: Measurement) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, and whole counts whole."""
+    """Three significant digits, and whole counts whole."""
     if value is None:
         return ""
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
