@@ -21,8 +21,9 @@ from ..features import Anticorrelated, Correlated, FeatureDistribution, Independ
 from ..measure.polytope import polytopes, tegum_name
 from ..measure.toy import components, dimensionalities, jumps
 from ..theory import toy_loss
-from ..toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, attacked, best_of, train
+from ..toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, best_of, train
 from .phase_diagram import PhaseDiagram
+from .toy_robustness import vulnerability
 
 SIGNED = Uniform(-1.0, 1.0)
 PANELS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -468,26 +469,8 @@ def e15(lab: Lab) -> Row:
     )
 
 
-def _vulnerability(ensemble: Ensemble, model: int, share: float = 0.1) -> float:
-    # Loss under the strongest of n analytic attacks on each row, less the clean loss.
-    law = ensemble.laws[model]
-    f = law.sample(96, generator=torch.Generator().manual_seed(5)).dense()
-    one = {name: value[model : model + 1] for name, value in ensemble.parameters.items()}
-    G = ensemble.family.responses(one)[0][1]
-    n = ensemble.family.n
-    reach = torch.full((1,), share * float(f.norm(dim=1).mean()))
-    rows = f.repeat_interleave(n, 0)[None]
-    choice = ((torch.arange(n) + 0.5) / n).repeat(len(f))
-    pushed = attacked(G, rows, choice, reach)
-    with torch.no_grad():
-        loss = ((ensemble.family.forward(one, pushed) - rows) ** 2).sum(-1).reshape(len(f), n).amax(1)
-        clean = ((ensemble.family.forward(one, f[None]) - f) ** 2).sum(-1)[0]
-    # Attacks scale with the input's norm; divided by its square, densities can be compared.
-    return float((loss - clean).mean() / reach**2)
-
-
 def e16(lab: Lab) -> Row:
-    values = [_vulnerability(lab.sweep, e) for e in range(20)]
+    values = [vulnerability(lab.sweep, e) for e in range(20)]
     relative = torch.tensor(values) / values[0]
     per_dimension = lab.sweep.atoms.double().square().sum((1, 2)) / 20
     rho = float(spearmanr(values, per_dimension.tolist()).statistic)

@@ -73,7 +73,7 @@ def analyze_superposition(
 
 
 def measure_interference(
-    W: Dictionary | Float[Tensor, "n d"], features: SparseCode | Float[Tensor, "rows n"] | None = None
+    W: Dictionary | Float[Tensor, "n d"], features: SparseCode | Float[Tensor, "rows columns"] | None = None
 ) -> Report:
     """How much features that share a space disturb each other.
 
@@ -90,6 +90,7 @@ def measure_interference(
         ValueError: if W has fewer than two nonzero rows.
 
     Example:
+        >>> import torch
         >>> measure_interference(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))["coherence"][0].value
         1.0
     """

@@ -38,7 +38,7 @@ def html(run: RunFolder | Path | str | Report) -> str:
     """The page of a finished run, as text.
 
     Numbers in tables are written in float32 precision (the shortest decimal that reads back as the same float32);
-    measurements keep every digit. Tables larger than their room keep their clearest rows, and the page says how many.
+    measurements keep every digit. Tables larger than their room keep their most telling rows; the page says how many.
 
     Args:
         run: a finished run folder, its path, or a report in memory.
@@ -115,13 +115,13 @@ def embed(value: Any) -> str:
 def payload(report: Report) -> dict[str, Any]:
     """What the page holds of a report, ready for JSON."""
     tables, left_out = {}, {}
-    clearest = _clearest(report.tables.get("latents", {}))
+    order = _trusted(report.tables.get("latents", {}))
     for name, table in report.tables.items():
         # A context's activations only choose a colour: three digits are what it shows of them.
         digits = {"activations": 3} if name == "contexts" else {}
         columns = {column: [plain(cell, digits.get(column, 9)) for cell in cells] for column, cells in table.items()}
         rows = len(next(iter(columns.values()), ()))
-        kept = _within(columns, rows, _importance(name, columns, clearest), ROOM.get(name, OTHER_ROOM))
+        kept = _within(columns, rows, _importance(name, columns, order), ROOM.get(name, OTHER_ROOM))
         if len(kept) < rows:
             columns = {column: [cells[row] for row in kept] for column, cells in columns.items()}
             left_out[name] = {"kept": len(kept), "of": rows}
@@ -189,11 +189,12 @@ def _printable(title: str) -> str:
     return re.sub("[\x00\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", title)
 
 
-def _clearest(latents: Mapping[str, Sequence[Any]]) -> dict[tuple[Any, Any, Any], int]:
-    """The place of each latent when those of its site and model are sorted from clearest to least clear."""
-    if not {"site", "model", "latent", "clarity"} <= latents.keys():
+def _trusted(latents: Mapping[str, Sequence[Any]]) -> dict[tuple[Any, Any, Any], int]:
+    """The place of each latent of a site and model: those that most seeds found first, among them the clearest."""
+    if not {"site", "model", "latent", "clarity", "recurs"} <= latents.keys():
         return {}
-    rows = sorted(range(len(latents["latent"])), key=lambda row: -(latents["clarity"][row] or 0.0))
+    recurs, clarity = latents["recurs"], latents["clarity"]
+    rows = sorted(range(len(latents["latent"])), key=lambda row: (-(recurs[row] or 0), -(clarity[row] or 0.0)))
     places: dict[tuple[Any, Any, Any], int] = {}
     taken: dict[tuple[Any, Any], int] = {}
     for row in rows:
@@ -203,22 +204,20 @@ def _clearest(latents: Mapping[str, Sequence[Any]]) -> dict[tuple[Any, Any, Any]
 
 
 def _importance(
-    name: str, columns: Mapping[str, Sequence[Any]], clearest: Mapping[tuple[Any, Any, Any], int]
+    name: str, columns: Mapping[str, Sequence[Any]], order: Mapping[tuple[Any, Any, Any], int]
 ) -> list[Any]:
     """A sort key per row: what goes in first when not all fits. Unknown tables keep their own order."""
     rows = range(len(next(iter(columns.values()), ())))
-    if name in ("latents", "contexts") and clearest and {"site", "model", "latent"} <= columns.keys():
+    if name in ("latents", "contexts") and order and {"site", "model", "latent"} <= columns.keys():
         rank = columns.get("rank", [0] * len(rows))
-        place = [
-            clearest.get((columns["site"][r], columns["model"][r], columns["latent"][r]), len(clearest)) for r in rows
-        ]
+        place = [order.get((columns["site"][r], columns["model"][r], columns["latent"][r]), len(order)) for r in rows]
         # Every latent's best contexts before any latent's twentieth: a page of examples, not of one feature.
         return [(place[r] + 40 * (rank[r] // 5), place[r], rank[r]) for r in rows]
     if name == "neurons" and {"site", "model", "effective_features"} <= columns.keys():
-        order = sorted(rows, key=lambda r: -(columns["effective_features"][r] or 0.0))
+        mixing = sorted(rows, key=lambda r: -(columns["effective_features"][r] or 0.0))
         seen: dict[tuple[Any, Any], int] = {}
         key = [0] * len(rows)
-        for r in order:
+        for r in mixing:
             group = (columns["site"][r], columns["model"][r])
             key[r] = seen[group] = seen.get(group, -1) + 1
         return key

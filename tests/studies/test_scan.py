@@ -104,7 +104,7 @@ def test_tables_agree_with_the_measurements_and_the_text(small: Callable[..., Sc
     assert sorted(latents["latent"]) == list(range(24))
     # Every latent's share of tokens, summed over latents, is the number active per token.
     assert 0 < sum(latents["density"]) <= 3
-    assert latents["clarity"] == sorted(latents["clarity"], reverse=True) or 0 in latents["density"]
+    assert latents["recurs"] == sorted(latents["recurs"], reverse=True)
     for tokens, activations, activation, document in zip(
         contexts["tokens"], contexts["activations"], contexts["activation"], contexts["document"], strict=True
     ):

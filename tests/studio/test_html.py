@@ -103,7 +103,7 @@ def test_numpy_cells_are_plain() -> None:
     assert plain(1e300) == 1e300
 
 
-def test_a_large_run_keeps_its_clearest(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_run_keeps_its_most_reliable_latents(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.ROOM, "contexts", 20_000)
     monkeypatch.setitem(module.ROOM, "latents", 40_000)
     monkeypatch.setitem(module.ROOM, "neurons", 10_000)
@@ -114,14 +114,15 @@ def test_a_large_run_keeps_its_clearest(report: Report, monkeypatch: pytest.Monk
         assert 0 < kept < len(report.tables[name][column])
         assert data["left_out"][name] == {"kept": kept, "of": len(report.tables[name][column])}
         assert len(embed(tables[name])) < module.ROOM[name] * 1.2
-    # Of each site and model the clearest stay, so no latent left out is clearer than one kept.
+    # Of each site and model no latent left out was found by more seeds, or by as many and clearer, than one kept.
     kept = set(zip(tables["latents"]["site"], tables["latents"]["model"], tables["latents"]["latent"], strict=True))
     groups = set(zip(latents["site"], latents["model"], strict=True))
     assert {(site, model) for site, model, _ in kept} == groups
     for group in groups:
         rows = [r for r in range(len(latents["latent"])) if (latents["site"][r], latents["model"][r]) == group]
-        inside = [latents["clarity"][r] for r in rows if (*group, latents["latent"][r]) in kept]
-        outside = [latents["clarity"][r] for r in rows if (*group, latents["latent"][r]) not in kept]
+        trust = {r: (latents["recurs"][r], latents["clarity"][r]) for r in rows}
+        inside = [trust[r] for r in rows if (*group, latents["latent"][r]) in kept]
+        outside = [trust[r] for r in rows if (*group, latents["latent"][r]) not in kept]
         assert min(inside) >= max(outside)
 
 
