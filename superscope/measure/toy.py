@@ -149,7 +149,7 @@ def features_per_dimension(W: Dictionary) -> Measurement:
     )
 
 
-def interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]) -> Measurement:
+def interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows columns"]) -> Measurement:
     r"""$\frac1n \sum_i \mathbb E \left( \frac{\hat w_i \cdot x}{\|w_i\|} - f_i \right)^2$, x = W f: the error of
     reading each feature by its own direction.
 

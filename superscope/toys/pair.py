@@ -35,46 +35,44 @@ def pair_gradient(
     Source:
         Derived here; held to `exact_loss` by a test.
     """
-    own = (w * w).clamp_(min=_LEAST)
+    a = (w * w).clamp_(min=_LEAST)
     cross = w[0] * w[1]
     c = torch.where(cross.abs() < _LEAST, torch.where(cross < 0, -_LEAST, _LEAST), cross)
-    a = own
-    # The four corners of the square of the two magnitudes.
-    t0, ta = torch.relu(b), torch.relu(b + a)
-    tc = torch.relu(b + c)
+    # The four corners of the square of the two magnitudes, and their second and third powers.
+    t0, ta, tc = torch.relu(b), torch.relu(b + a), torch.relu(b + c)
     tac = torch.relu(b + a + c)
     q0, qa, qc, qac = t0 * t0, ta * ta, tc * tc, tac * tac
     u0, ua, uc, uac = q0 * t0, qa * ta, qc * tc, qac * tac
-    n4 = q0 * q0 - qa * qa - qc * qc + qac * qac
-    n3 = uac - ua
+    u_a, u_c, u_ac = ua - u0, uc - u0, uac - ua
+    n4_b = u_ac - u_c
+    n4 = (qac * qac).addcmul_(qa, qa, value=-1).addcmul_(qc, qc, value=-1).addcmul_(q0, q0)
     other = p.flip(0)
-    both, mine, theirs = p * other, p * (1 - other), (1 - p) * other
+    both = p * other
+    mine, theirs = p - both, other - both
+    neither = 1 - p - theirs
     ia, ic = 1 / a, 1 / c
-    iac = ia * ic
-    rise_a, rise_c = ua - u0, uc - u0
+    # Each combination of inverses is formed once: k_d = (1 + 1/a) / (12 a c), k_s = (1 + 1/a) / (3 a).
+    k = ia * ic / 3
+    k_s = (ia + ia * ia) / 3
+    k_d = k_s * ic / 4
 
-    m = rise_c * ic / 3
-    quotient = n4 * iac / 12
-    d = 1 / 3 - n3 * iac / 3 + quotient * ia + quotient
-    s = 1 / 3 - qa * ia + rise_a * ia * ia / 3 + rise_a * ia / 3
-    loss = (importance * ((1 - p) * (1 - other) * q0 + mine * s + theirs * m + both * d)).sum(0)
+    m = u_c * ic / 3
+    d = torch.addcmul(n4 * k_d, u_ac, k, value=-1).add_(1 / 3)
+    s = torch.addcmul(u_a * k_s, qa, ia, value=-1).add_(1 / 3)
+    loss = neither * q0
+    loss.addcmul_(mine, s).addcmul_(theirs, m).addcmul_(both, d)
 
     # Derivatives by b: R_m' = m R_{m-1}.
-    n4_b = 4 * (u0 - ua - uc + uac)
-    n3_b = 3 * (qac - qa)
-    step_a = qa - q0
-    d_b = -n3_b * iac / 3 + n4_b * iac * ia / 12 + n4_b * iac / 12
-    s_b = -2 * ta * ia + step_a * ia * ia + step_a * ia
-    m_b = (qc - q0) * ic
-    g_b = importance * (2 * (1 - p) * (1 - other) * t0 + mine * s_b + theirs * m_b + both * d_b)
-    # By a.
-    n4_a, n3_a = 4 * (uac - ua), 3 * (qac - qa)
-    d_a = -(n3_a - n3 * ia) * iac / 3 + (n4_a - 2 * n4 * ia) * iac * ia / 12 + (n4_a - n4 * ia) * iac / 12
-    s_a = -2 * ta * ia + qa * ia * ia + qa * ia * ia - 2 * rise_a * ia**3 / 3 + qa * ia - rise_a * ia * ia / 3
-    g_a = importance * (mine * s_a + both * d_a)
+    d_b = torch.addcmul(4 * n4_b * k_d, qac - qa, k, value=-3)
+    s_b = torch.addcmul(3 * (qa - q0) * k_s, ta, ia, value=-2)
+    g_b = (2 * neither * t0).addcmul_(mine, s_b).addcmul_(theirs, (qc - q0) * ic).addcmul_(both, d_b).mul_(importance)
+    # By a. Each quotient brings back itself over a.
+    d_a = torch.addcmul(4 * (uac - ua) * k_d, torch.addcmul(3 * (qac - qa), u_ac, ia, value=-1), k, value=-1)
+    d_a.addcmul_(n4 * ia, k_d + k * ia / 4, value=-1)
+    s_a = torch.addcmul(6 * qa * k_s, ta, ia, value=-2).addcmul_(qa, ia, value=-1)
+    s_a.addcmul_(u_a * ia, k_s + ia * ia / 3, value=-1)
+    g_a = (mine * s_a).addcmul_(both, d_a).mul_(importance)
     # By c.
-    n4_c, n3_c = 4 * (uac - uc), 3 * qac
-    d_c = -(n3_c - n3 * ic) * iac / 3 + (n4_c - n4 * ic) * iac * (ia + 1) / 12
-    m_c = (qc - m) * ic
-    g_c = (importance * (theirs * m_c + both * d_c)).sum(0)
-    return loss, 2 * w * g_a + w.flip(0) * g_c, g_b
+    d_c = torch.addcmul(torch.addcmul(4 * (uac - uc), n4, ic, value=-1) * k_d, 3 * qac - u_ac * ic, k, value=-1)
+    g_c = (theirs * (qc - m) * ic).addcmul_(both, d_c).mul_(importance).sum(0)
+    return loss.mul_(importance).sum(0), torch.addcmul(w.flip(0) * g_c, w, g_a, value=2), g_b

@@ -69,7 +69,7 @@ class Tied(Family):
         error, loss = weighted_error(out, f, importance)
         if self.activation == "relu":
             # d ReLU: the error survives where the output is positive.
-            error = torch.ops.aten.threshold_backward(error, out, 0)
+            torch.ops.aten.threshold_backward.grad_input(error, out, 0, grad_input=error)
         scale = 2 / f.shape[1]
         dW = torch.bmm(error.mT, h).baddbmm_(seen.mT, torch.bmm(error, W)).mul_(scale)
         return loss, {"W": dW, "b": error.sum(1).mul_(scale)}
@@ -91,6 +91,14 @@ def weighted_error(
     """I (out - target), and the loss per model: the dot product of that with out - target, over rows."""
     error = out - target
     if importance is None:
-        return error, error.flatten(1).square().sum(1) / out.shape[1]
+        return error, _squares(error) / out.shape[1]
     weighted = error * importance[:, None]
     return weighted, (weighted * error).flatten(1).sum(1) / out.shape[1]
+
+
+def _squares(error: Float[Tensor, "e rows n"]) -> Float[Tensor, "e"]:
+    # A single large model is the hot case, and a dot product makes no copy.
+    if len(error) == 1:
+        flat = error.flatten()
+        return torch.dot(flat, flat)[None]
+    return error.flatten(1).square().sum(1)

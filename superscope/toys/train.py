@@ -24,6 +24,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 # Rows times features that are worked on at once: larger blocks leave the cache between two passes.
 _BLOCK = 2**18
+_PIECE = 2**17
 
 
 @dataclass(frozen=True)
@@ -230,24 +231,37 @@ def _sampled(ensemble: Ensemble, recipe: Recipe):
     loss = ensemble.importance.new_zeros(len(ensemble))
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
 
+    # A large model's batch is worked through in pieces that stay in the cache between passes.
+    pieces = 1 if batches.alone else max(1, recipe.batch * family.n // _PIECE)
+
     def gradient(index: int):
+        if pieces > 1:
+            for slope in slopes.values():
+                slope.zero_()
+            loss.zero_()
         for block, knobs in zip(batches.blocks, batches.knobs, strict=True):
             law = ensemble.laws[block.start]
             parameters = {name: batches.doubled(value, block) for name, value in ensemble.parameters.items()}
             models = len(next(iter(parameters.values())))
-            u = batches.uniforms(index, block)
-            f = law.draw(u[..., : law.noise], knobs)
-            # A law without knobs draws one batch for all models of a block.
-            f = f.expand(models, *f.shape[-2:])
             importance = None if uniform_importance else batches.doubled(ensemble.importance, block)
-            seen = None
-            if reach is not None:
-                seen = attacked(family.responses(parameters)[0][1], f, u[..., -1], batches.doubled(reach, block))
-            block_loss, block_slopes = family.loss_gradient(parameters, f, importance, recipe.l1, seen)
             count = block.stop - block.start
-            loss[block] = block_loss[:count]
-            for name, slope in block_slopes.items():
-                slopes[name][block] = slope[:count]
+            for u in batches.uniforms(index, block).chunk(pieces, dim=-2):
+                f = law.draw(u[..., : law.noise], knobs)
+                # A law without knobs draws one batch for all models of a block.
+                f = f.expand(models, *f.shape[-2:])
+                seen = None
+                if reach is not None:
+                    seen = attacked(family.responses(parameters)[0][1], f, u[..., -1], batches.doubled(reach, block))
+                block_loss, block_slopes = family.loss_gradient(parameters, f, importance, recipe.l1, seen)
+                if pieces == 1:
+                    loss[block] = block_loss[:count]
+                    for name, slope in block_slopes.items():
+                        slopes[name][block] = slope[:count]
+                else:
+                    share = u.shape[-2] / recipe.batch
+                    loss[block].add_(block_loss, alpha=share)
+                    for name, slope in block_slopes.items():
+                        slopes[name][block].add_(slope, alpha=share)
         return loss.clone(), slopes
 
     return gradient
@@ -385,7 +399,7 @@ def _exact_pairs(ensemble: Ensemble):
     # The instance axis last, and blocks that stay in the cache: the fastest form of the two-feature phase diagram.
     p = torch.stack([law.density for law in ensemble.laws]).T.contiguous()
     importance = ensemble.importance.double().T.contiguous()
-    blocks = [slice(start, min(start + 4096, len(ensemble))) for start in range(0, len(ensemble), 4096)]
+    blocks = [slice(start, min(start + 16_384, len(ensemble))) for start in range(0, len(ensemble), 16_384)]
 
     def gradient(index: int):
         w = ensemble.parameters["W"][:, :, 0].T.double()
