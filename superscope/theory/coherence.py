@@ -218,7 +218,7 @@ def random_babel(n: int, d: int, m: int) -> float:
 def _largest_of(pairs: float, caller: str, d: int, quantile: Number) -> float:
     d = whole(caller, "d", d, 2)
     quantile = real(caller, "quantile", quantile, 0, 1, open_low=True, open_high=True)
-    return float(_cosine_at(np.asarray(-math.expm1(math.log(quantile) / pairs)), d))
+    return float(_cosine_at(np.array([-math.expm1(math.log(quantile) / pairs)]), d)[0])
 
 
 def _cosine_at(tail: np.ndarray, d: int) -> np.ndarray:
