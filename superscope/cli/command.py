@@ -50,6 +50,9 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
+    except ValueError as error:
+        errors.print(f"superscope {entry.command}: {error}", markup=False, soft_wrap=True, style="red")
+        return 2
     study, output = parsed.study, parsed.output
     out = output.out or _new_folder(entry.command, study)
     command = f"superscope {entry.command} {' '.join(arguments)}".strip()

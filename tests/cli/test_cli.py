@@ -58,7 +58,7 @@ def test_help_is_light() -> None:
     script = (
         "import sys; from superscope.cli import main; main(['--help']);"
         "heavy = [m for m in ('torch', 'transformers', 'tyro', 'rich', 'pyarrow', 'scipy') if m in sys.modules];"
-        "sys.exit(', '.join(heavy))"
+        "sys.exit(', '.join(heavy) or None)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

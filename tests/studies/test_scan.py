@@ -199,7 +199,7 @@ def test_empty_and_short_text(small: Callable[..., Scan], tmp_path: Path) -> Non
     short.write_text("Too short.")
     assert "blank" in refused(small(text=str(empty)), tmp_path / "run")
     assert "context" in refused(small(text=str(short)), tmp_path / "run")
-    short.write_text("One context, but not a batch. " * 30)
+    short.write_text("One context, but not a batch. " * 10)
     assert "Give more text with --text, or a smaller --batch" in refused(small(text=str(short)), tmp_path / "run")
     assert "no file or folder" in refused(small(text=str(tmp_path / "none.txt")), tmp_path / "run")
 

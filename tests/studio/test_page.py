@@ -37,10 +37,10 @@ SECTIONS = (
 SITE = "transformer.h.1.mlp.c_proj:in"
 
 
-def trusted(report: Report, site: str, model: str, place: int = 0) -> int:
+def clearest(report: Report, site: str, model: str, place: int = 0) -> int:
     table = report.tables["latents"]
     rows = [r for r in range(len(table["latent"])) if (table["site"][r], table["model"][r]) == (site, model)]
-    return sorted((-table["recurs"][r], -table["clarity"][r], table["latent"][r]) for r in rows)[place][2]
+    return sorted((-table["clarity"][r], table["latent"][r]) for r in rows)[place][1]
 
 
 def unfold(page, tables: int = 99) -> None:
@@ -66,7 +66,7 @@ def test_every_section_is_there_in_silence(open_page) -> None:
     ("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 400), ("dark", 400)], ids=lambda value: str(value)
 )
 def test_axe_finds_nothing_serious(open_page, report: Report, scheme: str, width: int) -> None:
-    latent = trusted(report, SITE, "trained", 3)
+    latent = clearest(report, SITE, "trained", 3)
     opened = open_page(f"#/features?site={SITE}&feature={latent}", scheme=scheme, width=width)
     # One table twin: all are drawn by one component, and axe looks at each cell.
     unfold(opened.page, tables=1)
@@ -82,14 +82,14 @@ def test_axe_finds_nothing_serious(open_page, report: Report, scheme: str, width
 
 
 def test_a_narrow_screen_scrolls_only_downwards(open_page, report: Report) -> None:
-    latent = trusted(report, "transformer.h.0", "trained", 3)
+    latent = clearest(report, "transformer.h.0", "trained", 3)
     page = open_page(f"#/features?feature={latent}", width=400).page
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_hostile_text_is_shown_and_does_nothing(open_page, report: Report) -> None:
-    opened = open_page(f"#/features?feature={trusted(report, 'transformer.h.0', 'trained', 3)}")
+    opened = open_page(f"#/features?feature={clearest(report, 'transformer.h.0', 'trained', 3)}")
     page = opened.page
     assert page.title() == report.title
     assert page.locator("img, iframe, object, embed").count() == 0
@@ -129,7 +129,7 @@ def test_the_policy_stops_what_should_never_be_there(open_page) -> None:
 
 
 def test_an_address_restores_its_view(open_page, settled, report: Report) -> None:
-    latent = trusted(report, SITE, "control")
+    latent = clearest(report, SITE, "control")
     address = f"#/features?site={SITE}&model=control&feature={latent}&q=self&sort=strength&later=kept"
     opened = open_page(address)
     page = opened.page
