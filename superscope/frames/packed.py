@@ -24,8 +24,8 @@ from .polytopes import cross_polytope, polygon, simplex
 SHARPNESS = (8.0, 32.0, 128.0, 512.0, 2048.0)
 """p of the descent, in the order used. Steps of 4 lose no basin against steps of 2 in d = 3 ... 8."""
 
-POLISHED_SIZE = 1600
-"""Largest n (d - 1) that is polished: a linear program of that many unknowns takes about a second."""
+POLISHED_SIZE = 600
+"""Largest n (d - 1) that is polished: a linear program of that many unknowns takes a tenth of a second."""
 
 OPTIMAL_ROOTS = {(12, 4): "D4", (36, 6): "E6", (63, 7): "E7", (120, 8): "E8"}
 """Root systems at Levenshtein's bound, by (n, d)."""
@@ -46,7 +46,7 @@ def packed(
 
     A local optimum, the best of `restarts` random starts and of the constructions of this folder that hold at least n
     directions in R^d: an upper bound on the best possible. Below it, `theory.best_lower_bound(n, d)` says what is
-    impossible. Up to n (d - 1) = 1 600 the result is polished to a local optimum to about 10^-12 for rigid packings;
+    impossible. Up to n (d - 1) = 600 the result is polished to a local optimum to about 10^-12 for rigid packings;
     beyond, the last p leaves it some 10^-3 above one. Cost per restart and step O(n^2 d); n = 50, d = 8 takes seconds.
 
     Args:

@@ -217,10 +217,10 @@ def state_evolution(
     power = density * float(share @ at**2)
     tau2 = sigma2 + power / delta
     taus, errors, converged = [tau2], [], False
+    off = float(_risk(np.zeros(1), alpha, nonnegative)[0])
     for _ in range(steps):
         tau = math.sqrt(tau2)
         on = float(share @ _risk(at / tau, alpha, nonnegative)) if tau > 0 else 0.0
-        off = float(_risk(np.zeros(1), alpha, nonnegative)[0])
         error = tau2 * (density * on + (1 - density) * off)
         before = errors[-1] if errors else power
         errors.append(error)
@@ -233,13 +233,14 @@ def state_evolution(
 
 
 def _risk(mu: np.ndarray, lam: float, nonnegative: bool) -> np.ndarray:
-    def density(z: np.ndarray) -> np.ndarray:
-        return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-
     mu = np.minimum(mu, 1e100) if nonnegative else np.minimum(np.abs(mu), 1e100)
-    kept = (1 + lam**2) * ndtr(mu - lam) - (mu + lam) * density(mu - lam)
+    kept = (1 + lam**2) * ndtr(mu - lam) - (mu + lam) * np.exp(-((mu - lam) ** 2) / 2) / math.sqrt(2 * math.pi)
     lost = mu**2 * ndtr(lam - mu)
     if nonnegative:
         return kept + lost
-    wrong = (1 + lam**2) * ndtr(-mu - lam) - (lam - mu) * density(mu + lam) - mu**2 * ndtr(-mu - lam)
+    wrong = (
+        (1 + lam**2) * ndtr(-mu - lam)
+        - (lam - mu) * np.exp(-((mu + lam) ** 2) / 2) / math.sqrt(2 * math.pi)
+        - mu**2 * ndtr(-mu - lam)
+    )
     return kept + lost + wrong
