@@ -11,17 +11,23 @@ from torch import Tensor
 from ..core import Dictionary
 from .problem import (
     Atoms,
+    Engine,
     RecoveryCoder,
     Rows,
     argmax,
     check_count,
     check_dictionary,
+    check_engine,
     check_positive,
     check_tolerance,
+    compiled,
+    joined,
     rows_within,
 )
 from .proximal import soft
 
+_SLOTS = 128
+"""Atoms per row that the compiled loop holds."""
 _JUMP_AFTER = 6
 """Single steps between two joint solutions for the held atoms; one of those costs as much as four to six steps."""
 
@@ -42,6 +48,8 @@ class CoordinateDescent(RecoveryCoder):
         tolerance: a row is converged where no single move, in units of x, exceeds this share of max |W^T x|.
         nonnegative: restricts to f >= 0.
         gram: whether to build the Gram matrix; None decides by size and number of rows.
+        engine: with the Gram matrix on a CPU, "numba" compiles the single moves; "auto" does so for large work where it
+            is installed. The same optimum.
 
     Raises:
         ValueError: if penalty <= 0, steps < 1 or tolerance is outside [0, 1).
@@ -63,18 +71,49 @@ class CoordinateDescent(RecoveryCoder):
     tolerance: float = 1e-4
     nonnegative: bool = False
     gram: bool | None = None
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
+        check_engine("CoordinateDescent", self.engine)
         check_dictionary("CoordinateDescent", self.dictionary)
         check_positive("CoordinateDescent", "penalty", self.penalty)
         check_count("CoordinateDescent", "steps", self.steps)
         check_tolerance("CoordinateDescent", self.tolerance)
 
     def _chunk(self, atoms: Atoms) -> int:
-        return rows_within(atoms, 4 * atoms.n)
+        return 32 * rows_within(atoms, 4 * atoms.n)
 
     def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
         by_gram = atoms.gram_pays(total, 64) if self.gram is None else self.gram
+        fast = compiled(x.device, self.engine, total * 64 * atoms.n) if by_gram else None
+        if fast is None:
+            return joined([self._batched(part, atoms, by_gram) for part in x.split(rows_within(atoms, 4 * atoms.n))])
+        values, indices, finished, made = fast.lasso(
+            x,
+            atoms.unit,
+            atoms.gram,
+            self.penalty / atoms.norms,
+            self.tolerance,
+            self.nonnegative,
+            self.steps,
+            min(atoms.n, _SLOTS),
+        )
+        # Slots are filled from the left; drop those that no row has reached.
+        used = (values != 0).any(0).nonzero()
+        width = int(used[-1]) + 1 if len(used) else 1
+        values, indices = values[:, :width], indices[:, :width]
+        answer = Rows(values / atoms.norms[indices], indices, finished, made)
+        rest = (~finished).nonzero()[:, 0]
+        if not len(rest) or made >= self.steps:
+            return answer
+        # Rows that took too many single moves or atoms, or stand still above the optimum: joint steps suit them.
+        slow = [self._batched(part, atoms, by_gram) for part in x[rest].split(rows_within(atoms, 4 * atoms.n))]
+        both = joined([answer, *slow])
+        for field in both[:3]:
+            field[rest] = field[len(x) :].clone()
+        return Rows(*(field[: len(x)] for field in both[:3]), both.steps)
+
+    def _batched(self, x: Float[Tensor, "rows d"], atoms: Atoms, by_gram: bool) -> Rows:
         unit, rows, nonnegative = atoms.unit, len(x), self.nonnegative
         # In unit atoms the lasso has one penalty per atom: lambda |f_i| = (lambda / |w_i|) | |w_i| f_i |.
         penalties = self.penalty / atoms.norms
@@ -196,7 +235,7 @@ class _State:
         held = values != 0
         chosen = unit[indices] * held[:, :, None]
         slope = torch.where(held, self.slopes[:, :width] - penalties[indices] * values.sign(), 0)
-        # A hair of ridge: where held atoms are dependent it sends the step along what they have in common, as it should.
+        # A hair of ridge: where held atoms are dependent it sends the step along what they have in common.
         ridge = 64 * width * torch.finfo(values.dtype).eps
         matrix = chosen @ chosen.mT + torch.diag_embed(torch.where(held, ridge, 1.0).to(values.dtype))
         factor, failed = torch.linalg.cholesky_ex(matrix)

@@ -11,26 +11,32 @@ from torch import Tensor
 from ..core import Dictionary
 from .problem import (
     Atoms,
+    Engine,
     RecoveryCoder,
     Rows,
     argmax,
     check_count,
     check_dictionary,
+    check_engine,
     check_k,
     check_tolerance,
+    compiled,
+    joined,
     rows_within,
 )
 from .support import non_negative_on_support
 
 _FLOOR = 32
 """In units of rounding: a correlation below 32 eps |x| is rounding of the updates, not structure."""
+_PIVOT = 64
+"""In the same units: an atom whose squared part outside the chosen ones is below this is dependent on them."""
 
 
 @dataclass(frozen=True)
 class MatchingPursuit(RecoveryCoder):
-    r"""Matching pursuit: $j = \arg\max |c_j|$, $f_j \mathrel{+}= c_j$, $r \mathrel{-}= c_j \hat w_j$ with $c = \hat W^\top r$.
+    r"""$j = \arg\max |c_j|$, $f_j \mathrel{+}= c_j$, $r \mathrel{-}= c_j \hat w_j$ with $c = \hat W^\top r$.
 
-    Without refitting, so amplitudes stay biased by the overlaps (relative error 0.11 at k = 10 in a random 256 x 1024
+    Matching pursuit, without refitting: amplitudes stay biased by the overlaps (relative error 0.11 at k = 10 in a random 256 x 1024
     dictionary, against rounding for OMP). This is the inference of an MP-SAE. Atoms of any norm: the best *direction*
     is chosen and the value is in units of the atom as given. Costs one n x n Gram row per step, or O(n d) without it.
 
@@ -129,6 +135,8 @@ class OMP(RecoveryCoder):
         tolerance: a row stops when its residual is at most this share of |x|. In float32 below 1e-3 it is no longer
             resolved; a row also stops when no correlation is above rounding.
         gram: whether to build the Gram matrix; None decides by size and number of rows.
+        engine: with the Gram matrix on a CPU, "numba" compiles the loop; "auto" does so for large work where it is
+            installed. Same answers.
 
     Raises:
         ValueError: if k is outside [1, min(n, d)] or tolerance outside [0, 1).
@@ -147,18 +155,32 @@ class OMP(RecoveryCoder):
     k: int
     tolerance: float = 0.0
     gram: bool | None = None
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
+        check_engine("OMP", self.engine)
         check_dictionary("OMP", self.dictionary)
         check_k("OMP", self.dictionary, self.k, independent=True)
         check_tolerance("OMP", self.tolerance)
 
     def _chunk(self, atoms: Atoms) -> int:
-        return rows_within(atoms, atoms.n * (self.k + 4))
+        # Several blocks of `_omp_by_gram`, so that they share one workspace.
+        return 32 * rows_within(atoms, atoms.n * (self.k + 4))
 
     def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
         by_gram = atoms.gram_pays(total, self.k) if self.gram is None else self.gram
-        return (_omp_by_gram if by_gram else _omp_by_residual)(x, atoms, self.k, self.tolerance)
+        fast = compiled(x.device, self.engine, total * self.k**2 * atoms.n) if by_gram else None
+        if fast is not None:
+            eps = torch.finfo(x.dtype).eps
+            values, indices, fine, steps = fast.omp(
+                x, atoms.unit, atoms.gram, self.k, self.tolerance, _FLOOR * eps, _PIVOT * eps
+            )
+            return Rows(values / atoms.norms[indices], indices, fine, steps)
+        size = 2 * rows_within(atoms, atoms.n * (self.k + 4))
+        if not by_gram:
+            return joined([_omp_by_residual(part, atoms, self.k, self.tolerance) for part in x.split(size)])
+        workspace = x.new_empty(min(size, len(x)), self.k, atoms.n)
+        return joined([_omp_by_gram(part, atoms, self.k, self.tolerance, workspace) for part in x.split(size)])
 
 
 class _Progress:
@@ -172,8 +194,7 @@ class _Progress:
         self.energy = x.square().sum(1)
         self.left = self.energy.clone()
         self.floor = _FLOOR * eps * self.energy.sqrt()
-        # An atom whose part outside the chosen ones is below this is dependent on them, as far as rounding can tell.
-        self.least_pivot = 64 * eps
+        self.least_pivot = _PIVOT * eps
         self.tolerance = tolerance
         self.R = x.new_zeros(rows, k, k)
         self.z = x.new_zeros(rows, k)
@@ -190,7 +211,9 @@ class _Progress:
         """The atom each row takes next and its |correlation|; marks rows that have nothing left to take."""
         chosen = argmax(scores)
         score = scores.gather(1, chosen[:, None])[:, 0]
-        self.met |= ~self.stuck & ((score <= self.floor) | (self.left <= self.tolerance**2 * self.energy))
+        self.met |= score <= self.floor
+        if self.tolerance:
+            self.met |= self.left <= self.tolerance**2 * self.energy
         return chosen, score
 
     def take(
@@ -199,15 +222,17 @@ class _Progress:
         """Appends a column; returns 1 / pivot (0 for a done row) and the projection of x on the new direction."""
         t = self.made
         pivot = 1 - overlap.square().sum(1)
-        self.stuck |= ~self.met & (pivot <= self.least_pivot)
+        dependent = pivot <= self.least_pivot
+        self.stuck |= dependent & ~self.met
         going = ~self.done
         inverse = torch.where(going, pivot.clamp(min=self.least_pivot).rsqrt(), 0)
         projection = correlation * inverse
-        self.R[:, t, :t] = overlap * going[:, None]
-        self.R[:, t, t] = torch.where(going, 1 / inverse.clamp(min=1), 1)
+        torch.mul(overlap, going[:, None], out=self.R[:, t, :t])
+        self.R[:, t, t] = torch.where(going, pivot.clamp(min=self.least_pivot).sqrt(), 1)
         self.z[:, t] = projection
         self.indices[:, t] = torch.where(going, chosen, self.indices[:, 0])
-        self.left = (self.left - projection.square()).clamp(min=0)
+        if self.tolerance:
+            self.left = (self.left - projection.square()).clamp(min=0)
         self.made += 1
         return inverse, projection
 
@@ -221,25 +246,31 @@ class _Progress:
         return Rows(f / atoms.norms[indices], indices, ~self.stuck, self.made)
 
 
-def _omp_by_gram(x: Float[Tensor, "rows d"], atoms: Atoms, k: int, tolerance: float) -> Rows:
+def _omp_by_gram(
+    x: Float[Tensor, "rows d"], atoms: Atoms, k: int, tolerance: float, workspace: Float[Tensor, "size k n"]
+) -> Rows:
     correlation = x @ atoms.unit.T
     progress = _Progress(x, k, tolerance)
-    # basis[b, s] = W^T q_s: what every atom has in common with the s-th orthonormal direction of row b.
-    basis = x.new_empty(len(x), k, atoms.n)
+    # basis[b, s] = W^T v_s: what every atom has in common with the s-th direction of row b, orthogonal to those before.
+    # The directions are left unnormalised and their norms kept apart: it saves a pass over n numbers per step.
+    basis = workspace[: len(x)]
+    inverses = x.new_empty(len(x), k)
     scores = torch.empty_like(correlation)
     for t in range(k):
         torch.abs(correlation, out=scores)
         chosen, _ = progress.choose(scores)
         if bool(progress.done.all()):
             break
-        overlap = basis[:, :t].gather(2, chosen[:, None, None].expand(-1, t, 1))[:, :, 0]
+        overlap = basis[:, :t].gather(2, chosen[:, None, None].expand(-1, t, 1))[:, :, 0] * inverses[:, :t]
         inverse, projection = progress.take(chosen, overlap, correlation.gather(1, chosen[:, None])[:, 0])
-        direction = atoms.gram.index_select(0, chosen)
+        inverses[:, t] = inverse
+        row = atoms.gram.index_select(0, chosen)
         if t:
-            direction -= torch.bmm(overlap[:, None], basis[:, :t])[:, 0]
-        if t + 1 < k:
-            torch.mul(direction, inverse[:, None], out=basis[:, t])
-        correlation.addcmul_(projection[:, None] * inverse[:, None], direction, value=-1)
+            shared = torch.bmm((overlap * inverses[:, :t])[:, None], basis[:, :t])[:, 0]
+            torch.sub(row, shared, out=basis[:, t])
+        else:
+            basis[:, 0] = row
+        correlation.addcmul_((projection * inverse)[:, None], basis[:, t], value=-1)
         # Exactly 0 in exact arithmetic; written so that rounding never brings an atom back.
         correlation.scatter_(1, chosen[:, None], 0.0)
     return progress.finish(atoms)

@@ -6,12 +6,14 @@ any shape and the chunks that keep memory bounded are here.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import operator
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, final
+from types import ModuleType
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +21,11 @@ from torch import Tensor
 
 from ..core import Dictionary, IterativeCoder, ShapeError, Solution, SparseCode
 
+Engine: TypeAlias = Literal["auto", "torch", "numba"]
+"""Who runs the inner loop: numba on CPUs where installed and the work is large, else torch."""
+
+_WORTH_COMPILING = 10**8
+"""Numbers to be touched from which "auto" compiles: a second or so of torch, against some seconds, once per machine."""
 _GRAM_BYTES = 3 * 2**30
 """Largest Gram matrix a solver builds unasked: 24 576 atoms in float32 fit, 32 768 do not."""
 
@@ -128,6 +135,24 @@ class RecoveryCoder(IterativeCoder):
         return kept
 
 
+def compiled(device: torch.device, engine: Engine, work: int) -> ModuleType | None:
+    """The compiled loops, where they are wanted, installed and worth their seconds of compilation; else None."""
+    if engine == "torch" or device.type != "cpu":
+        return None
+    if engine == "auto" and (work < _WORTH_COMPILING or importlib.util.find_spec("numba") is None):
+        return None
+    from . import fast
+
+    return fast
+
+
+def check_engine(caller: str, engine: str) -> None:
+    if engine not in ("auto", "torch", "numba"):
+        raise ValueError(f"{caller}: engine must be 'auto', 'torch' or 'numba'; got {engine!r}.")
+    if engine == "numba" and importlib.util.find_spec("numba") is None:
+        raise ValueError(f"{caller}: engine 'numba' needs numba. Install superscope[fast], or leave engine at 'auto'.")
+
+
 def rows_within(atoms: Atoms, numbers: int) -> int:
     """How many rows of so many working numbers a chunk may hold."""
     # 8 MB on a CPU: beyond the caches OMP fell from 19 000 to 8 000 rows per second.
@@ -167,7 +192,8 @@ def check_rows(caller: str, W: Dictionary, x: Tensor) -> Tensor:
             f"{caller}: x is on {x.device} but the atoms are on {W.atoms.device}. Move one with .to(device)."
         )
     x = working(x.detach())
-    if not bool(torch.isfinite(x).all()):
+    # A finite sum needs finite terms, and is found in one pass; only a sum that is not is looked into.
+    if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
         row = int((~torch.isfinite(x.reshape(-1, W.d)).all(-1)).nonzero()[0])
         raise ValueError(f"{caller}: row {row} of x has a NaN or infinite entry. Remove or repair it.")
     return x
@@ -232,6 +258,18 @@ def pack(f: Float[Tensor, "rows n"]) -> tuple[Float[Tensor, "rows slots"], Int[T
     """Values and indices of dense rows, exactly."""
     code = SparseCode.from_dense(f)
     return code.values, code.indices
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """The rows of several parts, padded to the widest."""
+    if len(parts) == 1:
+        return parts[0]
+    slots = max(part.values.shape[1] for part in parts)
+    values, indices = (
+        torch.cat([torch.nn.functional.pad(part[field], (0, slots - part[field].shape[1])) for part in parts])
+        for field in (0, 1)
+    )
+    return Rows(values, indices, torch.cat([part.converged for part in parts]), max(part.steps for part in parts))
 
 
 def _gather(parts: list[Rows], x: Tensor, n: int) -> Solution:

@@ -1,0 +1,113 @@
+"""The lasso in rows per CPU second, beside scikit-learn, skglm, celer and SPAMS, interleaved, with the objective.
+
+    python benchmarks/recovery_lasso.py                     # d = 256, n = 1024, 10 nonzeros
+    python benchmarks/recovery_lasso.py --d 768 --n 24576 --k 32 --rows 200 --peer-rows 2
+
+Claims, at an objective within 1e-3 of the optimum: at least 10 times the best of scikit-learn, skglm and celer in
+batch, and at least SPAMS at 768 x 24 576. Quality is the mean objective over the optimum, less one; the optimum is ours
+in float64 at a tolerance of 1e-9, which the tests check against scikit-learn. Single-threaded, float32. Peers are the
+extra [bench]; SPAMS (`spams-bin`) is under the GPL and is only ever compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import warnings
+
+import numpy as np
+import torch
+from timing import Contest, environment
+
+from superscope.core import Dictionary, SparseCode
+from superscope.recovery import FISTA, CoordinateDescent, lasso_objective
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--d", type=int, default=256)
+    parser.add_argument("--n", type=int, default=1024)
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--penalty", type=float, default=0.05)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--peer-rows", type=int, default=100, help="rows for the peers that solve one at a time")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    # A peer that says it stopped early is judged by its objective like everyone.
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(options.seed)
+    W = Dictionary(torch.randn(options.n, options.d, generator=generator)).unit()
+    indices = torch.rand(options.rows, options.n, generator=generator).topk(options.k, dim=1).indices
+    x = W.compose(SparseCode(torch.rand(options.rows, options.k, generator=generator) + 0.5, indices, options.n))
+    wide = W.to(torch.float64)
+    exact = CoordinateDescent(wide, penalty=options.penalty, tolerance=1e-9, engine="torch").encode(x.double())
+    best = lasso_objective(wide, x.double(), exact.dense(), options.penalty)
+
+    def excess(f: torch.Tensor) -> float:
+        rows = len(f)
+        found = lasso_objective(wide, x[:rows].double(), f.double(), options.penalty)
+        return float(found.mean() / best[:rows].mean() - 1)
+
+    def ours(code: SparseCode) -> float:
+        return excess(code.dense())
+
+    def theirs(f: np.ndarray) -> float:
+        return excess(torch.from_numpy(np.ascontiguousarray(f)))
+
+    contest = Contest(options.rounds)
+    descent = CoordinateDescent(W, options.penalty, tolerance=1e-3, gram=True, engine="torch")
+    contest.add("superscope CD (torch)", options.rows, lambda: descent.encode(x), ours)
+    if importlib.util.find_spec("numba"):
+        fast = CoordinateDescent(W, options.penalty, tolerance=1e-3, gram=True, engine="numba")
+        contest.add("superscope CD (numba)", options.rows, lambda: fast.encode(x), ours)
+    some = x[: options.peer_rows * 4]
+    fista = FISTA(W, options.penalty, tolerance=1e-3)
+    contest.add("superscope FISTA (torch)", len(some), lambda: fista.encode(some), ours)
+    few = x[: options.peer_rows].numpy()
+    matrix = np.asfortranarray(W.W.numpy())
+    alpha = options.penalty / options.d
+    if importlib.util.find_spec("sklearn"):
+        from sklearn.decomposition import sparse_encode
+        from sklearn.linear_model import Lasso
+
+        atoms = W.atoms.numpy()
+        contest.add(
+            "scikit-learn lasso_lars",
+            len(few),
+            lambda: sparse_encode(few, atoms, algorithm="lasso_lars", alpha=options.penalty),
+            theirs,
+        )
+        one = Lasso(alpha=alpha, fit_intercept=False, tol=1e-4)
+        contest.add(
+            "scikit-learn Lasso", len(few), lambda: np.stack([one.fit(matrix, row).coef_ for row in few]), theirs
+        )
+    for module in ("skglm", "celer"):
+        if importlib.util.find_spec(module):
+            peer = importlib.import_module(module).Lasso(alpha=alpha, fit_intercept=False, tol=1e-4)
+            contest.add(
+                module, len(few), lambda p=peer: np.stack([np.array(p.fit(matrix, row).coef_) for row in few]), theirs
+            )
+    if importlib.util.find_spec("spams"):
+        import spams
+
+        columns = np.asfortranarray(x.T.numpy())
+        contest.add(
+            "SPAMS lasso (LARS)",
+            options.rows,
+            lambda: spams.lasso(columns, matrix, lambda1=options.penalty, mode=2, numThreads=1),
+            lambda f: theirs(f.toarray().T),
+        )
+    print(environment())
+    print(
+        f"lasso, d = {options.d}, n = {options.n}, {options.k} nonzeros, penalty {options.penalty}, "
+        f"seed {options.seed}; "
+        "quality: mean objective above the optimum, relative"
+    )
+    peers = ("scikit-learn lasso_lars", "scikit-learn Lasso", "skglm", "celer", "SPAMS lasso (LARS)")
+    print(contest.run().table(against=peers))
+
+
+if __name__ == "__main__":
+    main()

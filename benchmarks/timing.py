@@ -1,0 +1,82 @@
+"""Contestants run in turn, several rounds, timed in CPU seconds: other load on the machine then falls on all alike."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy
+import torch
+
+from superscope._version import __version__
+
+
+@dataclass
+class Contest:
+    """Rounds in which every contestant does its work once.
+
+    Args:
+        rounds: how often; the median is reported.
+    """
+
+    rounds: int
+    _work: dict[str, tuple[int, Callable[[], Any], Callable[[Any], float]]] = field(default_factory=dict)
+    _seconds: dict[str, list[float]] = field(default_factory=dict)
+    _quality: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, rows: int, work: Callable[[], Any], quality: Callable[[Any], float]) -> None:
+        """A contestant: what it does to `rows` rows, and how good its answer is (outside the clock)."""
+        self._work[name] = (rows, work, quality)
+        self._seconds[name] = []
+
+    def run(self) -> Contest:
+        for _, work, _ in self._work.values():
+            work()  # compilation, caches, first allocations
+        for _ in range(self.rounds):
+            for name, (_, work, quality) in self._work.items():
+                start = time.process_time()
+                answer = work()
+                self._seconds[name].append(time.process_time() - start)
+                self._quality[name] = quality(answer)
+        return self
+
+    def rate(self, name: str) -> float:
+        """Rows per CPU second, from the median round."""
+        return self._work[name][0] / statistics.median(self._seconds[name])
+
+    def table(self, against: tuple[str, ...]) -> str:
+        """Rate, its range over rounds, the ratio of medians to each peer, quality."""
+        peers = [name for name in against if name in self._work]
+        head = f"{'':28s}{'rows/s':>10s}{'from':>10s}{'to':>10s}" + "".join(f"{'x ' + p[:13]:>16s}" for p in peers)
+        lines = [head + f"{'quality':>14s}"]
+        for name in sorted(self._work, key=self.rate, reverse=True):
+            rows, seconds = self._work[name][0], self._seconds[name]
+            ratios = "".join(f"{self.rate(name) / self.rate(p):16.2f}" for p in peers)
+            lines.append(
+                f"{name:28s}{self.rate(name):10.1f}{rows / max(seconds):10.1f}{rows / min(seconds):10.1f}{ratios}"
+                f"{self._quality[name]:14.6f}"
+            )
+        return "\n".join(lines)
+
+
+def environment() -> str:
+    """What the numbers were taken on."""
+    return (
+        f"{date.today().isoformat()}, superscope {__version__}, torch {torch.__version__}, numpy {numpy.__version__}, "
+        f"Python {platform.python_version()}, {_processor()}, single thread"
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(
+                (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+            )
+    except OSError:
+        return platform.processor() or platform.machine()
