@@ -154,7 +154,7 @@ def test_leech_lattice():
     found = (frame.atoms[rows].double() @ frame.atoms.double().T).abs()
     values, counts = torch.unique((found * 4).round(), return_counts=True)
     assert (found * 4 - (found * 4).round()).abs().max() < 1e-5
-    # Of 196 560 shortest vectors, 4 600 meet a given one at 60 degrees, 47 104 at 75.5 and 93 150 at 90, and their opposites.
+    # Of 196 560 shortest vectors, 4 600 meet a given one at 60 degrees, 47 104 at 75.5, 93 150 at 90; with opposites.
     assert values.tolist() == [0, 1, 2, 4]
     assert (counts / len(rows)).tolist() == [93150 / 2, 47104, 4600, 1]
     assert best_lower_bound(frame.n, 24).value == pytest.approx(0.5, abs=1e-12)
