@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ def phase_diagram(report: Report) -> Figure:
     axes.pcolormesh(
         densities, ratios, image, cmap=colours, norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names))
     )
-    handles = [Patch(color=colours(i), label=name) for name, i in number.items()]
+    handles: list[Artist] = [Patch(color=colours(i), label=name) for name, i in number.items()]
     if any(cells["theory"]):
         handles.append(_theory(axes, ratios, three=PHASES_3_2[0] in names or PHASES_3_2[2] in names))
     axes.set(
@@ -71,7 +72,7 @@ def phase_diagram(report: Report) -> Figure:
     return figure
 
 
-def _theory(axes: Axes, ratios: Sequence[float], *, three: bool):
+def _theory(axes: Axes, ratios: Sequence[float], *, three: bool) -> Artist:
     r = np.geomspace(ratios[0], ratios[-1], 400)
     second, first = (np.array(side) for side in zip(*(phase_boundary(x) for x in r), strict=True))
     style = {"color": "black", "lw": 1.5}

@@ -114,11 +114,17 @@ class ToyCorrelation(Study):
         measurements = [
             self._trend(table, "ratio", "correlation", "rise_with_features_per_dimension"),
             self._trend(table, "correlation", "ratio", "change_with_correlation"),
+            self._trend(table, "correlation", "ratio", "features_change_with_correlation", "per_dimension"),
         ]
-        rise, change = measurements
+        rise, change, stored = measurements
         findings = (
             _verdict("Superposition rises with n/d", rise, up=True),
-            _verdict("Superposition falls as features correlate", change, up=False),
+            _verdict(
+                "Superposition, as the share of a feature's dimension that others use, falls with correlation",
+                change,
+                up=False,
+            ),
+            _verdict("Superposition, as features stored per dimension, falls with correlation", stored, up=False),
         )
         return Report(
             title=f"Superposition against n/d and correlation, d = {self.d}",
@@ -130,8 +136,10 @@ class ToyCorrelation(Study):
             findings=findings,
         )
 
-    def _trend(self, table: dict[str, list], along: str, within: str, name: str) -> Measurement:
-        x, held, seed, y = (np.asarray(table[key], float) for key in (along, within, "seed", "superposition"))
+    def _trend(
+        self, table: dict[str, list], along: str, within: str, name: str, what: str = "superposition"
+    ) -> Measurement:
+        x, held, seed, y = (np.asarray(table[key], float) for key in (along, within, "seed", what))
 
         def trend(seeds: np.ndarray) -> float:
             # The mean over the other variable's values, so that only comparisons at equal settings count.

@@ -309,7 +309,7 @@ def phase_2_1(density: Number, ratio: Number) -> tuple[str, Mapping[str, float]]
     p = real("phase_2_1", "density", density, 0, 1, open_low=True)
     r = real("phase_2_1", "ratio", ratio, 0, math.inf, open_low=True, open_high=True)
     v = feature_variance(p)
-    losses = dict(zip(PHASES_2_1, (r * v, v, (1 + r) * p * p / 6), strict=True))
+    losses: dict[str, float] = dict(zip(PHASES_2_1, (r * v, v, (1 + r) * p * p / 6), strict=True))
     return min(losses, key=losses.__getitem__), losses
 
 
@@ -340,7 +340,7 @@ def phase_3_2(density: Number, ratio: Number) -> tuple[str, Mapping[str, float]]
     p = real("phase_3_2", "density", density, 0, 1, open_low=True)
     r = real("phase_3_2", "ratio", ratio, 0, math.inf, open_low=True, open_high=True)
     v = feature_variance(p)
-    losses = dict(zip(PHASES_3_2, (r * v, v, (1 + r) * p * p / 6, p * p / 3), strict=True))
+    losses: dict[str, float] = dict(zip(PHASES_3_2, (r * v, v, (1 + r) * p * p / 6, p * p / 3), strict=True))
     return min(losses, key=losses.__getitem__), losses
 
 
@@ -395,7 +395,7 @@ def optimum_2_1(density: Number, ratio: Number) -> tuple[str, float, tuple[float
     p = real("optimum_2_1", "density", density, 0, 1, open_low=True)
     r = real("optimum_2_1", "ratio", ratio, 0, math.inf, open_low=True, open_high=True)
 
-    def loss(theta: Numbers) -> float:
+    def loss(theta: Sequence[float] | Array) -> float:
         w1, w2, b1, b2 = (float(x) for x in theta)
         return pair_loss((w1, w2), (b1, b2), p, r)
 
