@@ -82,16 +82,17 @@ def best_for(W: Dictionary, k: int, *, nonnegative: bool = False, noise: float =
         solver = BasisPursuit(W, nonnegative=nonnegative)
         return Choice(
             solver,
-            f"k = {k} is beyond the Donoho-Tanner threshold of {law} (k = {reach:.0f} at n = {n}, d = {d}): typical "
-            "codes are not recovered by any solver here. Basis pursuit degrades most gracefully; check it on known codes.",
+            f"k = {k} is beyond the Donoho-Tanner threshold of {law} (k = {reach:.0f} at n = {n}, d = {d}): "
+            "typical codes are not recovered by any solver here. Basis pursuit degrades most gracefully; check it on "
+            "known codes.",
         )
     if noise > 0:
         penalty = noise * math.sqrt(2 * math.log(n))
         return Choice(
             CoordinateDescent(W, penalty=penalty, nonnegative=nonnegative),
             "x is noisy, so W f should not match it exactly: the lasso at penalty noise x sqrt(2 ln n) = "
-            f"{penalty:.3g} (unit atoms) keeps noise below it out of the code; k = {k} is within the {law} threshold of "
-            f"{reach:.0f}. Refit afterwards to undo its shrinkage.",
+            f"{penalty:.3g} (unit atoms) keeps noise below it out of the code; k = {k} is within the {law} threshold "
+            f"of {reach:.0f}. Refit afterwards to undo its shrinkage.",
         )
     if k <= greedy:
         solver = NNOMP(W, k=k) if nonnegative else OMP(W, k=k)

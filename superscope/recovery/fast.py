@@ -272,6 +272,9 @@ def _lasso(
                 left = energy[b] - 2 * inner - size
                 dual = (left + inner) / shrink - 0.5 * left / (shrink * shrink)
                 finished[b] = 0.5 * left + mass - dual <= tolerance * 0.5 * energy[b]
+                if not finished[b] and made < steps and max(gain, abs(move)) > 0:
+                    goal *= 0.25
+                    continue
                 # A value whose best move is to 0, but by less than the tolerance, goes there.
                 for s in range(used):
                     j = indices[b, s]

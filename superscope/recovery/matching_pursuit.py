@@ -36,9 +36,10 @@ _PIVOT = 64
 class MatchingPursuit(RecoveryCoder):
     r"""$j = \arg\max |c_j|$, $f_j \mathrel{+}= c_j$, $r \mathrel{-}= c_j \hat w_j$ with $c = \hat W^\top r$.
 
-    Matching pursuit, without refitting: amplitudes stay biased by the overlaps (relative error 0.11 at k = 10 in a random 256 x 1024
-    dictionary, against rounding for OMP). This is the inference of an MP-SAE. Atoms of any norm: the best *direction*
-    is chosen and the value is in units of the atom as given. Costs one n x n Gram row per step, or O(n d) without it.
+    Matching pursuit, without refitting: amplitudes stay biased by the overlaps (relative error 0.11 at k = 10 in a
+    random 256 x 1024 dictionary, against rounding for OMP). This is the inference of an MP-SAE. Atoms of any norm: the
+    best *direction* is chosen and the value is in units of the atom as given. Costs one n x n Gram row per step, or O(n
+    d) without it.
 
     Args:
         dictionary: W.

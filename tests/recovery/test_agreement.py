@@ -1,4 +1,4 @@
-"""Solvers against independent ones: scikit-learn, linear programming, (non-negative) least squares; and against theory."""
+"""Solvers against independent ones: scikit-learn, linear programming, least squares; and against theory."""
 
 from __future__ import annotations
 
