@@ -129,7 +129,7 @@ class BasisPursuit(RecoveryCoder):
         kept = self.__dict__.get("_pseudo_inverse")
         if kept is None or kept[0] != atoms.version:
             kept = (atoms.version, torch.linalg.pinv(atoms.given.double().T, rtol=1e-10).to(atoms.given.dtype))
-            self.__dict__["_pseudo_inverse"] = kept
+            object.__setattr__(self, "_pseudo_inverse", kept)
         return kept[1]
 
     def _polish(

@@ -109,9 +109,10 @@ class CoordinateDescent(RecoveryCoder):
         # Rows that took too many single moves or atoms, or stand still above the optimum: joint steps suit them.
         slow = [self._batched(part, atoms, by_gram) for part in x[rest].split(rows_within(atoms, 4 * atoms.n))]
         both = joined([answer, *slow])
-        for field in both[:3]:
+        values, indices, converged, steps = both
+        for field in (values, indices, converged):
             field[rest] = field[len(x) :].clone()
-        return Rows(*(field[: len(x)] for field in both[:3]), both.steps)
+        return Rows(values[: len(x)], indices[: len(x)], converged[: len(x)], steps)
 
     def _batched(self, x: Float[Tensor, "rows d"], atoms: Atoms, by_gram: bool) -> Rows:
         unit, rows, nonnegative = atoms.unit, len(x), self.nonnegative

@@ -131,7 +131,7 @@ class RecoveryCoder(IterativeCoder):
         if kept is None or kept.version != _version(self.dictionary.atoms):
             kept = Atoms.of(self.dictionary)
             # A frozen dataclass forbids assignment, not a cache of what its fields already say.
-            self.__dict__["_prepared"] = kept
+            object.__setattr__(self, "_prepared", kept)
         return kept
 
 
@@ -265,9 +265,13 @@ def joined(parts: list[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     slots = max(part.values.shape[1] for part in parts)
+
+    def wide(tensor: Tensor) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, slots - tensor.shape[1]))
+
     values, indices = (
-        torch.cat([torch.nn.functional.pad(part[field], (0, slots - part[field].shape[1])) for part in parts])
-        for field in (0, 1)
+        torch.cat([wide(part.values) for part in parts]),
+        torch.cat([wide(part.indices) for part in parts]),
     )
     return Rows(values, indices, torch.cat([part.converged for part in parts]), max(part.steps for part in parts))
 

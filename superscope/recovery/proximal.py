@@ -30,9 +30,7 @@ def soft(v: Tensor, threshold: Tensor | float, *, nonnegative: bool) -> Tensor:
     if nonnegative:
         return (v - threshold).clamp_(min=0)
     # v less its part in [-t, t]: one pass fewer than sign and magnitude apart.
-    return v - (
-        v.clamp(-threshold, threshold) if isinstance(threshold, float) else v.clamp(min=-threshold, max=threshold)
-    )
+    return v - torch.clamp(v, -threshold, threshold)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def lasso_objective(
