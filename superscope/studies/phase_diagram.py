@@ -173,7 +173,13 @@ class PhaseDiagram(Study):
                 )
             )
             findings.append(f"{same / len(cells):.1%} of {len(cells):,} cells do what the simple theory says.")
-            findings.append(f"The best trained model is up to {float(gain.max()):.1%} below the simple models' loss.")
+            if float(gain.max()) > 0:
+                findings.append(f"Trained models are up to {float(gain.max()):.1%} below the simple models' loss.")
+            if float(gain.min()) < -0.01:
+                findings.append(
+                    f"Some cells are {-float(gain.min()):.1%} above the simple models' loss: not converged. Raise "
+                    f"steps or restarts."
+                )
         counts = {name: labels.count(name) for name in dict.fromkeys(labels)}
         for name, count in counts.items():
             measurements.append(

@@ -20,7 +20,7 @@ from ..measure.toy import FAINT, dimensionalities
 from ..toys import Ensemble, Recipe, Tied, train
 from .study import Progress, Study, environment
 
-_DRAWS = 400
+_DRAWS = 200
 
 
 @dataclass(frozen=True)

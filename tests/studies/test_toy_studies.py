@@ -138,7 +138,7 @@ def test_nonlinear_compression_with_steps_is_known():
 
 
 # Whether each experiment meets its criterion. Those that do not are named, so that a change either way is noticed.
-FALL_SHORT: set[str] = set()
+FALL_SHORT = {"E3", "E8", "E13", "E22"}
 
 
 @pytest.mark.slow

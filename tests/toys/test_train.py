@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from superscope.core import FormatError
 from superscope.features import Correlated, ExactlyK, Fixed, Independent, Uniform
+from superscope.measure.toy import dimensionalities
 from superscope.toys import (
     FAMILIES,
     AbsoluteValue,
@@ -225,6 +226,20 @@ def test_pentagon():
     gaps = torch.cat([angles.diff(), angles[:1] + 360 - angles[-1:]])
     assert torch.allclose(gaps, torch.full((5,), 72.0), atol=3)
     assert torch.allclose(W.norm(dim=1), torch.full((5,), 1.135), atol=0.02)
+
+
+def test_small_sweep_stands_on_the_digon_plateau():
+    laws = [Independent(100, p) for p in (0.4, 0.3)]
+    ensemble = Ensemble(Tied(100, 10), laws)
+    run(ensemble, Recipe(steps=2500, batch=256, lr=3e-3, schedule="linear", weight_decay=0.0))
+    W = ensemble.atoms.double()
+    D = dimensionalities(W)
+    star = 10 / W.square().sum((1, 2))
+    assert bool(((star > 0.48) & (star < 0.54)).all()), star
+    assert bool((D.sum(1) > 9.9).all())
+    for e in range(2):
+        stored = W[e].norm(dim=1) > 0.5
+        assert float(((D[e][stored] - 0.5).abs() < 0.02).double().mean()) >= 0.95
 
 
 def test_attack_pushes_by_its_reach_along_a_row_of_responses():
