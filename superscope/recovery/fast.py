@@ -179,19 +179,23 @@ def _omp(
             inverse = 1 / math.sqrt(pivot)
             row = basis[t]
             row[:] = gram[j]
-            for s in range(t):
-                share = factor[t, s] * inverses[s]
-                other = basis[s]
-                for i in range(n):
-                    row[i] -= share * other[i]
             factor[t, t] = math.sqrt(pivot)
             inverses[t] = inverse
             projection = alpha[j] * inverse
             projections[t] = projection
             scalar[0] = projection * inverse
             step = scalar[0]
-            for i in range(n):
-                alpha[i] -= step * row[i]
+            # In stretches that stay in the innermost cache while the directions before stream past.
+            for start in range(0, n, 2048):
+                part = row[start : start + 2048]
+                for s in range(t):
+                    share = factor[t, s] * inverses[s]
+                    other = basis[s, start : start + 2048]
+                    for i in range(part.shape[0]):
+                        part[i] -= share * other[i]
+                rest = alpha[start : start + 2048]
+                for i in range(part.shape[0]):
+                    rest[i] -= step * part[i]
             alpha[j] = 0
             indices[b, t] = j
             left = max(left - projection * projection, 0.0)
