@@ -30,6 +30,8 @@ _NAMES = {
     "SparseCode": "core",
     "Measurement": "core",
     "Report": "core",
+    "analyze_superposition": "studies",
+    "measure_interference": "studies",
 }
 
 __all__ = ["__version__", *_FOLDERS, *_NAMES]

@@ -26,7 +26,7 @@ def show(report: Report, page: Path, console: Console) -> None:
     for finding in report.findings:
         console.print(f"  - {escape(finding)}")
     console.print()
-    headlines = {name: label for name, label in _HEADLINES.items() if any(m.name == name for m in report)}
+    headlines = _headlines(report)
     console.print(_overview(report, headlines) if headlines else _listing(report))
     console.print()
     if headlines:
@@ -34,6 +34,15 @@ def show(report: Report, page: Path, console: Console) -> None:
             "Intervals, bounds, the number of tokens behind each figure, contexts and charts are in the report."
         )
     console.print(f"Report: {page}", soft_wrap=True, markup=False)
+
+
+def _headlines(report: Report) -> dict[str, str]:
+    """The columns of an overview, or none where a list reads better: one place, or too many quantities."""
+    names = {m.name: m.name.replace("_", " ") for m in report}
+    chosen = {name: label for name, label in _HEADLINES.items() if name in names}
+    if chosen:
+        return chosen
+    return names if len(names) <= 6 and len({_place(m) for m in report}) > 1 else {}
 
 
 def _overview(report: Report, headlines: dict[str, str]) -> Table:
@@ -47,7 +56,7 @@ def _overview(report: Report, headlines: dict[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, caption=escape(caption), caption_justify="left")
     table.add_column("", overflow="fold")
     for label in headlines.values():
-        table.add_column(label, justify="right", no_wrap=True)
+        table.add_column(label, justify="right")
     for place, measured in places.items():
         name = place.removeprefix(shared)
         # One model needs no label.
@@ -75,17 +84,17 @@ def _shared_prefix(sites: list[str]) -> str:
 
 def _listing(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "measurement", "value", "interval", "bound", "chance", ""):
+    for heading in ("", "value", "interval", "bound", "chance", "unit"):
         table.add_column(heading, overflow="fold")
     for m in report:
+        place = _place(m)
         table.add_row(
-            escape(_place(m)),
-            m.name.replace("_", " "),
+            escape(m.name.replace("_", " ") + (f" ({place})" if place else "")),
             number(m.value),
             "" if m.low is None or m.high is None else f"{number(m.low)} to {number(m.high)}",
             number(m.reference),
             number(m.chance),
-            escape(f"{m.unit}, n = {m.n:,} {m.of}"),
+            escape(m.unit),
         )
     return table
 

@@ -21,9 +21,22 @@ class Entry:
         return getattr(importlib.import_module(f"{__name__}.{self.module}"), self.name)
 
 
-STUDIES = (Entry("scan", "scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),)
+STUDIES = (
+    Entry("scan", "scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
+    Entry("toy", "toy_sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
+    Entry("phase", "phase_diagram", "PhaseDiagram", "Which features get a dimension, which share, which are dropped?"),
+    Entry("toy-correlation", "toy_correlation", "ToyCorrelation", "Does superposition fall as features correlate?"),
+    Entry(
+        "toy-scaling",
+        "toy_scaling",
+        "ToyScaling",
+        "How does loss fall with width, in weak and strong superposition?",
+    ),
+    Entry("toy-robustness", "toy_robustness", "ToyRobustness", "How vulnerable does superposition make a model?"),
+    Entry("reproduce", "reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
+)
 
-_FUNCTIONS: dict[str, str] = {}
+_FUNCTIONS = {"analyze_superposition": "toy_one_liners", "measure_interference": "toy_one_liners"}
 
 __all__ = ["STUDIES", "Entry", *(entry.name for entry in STUDIES), *_FUNCTIONS]
 
