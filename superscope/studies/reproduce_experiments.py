@@ -123,8 +123,8 @@ class Lab:
     def absolute(self) -> Ensemble:
         """|f| with n = 100, 40 neurons, I = 0.8^i, five densities: E22 and E23."""
         laws = [Independent(100, p, SIGNED) for p in PANELS[:5]]
-        # A start at a fifth of Xavier's scale with positive out-weights: else the interference of a hundred features at the
-        # start kills outputs behind their ReLU, and features of importance 0.1 and more are lost for good.
+        # A start at a fifth of Xavier's scale with positive out-weights: else the interference of a hundred features at
+        # the start kills outputs behind their ReLU, and features of importance 0.1 and more are lost for good.
         ensemble = Ensemble(AbsoluteValue(100, 40), laws, powers(0.8, 100), scale=0.2)
         ensemble.parameters["W2"].abs_()
         recipe = Recipe(steps=10_000, batch=256, lr=3e-3, schedule="cosine", weight_decay=0.0)

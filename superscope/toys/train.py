@@ -167,9 +167,11 @@ def _adamw(ensemble: Ensemble, slopes: dict[str, Tensor], recipe: Recipe, index:
 class _Batches:
     """Uniforms by (seed, step), and the models in blocks that share the work."""
 
-    def __init__(self, ensemble: Ensemble, recipe: Recipe, noise: int) -> None:
-        self.ensemble, self.recipe, self.noise = ensemble, recipe, noise
-        work = recipe.batch * max(ensemble.family.n, ensemble.family.outputs, noise)
+    def __init__(self, ensemble: Ensemble, recipe: Recipe, extra: int = 0) -> None:
+        # `extra` uniforms per row beside those of a block's own law.
+        self.ensemble, self.recipe, self.extra = ensemble, recipe, extra
+        # The size of a model alone decides how it is blocked, never what else is in the ensemble.
+        work = recipe.batch * max(ensemble.family.n, ensemble.family.outputs)
         count = len(ensemble)
         # Blocks of one where a model fills the cache; else never of one, for a library may treat a batch of one matrix
         # by another routine, with other roundings.
@@ -190,7 +192,7 @@ class _Batches:
             )
             for block in self.blocks
         ]
-        self._seen: dict[int, Tensor] = {}
+        self._seen: dict[tuple[int, int], Tensor] = {}
         self._index = -1
 
     def _laws(self, block: slice) -> tuple:
@@ -206,16 +208,16 @@ class _Batches:
         """This step's uniforms for a block, with no model axis where all its models share a seed."""
         if index != self._index:
             self._seen, self._index = {}, index
-        seeds = self.ensemble.seeds[block]
+        seeds, noise = self.ensemble.seeds[block], self.ensemble.laws[block.start].noise + self.extra
         for seed in dict.fromkeys(seeds):
-            if seed not in self._seen:
+            if (seed, noise) not in self._seen:
                 generator = torch.Generator().manual_seed(mix(seed, 1 + index + (self.recipe.seed << 32)))
-                self._seen[seed] = torch.rand(
-                    self.recipe.batch, self.noise, generator=generator, dtype=self.ensemble.importance.dtype
+                self._seen[seed, noise] = torch.rand(
+                    self.recipe.batch, noise, generator=generator, dtype=self.ensemble.importance.dtype
                 )
         if len(set(seeds)) == 1:
-            return self._seen[seeds[0]]
-        together = torch.stack([self._seen[seed] for seed in seeds])
+            return self._seen[seeds[0], noise]
+        together = torch.stack([self._seen[seed, noise] for seed in seeds])
         # Earlier seeds may come again in a later block; keep them only while they are few.
         if sum(u.numel() for u in self._seen.values()) > 2**25:
             self._seen = {}
@@ -224,8 +226,7 @@ class _Batches:
 
 def _sampled(ensemble: Ensemble, recipe: Recipe):
     family = ensemble.family
-    extra = 1 if recipe.attack else 0
-    batches = _Batches(ensemble, recipe, max(law.noise for law in ensemble.laws) + extra)
+    batches = _Batches(ensemble, recipe, extra=1 if recipe.attack else 0)
     uniform_importance = bool((ensemble.importance == 1).all())
     reach = _mean_norms(ensemble) * recipe.attack if recipe.attack else None
     loss = ensemble.importance.new_zeros(len(ensemble))
@@ -306,7 +307,7 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
         raise TypeError(
             f"train: the estimator 'stratified' needs independent features with magnitudes {wanted}; got {bad}."
         )
-    batches = _Batches(ensemble, recipe, family.n + 2)
+    batches = _Batches(ensemble, recipe, extra=2)
     density = torch.stack([law.density for law in ensemble.laws])
     none, single, several = counts_of_active(density)
     loss = torch.zeros(len(ensemble), dtype=torch.float64)
