@@ -429,7 +429,7 @@ def e13(lab: Lab) -> Row:
         "0, 1, 2, 3 pairs collapsed at p = 0.03, 0.1, 0.18, 0.35",
         f"{counts} collapsed, {'never fewer as p rises' if monotone else 'not monotone'}",
         counts == [0, 1, 2, 3],
-        "exact loss, best of 8; where it departs, the exact optimum departs from the published picture",
+        "exact loss, best of 8 per density",
     )
 
 

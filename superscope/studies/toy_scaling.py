@@ -32,21 +32,21 @@ class ToyScaling(Study):
 
     kind: ClassVar[str] = "toy-scaling"
 
-    n: int = 256
+    n: int = 512
     """Features."""
-    widths: tuple[int, ...] = (8, 12, 16, 24, 32, 48)
+    widths: tuple[int, ...] = (6, 8, 12, 16, 24)
     """Hidden dimensions d."""
-    alpha: float = 1.5
+    alpha: float = 1.0
     """Densities fall as rank^-alpha."""
     active: float = 1.0
     """Features active in one row, on average."""
-    decay: float = 0.5
+    decay: float = 1.0
     """Size of the weight decay, positive for the weak and negative for the strong regime."""
-    seeds: int = 3
+    seeds: int = 2
     """Models at each width."""
-    steps: int = 3000
+    steps: int = 1500
     """Training steps."""
-    batch: int = 512
+    batch: int = 256
     """Rows in one step."""
     lr: float = 1e-2
     """Adam's peak learning rate, with a warm-up over a tenth of the steps and a cosine."""
@@ -81,7 +81,7 @@ class ToyScaling(Study):
             run = RunFolder.start(
                 out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
             )
-        columns = ("regime", "d", "seed", "loss", "error", "represented")
+        columns = ("regime", "d", "seed", "loss", "error", "represented", "left_out")
         table: dict[str, list] = {name: [] for name in columns}
         law = Zipf(self.n, self.alpha, self.active, Uniform(0.0, 2.0))
         for regime in REGIMES:
@@ -91,9 +91,12 @@ class ToyScaling(Study):
                 for step in train(ensemble, self._recipe(regime), every=max(1, self.steps // 5)):
                     yield Progress(f"Training, {regime} superposition, d = {d}", step.index, self.steps)
                 loss, error = ensemble.expected_loss(rows=32_768)
-                share = (ensemble.atoms.norm(dim=-1) > 0.5).double().mean(1)
+                stored = (ensemble.atoms.norm(dim=-1) > 0.5).double()
+                share = stored.mean(1)
+                # What the features left out cost at their best bias: their variance.
+                left_out = (1 - stored) @ law.covariance.diagonal()
                 for e in range(self.seeds):
-                    values = (regime, d, e, float(loss[e]), float(error[e]), float(share[e]))
+                    values = (regime, d, e, float(loss[e]), float(error[e]), float(share[e]), float(left_out[e]))
                     for name, value in zip(columns, values, strict=True):
                         table[name].append(value)
         report = self._report(table, began)
@@ -143,7 +146,26 @@ class ToyScaling(Study):
                     at={"regime": regime},
                 )
             )
+        rows = [i for i, name in enumerate(table["regime"]) if name == "weak" and table["left_out"][i] > 0]
+        ratios = [table["loss"][i] / table["left_out"][i] for i in rows]
+        if ratios:
+            measurements.append(
+                Measurement(
+                    name="loss_over_features_left_out",
+                    value=float(np.median(ratios)),
+                    unit="ratio",
+                    n=len(ratios),
+                    of="models",
+                    low=min(ratios),
+                    high=max(ratios),
+                    how="median, min and max over models",
+                    reference=1.0,
+                    reference_is="nothing but the features left out costs",
+                    at={"regime": "weak"},
+                )
+            )
         weak, strong = (m for m in measurements if m.name == "width_exponent")
+        tail = "" if self._tail() is None else f"; {self._tail():.2f} expected of an endless tail"
         return Report(
             title=f"Loss against width, n = {self.n}, densities ~ rank^-{self.alpha:g}",
             kind=self.kind,
@@ -154,10 +176,13 @@ class ToyScaling(Study):
             findings=(
                 f"Strong superposition: loss falls as d^-{strong.value:.2f} ({strong.low:.2f} to "
                 f"{strong.high:.2f}); 1 expected.",
-                f"Weak superposition: loss falls as d^-{weak.value:.2f} ({weak.low:.2f} to {weak.high:.2f}); "
-                f"{self.alpha - 1:.2f} expected.",
+                f"Weak superposition: loss falls as d^-{weak.value:.2f} ({weak.low:.2f} to {weak.high:.2f}){tail}.",
             ),
         )
+
+    def _tail(self) -> float | None:
+        # The sum over ranks beyond d falls as a power only if the tail converges.
+        return self.alpha - 1 if self.alpha > 1 else None
 
 
 def _now() -> str:
