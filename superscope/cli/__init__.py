@@ -48,6 +48,9 @@ def _main(argv: Sequence[str] | None) -> int:
         return 0
     for entry in STUDIES:
         if arguments[0] == entry.command:
+            # Read once, when torch loads: idle OpenMP threads sleep instead of spinning, which on a busy machine takes
+            # the cores away from the thread they wait for.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             from .command import run
 
             return run(entry, arguments[1:])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import queue
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import tyro
 from .. import capture, measure
 from .._version import __version__
 from ..capture import Corpus, Loaded, StoredSource, pieces, spelling
-from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, files
+from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
 from ..dictionaries import SAE, TopK, train
 from .study import Progress, Study, environment
 
@@ -32,6 +34,10 @@ _SPLICED_TOKENS = 16_384
 _CONTEXTS = 12
 _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, the most reliable ones: 400 are about 2 MB."""
+
+_SAVED = ("weights.safetensors", "about.json", "training.json")
+Learned = tuple[SAE, dict[str, list[float]]]
+"""An SAE and the curve of its training."""
 
 _SHOWN_NEURONS = 100
 _FEATURES_PER_NEURON = 16
@@ -68,7 +74,7 @@ class Scan(Study):
     """Latents that may be active at a token."""
     seeds: int = 3
     """Dictionaries learned at each site, from different random starts."""
-    steps: int = 400
+    steps: int = 300
     """Training steps of each dictionary."""
     batch: int = 2048
     """Activations in one training step."""
@@ -138,11 +144,11 @@ class Scan(Study):
                             version=__version__,
                             created=began,
                         )
-                    saes, source = [], sources.pop(site)
-                    for index in range(self.seeds):
-                        sae, curve = yield from self._learned(subject, label, site, source, index, run)
-                        saes.append(sae)
+                    source = sources.pop(site)
+                    learned = yield from self._learned(subject, label, site, source, run)
+                    for index, (_, curve) in enumerate(learned):
                         found.add("training", {"site": str(site), "model": label, "seed": index}, curve)
+                    saes = [sae for sae, _ in learned]
                     stage = f"Measuring {site} ({label})"
                     yield Progress(stage, 0, 1)
                     view = _View(self, subject, label, site, source, held.pop(site), corpus, held_out, saes)
@@ -192,36 +198,91 @@ class Scan(Study):
         yield group
 
     def _learned(
-        self, subject: Loaded, label: str, site: Site, source: StoredSource, index: int, run: RunFolder | None
-    ) -> Generator[Progress, None, tuple[SAE, dict[str, list[float]]]]:
-        """One SAE, trained now or taken from an interrupted run."""
-        folder = f"saes/{label}/{str(site).replace(':', '-')}/seed{index}"
-        names = [f"{folder}/{name}" for name in ("weights.safetensors", "about.json", "training.json")]
-        stage = f"Learning dictionaries of {site} ({label})"
-        total = self.seeds * self.steps
-        if run is not None and all(run.has(name) for name in names):
-            yield Progress(stage, (index + 1) * self.steps, total, "taken from the interrupted run")
-            return TopK.load(run / folder), files.read_json(run / names[2])
+        self, subject: Loaded, label: str, site: Site, source: StoredSource, run: RunFolder | None
+    ) -> Generator[Progress, None, list[Learned]]:
+        """One SAE for each seed, trained side by side, or taken from an interrupted run."""
+        stage, total = f"Learning dictionaries of {site} ({label})", self.seeds * self.steps
+        learned: dict[int, Learned] = {}
+        folders = {index: f"saes/{label}/{str(site).replace(':', '-')}/seed{index}" for index in range(self.seeds)}
+        for index, folder in folders.items():
+            if run is not None and all(run.has(f"{folder}/{name}") for name in _SAVED):
+                learned[index] = (TopK.load(run / folder), files.read_json(run / f"{folder}/training.json"))
+                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run")
+        done = dict.fromkeys(learned, self.steps)
+        missing = [index for index in folders if index not in learned]
+        for index, step, result in _side_by_side([self._training(subject, source, index) for index in missing]):
+            index = missing[index]
+            if result is not None:
+                learned[index] = result
+                if run is not None:
+                    sae, curve = result
+                    sae.save(
+                        run / folders[index], notes={"model": subject.name, "site": str(site), "tokens": len(source)}
+                    )
+                    files.write_json(run / folders[index] / "training.json", curve)
+                    for name in _SAVED:
+                        run.keep(f"{folders[index]}/{name}")
+            if step is not None:
+                done[index] = step.index
+                unexplained = step.numbers["fraction_variance_unexplained"]
+                yield Progress(stage, sum(done.values()), total, f"{unexplained:.1%} of variance unexplained")
+        return [learned[index] for index in range(self.seeds)]
+
+    def _training(self, subject: Loaded, source: StoredSource, index: int) -> Generator[Step, None, Learned]:
+        """The steps worth showing of one seed's training."""
         sae = TopK(d=source.d, n=self.n or 8 * subject.d, k=self.k, seed=self.seed + index).to(source.x.device)
         curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
         for step in train(sae, source, steps=self.steps, batch=min(self.batch, len(source)), seed=self.seed + index):
             if step.index % _EVERY == 0 or step.index in (1, self.steps):
-                unexplained = step.numbers["fraction_variance_unexplained"]
                 curve["step"].append(step.index)
-                curve["fraction_variance_unexplained"].append(unexplained)
+                curve["fraction_variance_unexplained"].append(step.numbers["fraction_variance_unexplained"])
                 curve["dead"].append(step.numbers["dead"])
-                yield Progress(
-                    stage,
-                    index * self.steps + step.index,
-                    total,
-                    f"seed {index + 1} of {self.seeds}, {unexplained:.1%} of variance unexplained",
-                )
-        if run is not None:
-            sae.save(run / folder, notes={"model": subject.name, "site": str(site), "tokens": len(source)})
-            files.write_json(run / names[2], curve)
-            for name in names:
-                run.keep(name)
+                yield step
         return sae, curve
+
+
+def _side_by_side(
+    trainings: Sequence[Generator[Step, None, Learned]],
+) -> Iterator[tuple[int, Step | None, Learned | None]]:
+    """(number, step, None) as trainings go on, (number, None, result) as they end, each in a thread of its own.
+
+    Three small problems on two cores run faster beside each other with one thread each than one after the other with
+    two: no thread waits for another at the end of every operation. Each training has its own random numbers, so the
+    results are those of running them in turn.
+    """
+    news: queue.SimpleQueue[tuple[int, Step | None, Learned | None, BaseException | None]] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def work(number: int) -> None:
+        try:
+            while not stopped.is_set():
+                try:
+                    news.put((number, next(trainings[number]), None, None))
+                except StopIteration as end:
+                    news.put((number, None, end.value, None))
+                    return
+        except BaseException as error:
+            # It is raised in the thread that waits for the news.
+            news.put((number, None, None, error))
+
+    threads = torch.get_num_threads()
+    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(trainings))]
+    torch.set_num_threads(max(threads // max(len(workers), 1), 1))
+    try:
+        for worker in workers:
+            worker.start()
+        running = len(workers)
+        while running:
+            number, step, result, error = news.get()
+            if error is not None:
+                raise error
+            running -= result is not None
+            yield number, step, result
+    finally:
+        stopped.set()
+        for worker in workers:
+            worker.join()
+        torch.set_num_threads(threads)
 
 
 @dataclass
