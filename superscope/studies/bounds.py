@@ -56,7 +56,9 @@ class Bounds(Study):
                 "Give n above d; check that the two are not exchanged."
             )
         if self.k is not None and not 1 <= self.k < self.n:
-            raise ValueError(f"k must lie between 1 and n - 1 = {self.n - 1}, the atoms that can be active; got {self.k}.")
+            raise ValueError(
+                f"k must lie between 1 and n - 1 = {self.n - 1}, the atoms that can be active; got {self.k}."
+            )
         if not 0 <= self.eps < 1:
             raise ValueError(f"eps is a cosine in [0, 1); got {self.eps}.")
         if self.snr is not None and not (math.isfinite(self.snr) and self.snr > 0):
@@ -127,7 +129,11 @@ class Bounds(Study):
         top = max(orders, key=lambda m: orders[m])
         for name, value, use in (
             ("Welch", orders[1], "sharp exactly for equiangular tight frames, up to n = d(d+1)/2 at most"),
-            *([(f"Welch of order {top}", orders[top], "better than order 1 from about n = d(d+1)/2")] if top > 1 else []),
+            *(
+                [(f"Welch of order {top}", orders[top], "better than order 1 from about n = d(d+1)/2")]
+                if top > 1
+                else []
+            ),
             ("Bukh-Cox", theory.bukh_cox(n, d), "better than Welch while n is hardly above d"),
             ("orthoplex", theory.orthoplex(n, d), "starts above n = d(d+1)/2, 0 below"),
             ("Levenshtein", theory.levenshtein(n, d), "the strongest for n far above d; equals Welch below d(d+1)/2"),

@@ -112,7 +112,9 @@ def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None =
 def _refuse(path: str, tensor: str | None, rows: Rows | None) -> None:
     for name, given in (("tensor", tensor), ("rows-are", rows)):
         if given is not None:
-            raise ValueError(f"{name} is for .safetensors and .npy files; '{path}' says itself what it is. Leave it out.")
+            raise ValueError(
+                f"{name} is for .safetensors and .npy files; '{path}' says itself what it is. Leave it out."
+            )
 
 
 def _from_safetensors(place: Path, tensor: str | None) -> tuple[Tensor, str]:
@@ -155,7 +157,9 @@ def _from_npy(place: Path) -> Tensor:
 
 def _oriented(matrix: Tensor, origin: str, rows: Rows | None) -> DictionaryFile:
     if matrix.ndim != 2:
-        raise FormatError(f"{origin} has shape {tuple(matrix.shape)}; a dictionary is a matrix of atoms and dimensions.")
+        raise FormatError(
+            f"{origin} has shape {tuple(matrix.shape)}; a dictionary is a matrix of atoms and dimensions."
+        )
     if not matrix.is_floating_point():
         raise TypeError(f"{origin} is {matrix.dtype}, and atoms are floating point. Save it as float32.")
     height, width = matrix.shape
@@ -213,7 +217,9 @@ def read_codes(
     """
     sae = found.sae
     if sae is None:
-        raise ValueError(f"{found.origin} has no encoder, so there are no codes of data. Give the folder of a saved SAE.")
+        raise ValueError(
+            f"{found.origin} has no encoder, so there are no codes of data. Give the folder of a saved SAE."
+        )
     if not found.model or not found.site:
         raise ValueError(
             f"{found.origin} does not say which model and site it was trained at, so its codes cannot be made. "

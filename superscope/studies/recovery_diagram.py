@@ -105,12 +105,15 @@ class Recover(Study):
                     f"k = {k} cannot be found again among n = {W.n} atoms in d = {W.d} dimensions: no reader goes beyond "
                     f"{limit}. Give smaller --ks."
                 )
-        sources: dict[str, Source] = {"random": random_codes(W.n, self.magnitudes, signed=self.signed)}
-        if self.tokens:
-            yield Progress("Reading codes of data", 0, 1)
-            sources["data"] = data_codes(read_codes(found, tokens=self.tokens, text=self.text, seed=self.seed)[1])
         predicted = predicted_count(W.n, W.d, nonnegative=not self.signed)
         ks = self.ks or grid(predicted, limit)
+        sources: dict[str, tuple[Source, Sequence[int]]] = {
+            "random": (random_codes(W.n, self.magnitudes, signed=self.signed), ks)
+        }
+        if self.tokens:
+            yield Progress("Reading codes of data", 0, 1)
+            code = read_codes(found, tokens=self.tokens, text=self.text, seed=self.seed)[1]
+            sources["data"] = (data_codes(code), self.ks or [k for k in data_grid(code) if k <= limit])
         name, reason = self.solver, f"{self.solver} was asked for."
         if self.solver == "best":
             choice = recovery.best_for(W, sorted(ks)[len(ks) // 2], nonnegative=not self.signed)
@@ -121,18 +124,18 @@ class Recover(Study):
                 out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
             )
         rows: list[dict[str, Any]] = []
-        for supports, source in sources.items():
+        for supports, (source, sizes) in sources.items():
             generator = torch.Generator().manual_seed(self.seed)
             stage = f"Recovering with {name}, {supports} supports"
-            yield Progress(stage, 0, len(ks))
+            yield Progress(stage, 0, len(sizes))
             for count, row in enumerate(
                 success_curve(
-                    W, name, sorted(ks), source, trials=self.trials, nonnegative=not self.signed, generator=generator
+                    W, name, sorted(sizes), source, trials=self.trials, nonnegative=not self.signed, generator=generator
                 ),
                 1,
             ):
                 rows.append({"supports": supports} | row)
-                yield Progress(stage, count, len(ks), f"k = {row['k']}: {row['share']:.0%} found")
+                yield Progress(stage, count, len(sizes), f"k = {row['k']}: {row['share']:.0%} found")
         report = self._report(found, W, name, reason, predicted, rows, settings)
         report = dataclasses.replace(
             report,
@@ -231,6 +234,12 @@ def data_codes(code: SparseCode) -> Source:
         return SparseCode(values / values.abs().mean(), part.indices.gather(1, largest), code.n)
 
     return draw
+
+
+def data_grid(code: SparseCode) -> tuple[int, ...]:
+    """About six sizes up to the largest support of the codes: beyond it data say nothing."""
+    most = int(code.l0.max()) if len(code) else 0
+    return tuple(sorted({max(1, round(share * most)) for share in (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)})) if most else ()
 
 
 def build(name: str, W: Dictionary, k: int, *, nonnegative: bool) -> RecoveryCoder:
@@ -376,9 +385,7 @@ def half_point(rows: Sequence[dict[str, Any]], *, n: int, caution: str = "") -> 
     )
 
 
-def with_chance(
-    threshold: Measurement, name: str, W: Dictionary, magnitudes: str, *, nonnegative: bool
-) -> Measurement:
+def with_chance(threshold: Measurement, name: str, W: Dictionary, magnitudes: str, *, nonnegative: bool) -> Measurement:
     """The same with what a random dictionary of n and d gives: one-step theory for one-step readers, else l1's."""
     if name == "Thresholding" and W.n > W.d:
         chance, label = float(theory.readout_threshold(W.n, W.d)), "random dictionary, equal magnitudes, one step"
