@@ -64,7 +64,7 @@ class Scan(Study):
     """Text to read: a file, a folder, or `datasets:NAME`. Default: the text every Python carries."""
     tokens: int = 300_000
     """Tokens to learn from; less if the text is shorter."""
-    held_out: int = 60_000
+    held_out: int = 40_000
     """Tokens of other documents, to measure on."""
     context: int = 128
     """Tokens the model sees at once."""
@@ -74,10 +74,11 @@ class Scan(Study):
     """Latents that may be active at a token."""
     seeds: int = 3
     """Dictionaries learned at each site, from different random starts."""
-    steps: int = 300
+    steps: int = 500
     """Training steps of each dictionary."""
-    batch: int = 2048
-    """Activations in one training step."""
+    batch: int = 1024
+    """Activations in one training step. On the pocket model 600 steps of 1024 gave 271 recurring features where 300 of
+    2048, the same tokens, gave 170 (block 2, n = 1536, three seeds)."""
     control: bool = False
     """Also scan a copy of the model with random weights, to see what training put there."""
     device: str = "cpu"
