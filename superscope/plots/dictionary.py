@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core import Report, Table
 from ..theory import weak_threshold
 from .toy import COLOURS
 
 _OURS, _CHANCE, _BOUND = COLOURS[4], "0.45", COLOURS[5]
+_LIMITS = ("best coherence there could be", "RIP ceiling", "unique for all", "unique for nearly all", "rate bound")
 _SOLVERS = {
     "Thresholding": (COLOURS[1], "one step (k largest of W'x)"),
     "OMP": (COLOURS[2], "matching pursuit"),
@@ -112,17 +114,23 @@ def capacity_ladder(report: Report) -> Figure:
         return _nothing(figure, axes, "n <= d: atoms can be independent, and no bound applies")
     ladder = report.tables["ladder"]
     names, k = list(ladder["criterion"]), [max(value, 0.0) for value in ladder["k"]]
-    kinds = {"every": (COLOURS[5], "guaranteed for every code"), "nearly": (COLOURS[4], "nearly every code")}
+    kinds = {
+        "every": (COLOURS[5], "found for every code"),
+        "nearly": (COLOURS[4], "found for nearly every code"),
+        "limit": ("0.55", "a limit that nobody passes or is known to reach"),
+        "none": ("0.85", "not a bound"),
+    }
     for place, (value, holds, reader) in enumerate(zip(k, ladder["holds_for"], ladder["reader"], strict=True)):
-        colour = "0.75" if reader == "none" else kinds["nearly" if holds.startswith(("nearly", "most")) else "every"][0]
-        axes.barh(place, value, color=colour, height=0.7)
+        kind = "nearly" if holds.startswith("nearly") else "every"
+        kind = "limit" if names[place] in _LIMITS else "none" if reader == "none" else kind
+        axes.barh(place, value, color=kinds[kind][0], height=0.7)
         axes.text(value * 1.06, place, f"{value:.0f}", va="center", fontsize=8)
     if "l0" in report.tables:
         l0 = np.repeat(report.tables["l0"]["l0"], report.tables["l0"]["rows"])
         low, middle, high = np.quantile(l0, [0.05, 0.5, 0.95])
         axes.axvspan(low, high, color=COLOURS[2], alpha=0.25, lw=0)
         axes.axvline(middle, color=COLOURS[2], lw=1.5, label="l0 of the codes of data (5 to 95 %)")
-    for colour, label in (*kinds.values(), ("0.75", "not a bound")):
+    for colour, label in kinds.values():
         axes.barh([0], [0], color=colour, label=label)
     axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="active features k")
     axes.set_xlim(0.7, max(k) * 2.5)
@@ -178,7 +186,7 @@ def interference(report: Report) -> Figure:
     """
     table = report.tables["interference"]
     kinds = list(dict.fromkeys(table["series"]))
-    figure = Figure(figsize=(4.6 * max(len(kinds), 1), 4.6), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 4.6 * len(kinds)), 4.6), layout="constrained")
     for axes, series in zip(np.atleast_1d(figure.subplots(1, max(len(kinds), 1))), kinds, strict=False):
         rows = [i for i, name in enumerate(table["series"]) if name == series]
         x, y = (np.array([table[c][i] for i in rows]) for c in ("predicted_variance", "measured_variance"))
@@ -204,6 +212,11 @@ def interference(report: Report) -> Figure:
             ylabel="measured variance",
             title=f"{series}: {float(np.sum(y) / np.sum(x)):.2f} times the prediction",
         )
+        for axis in (axes.xaxis, axes.yaxis):
+            # Less than a decade would have one label, or so many that they overlap.
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 100 * ends[0] else (1,)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=8)
     figure.suptitle(report.title, fontsize=9)
     return figure
@@ -235,7 +248,8 @@ def dimensions(report: Report) -> Figure:
     left.axhline(1 / d, color=_BOUND, lw=1, ls="--", label="tight frame")
     left.set(yscale="log", xlabel="eigenvalue of the frame operator, by rank", ylabel="share of the total")
     left.legend(fontsize=8)
-    right.hist(capacity, bins=np.linspace(0, 1, 51).tolist(), color=_OURS)
+    top = min(1.0, max(1.2 * float(capacity.max()), 1.5 * d / max(len(capacity), d)))
+    right.hist(capacity, bins=np.linspace(0, top * (1 + 1e-9), 51).tolist(), color=_OURS)
     used = next((m for m in report.measurements if m.name == "capacity_used"), None)
     if used is not None and used.value is not None and used.chance is not None:
         right.axvline(
@@ -245,7 +259,7 @@ def dimensions(report: Report) -> Figure:
             used.value * d / used.n, color=_OURS, lw=1.2, ls="--", label=f"mean here (sum {used.value:.2f} d)"
         )
         right.legend(fontsize=8)
-    right.set(xlabel="capacity of an atom (1: a dimension of its own)", ylabel="atoms", xlim=(0, 1.02))
+    right.set(xlabel="capacity of an atom (1: a dimension of its own)", ylabel="atoms", xlim=(0, top * 1.02))
     figure.suptitle(report.title, fontsize=9)
     return figure
 
@@ -295,7 +309,7 @@ def certificates(report: Report) -> Figure:
     left.set(xscale="log", ylim=(-0.03, 1.03), xlabel="active features k", ylabel="certified (band: 95 %)")
     right.set(xscale="log", yscale="log", xlabel="active features k", ylabel="median condition number of the support")
     right.axhline(1, color=_BOUND, lw=1, ls="--", label="orthogonal atoms")
-    left.legend(fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     right.legend(fontsize=8)
     figure.suptitle(report.title, fontsize=9)
     return figure
@@ -416,8 +430,7 @@ def _steps(axes: Axes, table: Table, of: str) -> tuple[float, float]:
         if fill and len(held):
             ends = float(edges[held[0]]), float(edges[held[-1] + 1])
     # Expectations far below one pair say that there is none; the axis ends where half a pair is expected.
-    axes.set(yscale="log", ylabel=of)
-    axes.set_ylim(bottom=0.5)
+    axes.set(yscale="log", ylabel=of, ylim=(0.5, 3 * max(1.0, *table["count"])))
     return ends
 
 

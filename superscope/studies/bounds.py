@@ -358,7 +358,8 @@ class Bounds(Study):
         bracket = theory.direction_count(d, self.eps)
         yield (
             f"Directions in {d:,} dimensions with absolute cosine at most {self.eps:g}: at least "
-            f"{_count(bracket.log_lower)} ({bracket.lower_by}), at most {_count(bracket.log_upper)} ({bracket.upper_by})."
+            f"{_count(bracket.log_lower)} ({bracket.lower_by}), at most {_count(bracket.log_upper)} "
+            f"({bracket.upper_by})."
         )
         if self.k is not None:
             names = [r.name for r in ladder if r.k >= self.k and r.name not in _LIMITS]

@@ -1,4 +1,4 @@
-"""Which matrix is meant? A dictionary from a saved SAE, a .safetensors or .npy file, or the pocket model's unembedding."""
+"""Which matrix is meant? A dictionary from a saved SAE, a .safetensors or .npy file, or a model's unembedding."""
 
 from __future__ import annotations
 
@@ -142,13 +142,15 @@ def _from_npy(place: Path) -> Tensor:
     except (ValueError, EOFError, OSError, OverflowError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(
-            f"{place} is not a readable .npy array of numbers ({reason}). Save it again with numpy.save, without objects."
+            f"{place} is not a readable .npy array of numbers ({reason}). Save it again with numpy.save, "
+            "without objects."
         ) from error
     if not isinstance(array, np.ndarray):
         raise FormatError(f"{place} is an archive of arrays, not one array. Save the matrix alone with numpy.save.")
     if array.dtype.kind != "f":
         raise TypeError(
-            f"{place} holds {array.dtype} numbers, and atoms are floating point. Save it as float32: x.astype('float32')."
+            f"{place} holds {array.dtype} numbers, and atoms are floating point. "
+            "Save it as float32: x.astype('float32')."
         )
     # longdouble has no torch dtype; foreign byte orders have none either.
     kept = np.float64 if array.dtype.itemsize >= 8 else np.float32
@@ -165,8 +167,8 @@ def _oriented(matrix: Tensor, origin: str, rows: Rows | None) -> DictionaryFile:
     height, width = matrix.shape
     if rows is None and height < width:
         raise ValueError(
-            f"{origin} is {height} x {width}. With one atom per row that is {height} atoms in {width} dimensions, fewer "
-            f"atoms than dimensions; transposed it is {width} atoms in {height} dimensions. Say which is meant: "
+            f"{origin} is {height} x {width}. With one atom per row that is {height} atoms in {width} dimensions, "
+            f"fewer atoms than dimensions; transposed it is {width} atoms in {height} dimensions. Say which is meant: "
             "--rows-are atoms, or --rows-are dimensions."
         )
     rows = rows or "atoms"
@@ -180,8 +182,8 @@ def _checked(atoms: Tensor, origin: str, rows: Rows) -> DictionaryFile:
     if not bool(finite.all()):
         bad = (~finite).nonzero()[:, 0]
         raise ValueError(
-            f"{origin}: {len(bad)} of {len(atoms)} atoms have a NaN or infinite entry, the first is atom {int(bad[0])}. "
-            "Repair or remove them."
+            f"{origin}: {len(bad)} of {len(atoms)} atoms have a NaN or infinite entry, the first is "
+            f"atom {int(bad[0])}. Repair or remove them."
         )
     n, d = atoms.shape
     if d < 2:
@@ -223,7 +225,8 @@ def read_codes(
     if not found.model or not found.site:
         raise ValueError(
             f"{found.origin} does not say which model and site it was trained at, so its codes cannot be made. "
-            "Save it with sae.save(folder, notes={'model': ..., 'site': ...}), or use random supports only (--tokens 0)."
+            "Save it with sae.save(folder, notes={'model': ..., 'site': ...}), or use random supports only: "
+            "--tokens 0."
         )
     loaded = capture.load(found.model)
     (site,) = capture.sites(loaded.model, [found.site])

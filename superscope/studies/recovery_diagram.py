@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -102,8 +103,8 @@ class Recover(Study):
         for k in self.ks:
             if k > limit:
                 raise ValueError(
-                    f"k = {k} cannot be found again among n = {W.n} atoms in d = {W.d} dimensions: no reader goes beyond "
-                    f"{limit}. Give smaller --ks."
+                    f"k = {k} cannot be found again among n = {W.n} atoms in d = {W.d} dimensions: no reader goes "
+                    f"beyond {limit}. Give smaller --ks."
                 )
         predicted = predicted_count(W.n, W.d, nonnegative=not self.signed)
         ks = self.ks or grid(predicted, limit)
@@ -354,7 +355,7 @@ def half_point(rows: Sequence[dict[str, Any]], *, n: int, caution: str = "") -> 
     Its interval runs from the first k whose Wilson interval reaches down to 1/2 to the last one whose reaches up to it.
     """
     value, low, high = None, None, None
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         if before["share"] >= 0.5 > after["share"]:
             drop = before["share"] - after["share"]
             value = before["k"] + (before["share"] - 0.5) / drop * (after["k"] - before["k"])
@@ -369,6 +370,11 @@ def half_point(rows: Sequence[dict[str, Any]], *, n: int, caution: str = "") -> 
         why = f"fewer than half of the codes are found already at the smallest size, k = {rows[0]['k']}"
     else:
         why = f"at least half of the codes are still found at the largest size tried, k = {rows[-1]['k']}"
+    # Beyond the threshold there is often nothing to converge to; up to it a solver that gave up is the likelier reason.
+    judged = [row for row in rows if value is None or row["k"] <= value * 1.1]
+    unfinished = max((1 - row["converged"] for row in judged), default=0.0)
+    if unfinished > 0.05:
+        why += f"{'; ' if why else ''}up to {unfinished:.0%} of rows at one k did not converge"
     return Measurement(
         name="recovery_threshold",
         value=value,

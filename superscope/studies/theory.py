@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import measure, recovery
 from .. import theory as bounds
 from .._version import __version__
-from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode
+from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode, Table
 from .bounds import ladder_table
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
 from .recovery_diagram import (
@@ -68,7 +68,7 @@ class Theory(Study):
     rows_are: Rows | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
     k: int | None = None
-    """Active features of the random codes. Default: the mean l0 of an SAE's codes; 8 otherwise, or fewer if n is small."""
+    """Active features of the random codes. Default: the mean l0 of an SAE's codes, else 8 (fewer if n is small)."""
     signed: bool = False
     """Let features be of either sign; without it they are nonnegative, as SAE latents are."""
     trials: int = 24
@@ -231,8 +231,8 @@ class _Page:
                 caution="no reader can tell duplicates apart" if duplicates else "",
             ),
         ]
-        self.tables["cosines"] = dict(measure.cosine_histogram(W).table())
-        self.tables["nearest"] = dict(measure.nearest_histogram(W).table())
+        self.tables["cosines"] = _columns(measure.cosine_histogram(W).table())
+        self.tables["nearest"] = _columns(measure.nearest_histogram(W).table())
         pairs = measure.coherent_pairs(W)
         self.tables["pairs"] = {
             "cosine": pairs.cosine.tolist(),
@@ -562,7 +562,8 @@ class _Page:
         """The main results as sentences."""
         n, d = self.W.n, self.W.d
         mu, near = self.value("coherence"), self.value("atoms_with_a_true_neighbour")
-        assert mu is not None and mu.value is not None
+        assert mu is not None
+        assert mu.value is not None
         assert near is not None
         found = [
             f"Coherence {mu.value:.3f} (atoms {mu.at['atom']} and {mu.at['other']}): no frame is below "
@@ -584,9 +585,10 @@ class _Page:
             )
         gap = self.value("amortisation_gap")
         if gap is not None and gap.value is not None:
+            unexplained = self.tables["amortisation"]["fraction_variance_unexplained"]
             found.append(
-                f"At the same number of active features, {gap.at['encoder']} leaves {gap.value:.1%} of variance more "
-                f"unexplained than pursuit ({gap.low:.1%} to {gap.high:.1%})."
+                f"With the same number of active features, {gap.at['encoder']} leaves {unexplained[0]:.3g} of the "
+                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {gap.low:.3g} to {gap.high:.3g})."
             )
         certified = self.value("certified_codes")
         if certified is not None and certified.value is not None:
@@ -674,6 +676,10 @@ def _overlap(code: SparseCode, other: SparseCode) -> float:
         a, b = code[slice(start, start + 256)].support, other[slice(start, start + 256)].support
         total += float(((a & b).sum(1) / (a | b).sum(1).clamp(min=1)).sum())
     return total / len(code)
+
+
+def _columns(table: Table) -> dict[str, list[Any]]:
+    return {name: list(cells) for name, cells in table.items()}
 
 
 def _finite(value: float) -> float | None:
