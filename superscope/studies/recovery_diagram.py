@@ -165,7 +165,7 @@ class Recover(Study):
         findings = [f"Solver: {name}. {reason}"]
         for supports in dict.fromkeys(row["supports"] for row in rows):
             own = [row for row in rows if row["supports"] == supports]
-            threshold = half_point(own, n=W.n, caution=caution)
+            threshold = half_point(own, caution=caution)
             threshold = with_chance(threshold, name, W, self.magnitudes, nonnegative=not self.signed)
             measurements.append(threshold.at_site(supports=supports, solver=name))
             if threshold.value is not None:
@@ -349,7 +349,7 @@ def guaranteed(mu: Measurement, W: Dictionary) -> Measurement:
     )
 
 
-def half_point(rows: Sequence[dict[str, Any]], *, n: int, caution: str = "") -> Measurement:
+def half_point(rows: Sequence[dict[str, Any]], *, caution: str = "") -> Measurement:
     """The k at which half of the codes are found, between sizes by straight lines.
 
     Its interval runs from the first k whose Wilson interval reaches down to 1/2 to the last one whose reaches up to it.
@@ -386,7 +386,6 @@ def half_point(rows: Sequence[dict[str, Any]], *, n: int, caution: str = "") -> 
         how="between sizes whose 95 % Wilson interval excludes 1/2"
         if low is not None
         else "no interval: too few sizes or codes",
-        at={"n": n},
         caution="; ".join(text for text in (why, caution) if text),
     )
 

@@ -521,7 +521,7 @@ class _Page:
                 for row in rows:
                     for column in columns:
                         columns[column].append(({"supports": supports} | row)[column])
-                threshold = half_point(rows, n=W.n)
+                threshold = half_point(rows)
                 threshold = with_chance(threshold, solver, W, "uniform", nonnegative=self.nonnegative)
                 self.measurements.append(threshold.at_site(supports=supports, solver=solver))
                 done += 1

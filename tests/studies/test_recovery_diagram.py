@@ -88,12 +88,12 @@ def test_half_point_between_two_sizes():
         {"k": 2, "share": 1.0, "low": 0.9, "high": 1.0, "trials": 50, "converged": 1.0},
         {"k": 6, "share": 0.0, "low": 0.0, "high": 0.1, "trials": 50, "converged": 0.5},
     ]
-    m = half_point(rows, n=9)
+    m = half_point(rows)
     assert (m.value, m.low, m.high, m.n) == (4.0, 2.0, 6.0, 100)
     assert m.caution == ""
-    assert "smallest" in half_point(rows[1:], n=9).caution
-    assert "did not converge" in half_point(rows[1:], n=9).caution
-    assert "no code" in half_point([], n=9).caution
+    assert "smallest" in half_point(rows[1:]).caution
+    assert "did not converge" in half_point(rows[1:]).caution
+    assert "no code" in half_point([]).caution
 
 
 def test_supports_of_an_sae_and_the_run_folder(tmp_path):
