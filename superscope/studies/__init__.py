@@ -33,6 +33,9 @@ STUDIES = (
         "How does loss fall with width, in weak and strong superposition?",
     ),
     Entry("toy-robustness", "toy_robustness", "ToyRobustness", "How vulnerable does superposition make a model?"),
+    Entry("bounds", "bounds", "Bounds", "What do n features in d dimensions allow, before any data?"),
+    Entry("theory", "theory", "Theory", "What does this dictionary allow? Geometry and bounds of any matrix or SAE."),
+    Entry("recover", "recovery_diagram", "Recover", "How many active features can be read back from this dictionary?"),
     Entry("reproduce", "reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 
