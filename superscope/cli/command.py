@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     try:
         report = _watch(study, out, errors)
         page = write_html(out)
+        _draw(report, out)
     except KeyboardInterrupt:
         errors.print()
         if (out / "about.json").exists():
@@ -81,10 +83,19 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _draw(report: Report, out: Path) -> None:
+    """The figures of the report, where matplotlib (the extra `plots`) is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from ..plots import FIGURES, draw
+
+    draw(report, FIGURES.get(report.kind, ()), out / "figures")
+
+
 def _new_folder(command: str, study: Any) -> Path:
-    subject = Path(str(getattr(study, "model", command))).name
+    subject = Path(str(getattr(study, "model", getattr(study, "dictionary", "")))).name.replace(":", "-")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{command}-{subject}-{stamp}"
+    return Path("runs") / "-".join(part for part in (command, subject, stamp) if part)
 
 
 def _watch(study: Study, out: Path, console: Console) -> Report:

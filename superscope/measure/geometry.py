@@ -357,31 +357,29 @@ def cosine_histogram(W: Dictionary, *, bins: int = 200, block: int | None = None
 
 @torch.no_grad()
 def coherent_pairs(W: Dictionary, *, most: int = 20, block: int | None = None, screen: bool | None = None) -> Pairs:
-    r"""The pairs with the largest $|\langle \hat w_i, \hat w_j
-    angle|$: duplicates, opposites, near synonyms.
+    r"""The pairs with the largest $|\langle \hat w_i, \hat w_j \rangle|$: duplicates, opposites, near synonyms.
 
-        Exact: where the hardware multiplies bfloat16 faster than float32, pairs are screened in bfloat16 with room for
-            its
-        rounding, and scored again in float64. Among pairs that are equal to rounding, any may be listed. Blocked search
-        of all pairs is also the fast way: on 24 576 random atoms in R^768 approximate neighbour search took longer and
-        found a quarter of the true pairs.
+    Exact: where the hardware multiplies bfloat16 faster than float32, pairs are screened in bfloat16 with room for
+    its rounding, and scored again in float64. Among pairs that are equal to rounding, any may be listed. Blocked search
+    of all pairs is also the fast way: on 24 576 random atoms in R^768 approximate neighbour search took longer and
+    found a quarter of the true pairs.
 
-        Args:
-            W: dictionary of n >= 2 atoms. Norms do not matter.
-            most: pairs wanted; fewer come back where there are fewer.
-            block: atoms per block; None chooses for the device.
-            screen: whether to screen in bfloat16; None does so where the device is built for it.
+    Args:
+        W: dictionary of n >= 2 atoms. Norms do not matter.
+        most: pairs wanted; fewer come back where there are fewer.
+        block: atoms per block; None chooses for the device.
+        screen: whether to screen in bfloat16; None does so where the device is built for it.
 
-        Returns:
-            Cosines with sign, float64, largest magnitude first, and both atoms of each pair.
+    Returns:
+        Cosines with sign, float64, largest magnitude first, and both atoms of each pair.
 
-        Raises:
-            ValueError: if fewer than two atoms are nonzero, or most < 1.
+    Raises:
+        ValueError: if fewer than two atoms are nonzero, or most < 1.
 
-        Example:
-            >>> found = coherent_pairs(Dictionary(torch.tensor([[1.0, 0.0], [0.6, -0.8], [0.0, 1.0]])), most=2)
-            >>> [(i, j, round(c, 6)) for c, i, j in zip(*(t.tolist() for t in found))]
-            [(1, 2, -0.8), (0, 1, 0.6)]
+    Example:
+        >>> found = coherent_pairs(Dictionary(torch.tensor([[1.0, 0.0], [0.6, -0.8], [0.0, 1.0]])), most=2)
+        >>> [(i, j, round(c, 6)) for c, i, j in zip(*(t.tolist() for t in found))]
+        [(1, 2, -0.8), (0, 1, 0.6)]
     """
     directions = _Directions.of(W, "coherent_pairs")
     most = min(_whole("coherent_pairs", "most", most, 1), len(directions.unit) * (len(directions.unit) - 1) // 2)

@@ -1,15 +1,47 @@
 """Report -> matplotlib figure, one function per figure. Needs the extra `plots`."""
 
+from .dictionary import (
+    FIGURES_DICTIONARY,
+    amortisation,
+    babel_function,
+    capacity_ladder,
+    certificates,
+    cosines,
+    dimensions,
+    interference,
+    nearest_atoms,
+    recovery_curves,
+    recovery_phase,
+)
+from .draw import draw
 from .toy import dimensionality_scatter, feature_arrows, gram_matrices, phase_diagram, polytope, training_strip
 
-FIGURES = (phase_diagram, dimensionality_scatter, feature_arrows, polytope, training_strip, gram_matrices)
+FIGURES = {
+    "phase": (phase_diagram,),
+    "toy": (dimensionality_scatter, feature_arrows, polytope, training_strip, gram_matrices),
+    "bounds": (capacity_ladder,),
+    "theory": FIGURES_DICTIONARY,
+    "recover": (recovery_curves,),
+}
+"""The figures of each kind of report. Some want a certain d, seeds or data, and say so where a report lacks them."""
 
 __all__ = [
     "FIGURES",
+    "amortisation",
+    "babel_function",
+    "capacity_ladder",
+    "certificates",
+    "cosines",
     "dimensionality_scatter",
+    "dimensions",
+    "draw",
     "feature_arrows",
     "gram_matrices",
+    "interference",
+    "nearest_atoms",
     "phase_diagram",
     "polytope",
+    "recovery_curves",
+    "recovery_phase",
     "training_strip",
 ]
