@@ -43,15 +43,18 @@ class Activations:
         code: the true f, only where it is known (worlds, toys).
         tokens: the token each row was read at.
         places: (sequence, position) of each row in the text.
+        target: what is to be predicted from x, where that is not x itself (transcoders).
     """
 
     x: Float[Tensor, "b d"]
     code: SparseCode | None = None
     tokens: Int[Tensor, "b"] | None = None
     places: Int[Tensor, "b 2"] | None = None
+    target: Float[Tensor, "b e"] | None = None
 
     def __post_init__(self) -> None:
-        for name, rows in (("code", self.code), ("tokens", self.tokens), ("places", self.places)):
+        beside = {"code": self.code, "tokens": self.tokens, "places": self.places, "target": self.target}
+        for name, rows in beside.items():
             if rows is not None and len(rows) != len(self.x):
                 raise ShapeError(f"Activations: {name} has {len(rows)} rows for {len(self.x)} activations.")
 
