@@ -6,18 +6,25 @@ transformers is imported when a model is loaded, not before; the pocket model an
 from .harvesting import harvest
 from .hooks import Capture, replace, sites
 from .huggingface import Loaded, blocks, control, default_sites, load, mlp_hidden
+from .permutation import Bijection
+from .shards import Manifest, Record, ShardSource, Store
 from .spelling import pieces, spelling
 from .splicing import Loss, next_token_loss
 from .stored import HookSource, StoredSource
 from .text import Corpus, Document, documents, tokens
 
 __all__ = [
+    "Bijection",
     "Capture",
     "Corpus",
     "Document",
     "HookSource",
     "Loaded",
     "Loss",
+    "Manifest",
+    "Record",
+    "ShardSource",
+    "Store",
     "StoredSource",
     "blocks",
     "control",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -13,25 +15,56 @@ from torch import Tensor
 from .code import SparseCode
 from .errors import ShapeError
 
+_SITE = re.compile(r"(?P<path>.*?)(?P<io>:in|:out)?(?::(?P<item>\d+))?(?:\[(?P<columns>\d+:\d+(?:,\d+:\d+)*)\])?")
+
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a model: the input or output of one module, by its torch path.
+    """A place in a model: the input or output of one module, by its torch path, or some coordinates of it.
 
-    Written `path` (its output) or `path:in` (its input), as in `transformer.h.3` or `transformer.h.3.mlp.c_proj:in`.
+    Written `path` (its output) or `path:in` (its input), as in `transformer.h.3` or `transformer.h.3.mlp.c_proj:in`;
+    `path:in[16:24]` are coordinates 16 to 23 alone, `[0:8,24:32]` two ranges in a row, and `path:1` the second of
+    several things the module returns.
 
     Args:
         path: the module's name in `model.named_modules()`.
         io: which side of the module.
         model: name or folder of the model, where known.
+        columns: ranges (first, past the last) of coordinates; none means all of them.
+        item: which of several outputs.
     """
 
     path: str
     io: Literal["in", "out"] = "out"
     model: str = ""
+    columns: tuple[tuple[int, int], ...] = ()
+    item: int = 0
 
     def __str__(self) -> str:
-        return self.path if self.io == "out" else f"{self.path}:in"
+        item = f":{self.item}" if self.item else ""
+        columns = f"[{','.join(f'{first}:{past}' for first, past in self.columns)}]" if self.columns else ""
+        return f"{self.path}{':in' if self.io == 'in' else ''}{item}{columns}"
+
+    @classmethod
+    def read(cls, written: str, model: str = "") -> Site:
+        """The site that `str(site)` wrote.
+
+        Raises:
+            ValueError: if a range is empty.
+
+        Example:
+            >>> Site.read("h.3.attn.c_proj:in[16:24]")
+            Site(path='h.3.attn.c_proj', io='in', model='', columns=((16, 24),), item=0)
+        """
+        match = _SITE.fullmatch(written)
+        assert match is not None  # the pattern takes any text: what is no suffix is path
+        ranges = (match["columns"] or "").split(",")
+        columns = tuple((int(first), int(past)) for first, _, past in (each.partition(":") for each in ranges if each))
+        for first, past in columns:
+            if first >= past:
+                raise ValueError(f"the site '{written}' has the empty range {first}:{past}; write first:past the last.")
+        io = "in" if match["io"] == ":in" else "out"
+        return cls(match["path"], io, model, columns, int(match["item"] or 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,3 +108,10 @@ class ActivationSource(ABC):
         A finite source yields every row once, dropping the last incomplete batch, and stops: a caller who wants more
         asks again with another seed. An unbounded source (a world) never stops.
         """
+
+    def batches_from(self, start: int, size: int, *, seed: int) -> Iterator[Activations]:
+        """The batches of `batches(size, seed=seed)` from the one numbered `start`, for a training that goes on.
+
+        A source that can skip without computing does so; here the batches before `start` are made and dropped.
+        """
+        return islice(self.batches(size, seed=seed), start, None)
