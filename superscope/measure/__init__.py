@@ -42,6 +42,7 @@ from .polysemanticity import Mixing, effective_features, polysemanticity
 from .polytope import Polytope, nearest_polytope, polytopes, tegum_name
 from .read_out import ReadOutInterference, read_out_interference
 from .reconstruction import Evaluation, cross_entropy_recovered, evaluate
+from .recovery import Scores, amortisation_gap, atom_scores, code_scores, recovery_scores
 from .sparsity import (
     activation_sparsity,
     code_gini,
@@ -107,10 +108,13 @@ __all__ = [
     "Polytope",
     "ReadOutInterference",
     "Recurrence",
+    "Scores",
     "TokenShares",
     "TopContexts",
     "activation_sparsity",
     "activations_around",
+    "amortisation_gap",
+    "atom_scores",
     "axis_alignment",
     "babel",
     "bootstrap",
@@ -118,6 +122,7 @@ __all__ = [
     "capacity_used",
     "clarity",
     "code_gini",
+    "code_scores",
     "code_sparsity",
     "coherence",
     "coherent_pairs",
@@ -157,6 +162,7 @@ __all__ = [
     "polytopes",
     "random_atoms",
     "read_out_interference",
+    "recovery_scores",
     "recurring_features",
     "representedness",
     "tegum_name",
