@@ -39,7 +39,7 @@ class World(ActivationSource):
     r"""$x = W f + b + V g + \sigma \varepsilon$: f from a law, g and epsilon standard normal.
 
     An unbounded source whose batches carry the f that made them. Batch i is drawn from the pair (seed, i) alone, so
-    `batches(..., start=i)` costs nothing for the batches that it leaves out, and gives the very ones that would have
+    `batches_from(i, ...)` costs nothing for the batches that it leaves out, and gives the very ones that would have
     followed. Another size makes other rows.
 
     Args:
@@ -127,20 +127,23 @@ class World(ActivationSource):
     def _normal(self, rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "rows columns"]:
         return torch.randn(rows, columns, generator=generator, device=generator.device).to(self.dictionary.atoms)
 
-    def batches(self, size: int, *, seed: int, start: int = 0) -> Iterator[Activations]:
+    def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
         """Batches of `size` rows, for ever.
 
-        Args:
-            size: rows per batch.
-            seed: of f, noise and nuisance.
-            start: number of the first batch; those before it are not generated.
+        Raises:
+            ValueError: if size is below 1 or seed negative.
+        """
+        return self.batches_from(0, size, seed=seed)
+
+    def batches_from(self, start: int, size: int, *, seed: int) -> Iterator[Activations]:
+        """The same batches from number `start` on; those before it are not generated.
 
         Raises:
             ValueError: if size is below 1, or seed or start negative.
         """
         for name, value, least in (("size", size, 1), ("seed", seed, 0), ("start", start, 0)):
             if value < least:
-                raise ValueError(f"World.batches: {name} must be at least {least}; got {value}.")
+                raise ValueError(f"World: {name} must be at least {least}; got {value}.")
         return self._batches(size, seed, start)
 
     def _batches(self, size: int, seed: int, index: int) -> Iterator[Activations]:

@@ -23,7 +23,7 @@ def test_a_batch_is_composed_of_its_own_code():
 def test_starting_late_gives_the_batches_that_would_have_followed(name):
     world = PRESETS[name](**({"scale": 1 / 64} if name == "synth_sae_bench" else {}))
     first = list(islice(world.batches(33, seed=5), 4))
-    again = list(islice(world.batches(33, seed=5, start=2), 2))
+    again = list(islice(world.batches_from(2, 33, seed=5), 2))
     for a, b in zip(first[2:], again, strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.code.dense(), b.code.dense())
@@ -65,7 +65,7 @@ def test_difficulty_is_that_of_the_counting_argument():
         ),
         (lambda: exactly_k().batches(0, seed=0), ValueError, "size must be at least 1; got 0"),
         (lambda: exactly_k().batches(1, seed=-1), ValueError, "seed must be at least 0"),
-        (lambda: exactly_k().batches(1, seed=0, start=-1), ValueError, "start must be at least 0"),
+        (lambda: exactly_k().batches_from(-1, 1, seed=0), ValueError, "start must be at least 0"),
         (lambda: exactly_k().draw(0, generator=torch.Generator()), ValueError, "at least 1 row"),
         (lambda: synth_sae_bench(1 / 256), ValueError, "at least 1/128"),
         (lambda: Forest(n=84, roots=1), ValueError, "hold 85 features, and n is 84"),
