@@ -36,6 +36,7 @@ STUDIES = (
     Entry("bounds", "bounds", "Bounds", "What do n features in d dimensions allow, before any data?"),
     Entry("theory", "theory", "Theory", "What does this dictionary allow? Geometry and bounds of any matrix or SAE."),
     Entry("recover", "recovery_diagram", "Recover", "How many active features can be read back from this dictionary?"),
+    Entry("plan", "plan", "Plan", "What will capturing, storing and training cost, in memory, disk and hours?"),
     Entry("reproduce", "reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

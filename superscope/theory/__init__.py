@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import toy_loss
+from . import cost, toy_loss
 from .amp import (
     Evolution,
     Minimax,
@@ -90,6 +90,7 @@ __all__ = [
     "capacity_ladder",
     "capacity_used",
     "coherence_guarantee",
+    "cost",
     "covering_count",
     "direction_count",
     "exponential",

@@ -1,0 +1,293 @@
+r"""What do activations, a dictionary and its training cost: operations, bytes, and hours on stated hardware?
+
+n latents, d dimensions, k active, T tokens. The model's forward pass costs 2 N T, N its parameters up to the site; a
+sparse training step costs one encoder product, 2 d n a row, since only k atoms and k encoder rows of n take part in
+all else. What remains is the optimiser's traffic: every weight and moment is read and written at each step, however
+few tokens the batch has. Rates are those that large products and streaming kernels reach, not data-sheet peaks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .arguments import Number, real, whole
+
+PROVENANCE = 14
+"""Bytes kept with every stored row: token (4), sequence (8), position (2)."""
+
+_FURTHER = 1.1
+"""Room for what is not weights, moments or a batch: workspace and fragmentation."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One device, by the rates it reaches.
+
+    Args:
+        name: what people call it.
+        operations: multiply-adds of large matrix products, counted as two operations, per second, at the precision
+            that training uses there.
+        bandwidth: bytes per second between the device and its memory.
+        memory: bytes.
+        link: bytes per second between devices of one machine.
+        source: where the rates come from.
+    """
+
+    name: str
+    operations: float
+    bandwidth: float
+    memory: float
+    link: float
+    source: str
+
+    def __post_init__(self) -> None:
+        for name in ("operations", "bandwidth", "memory", "link"):
+            real("Machine", name, getattr(self, name), 0, math.inf, open_low=True, open_high=True)
+
+
+_REACHED = "rates that large bf16 products and streaming kernels are reported to reach; not measured by us"
+MACHINES = (
+    Machine("a100", 240e12, 1.6e12, 80e9, 250e9, _REACHED),
+    Machine("h100", 690e12, 2.7e12, 80e9, 370e9, _REACHED),
+    Machine("h200", 690e12, 3.9e12, 141e9, 370e9, _REACHED),
+)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How devices share a dictionary's training: `data` groups of `shards` devices, each group one whole dictionary.
+
+    Args:
+        data: groups, each with its own tokens.
+        shards: devices that share the atoms of one dictionary.
+    """
+
+    data: int
+    shards: int
+
+    def __post_init__(self) -> None:
+        whole("Mesh", "data", self.data, 1)
+        whole("Mesh", "shards", self.shards, 1)
+
+    @property
+    def devices(self) -> int:
+        """data times shards."""
+        return self.data * self.shards
+
+    def __str__(self) -> str:
+        return f"{self.data} x {self.shards}"
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one device does in one training step.
+
+    Args:
+        product: operations of the encoder product.
+        sparse: operations of everything that touches k of n atoms.
+        traffic: bytes between the device and its memory.
+        exchange: bytes sent to other devices.
+    """
+
+    product: float
+    sparse: float
+    traffic: float
+    exchange: float
+
+    def seconds(self, machine: Machine) -> float:
+        """Product, then memory, then exchange, none hidden behind another: an upper estimate of a tuned step."""
+        return self.product / machine.operations + self.traffic / machine.bandwidth + self.exchange / machine.link
+
+
+def forward_operations(parameters: Number, tokens: Number) -> float:
+    r"""$2 N T$: a multiply and an add per parameter and token; attention over the context is left out.
+
+    Attention adds 4 T_context d a layer and token, below a tenth of this while the context is shorter than d.
+
+    Args:
+        parameters: N, those of the layers up to the site, embeddings left out (they are looked up).
+        tokens: T.
+
+    Source:
+        Kaplan et al., "Scaling laws for neural language models", 2020 (section 2.1).
+
+    Example:
+        >>> forward_operations(7e9, 1)
+        14000000000.0
+    """
+    parameters = real("forward_operations", "parameters", parameters, 0, math.inf, open_high=True)
+    return 2.0 * parameters * real("forward_operations", "tokens", tokens, 0, math.inf, open_high=True)
+
+
+def training_operations(d: int, n: int, k: int, tokens: Number, *, sparse: bool = True) -> float:
+    r"""$T (2dn + 8kd)$ where gradients are sparse, $T \cdot 12 dn$ where they are dense.
+
+    Dense are x E^T, f D and the gradients of D, f, E and x, each as large as the encoder's product.
+
+    Args:
+        d, n, k: dimension, latents, active latents.
+        tokens: T.
+        sparse: whether decoding and all gradients touch only active atoms.
+
+    Example:
+        >>> training_operations(768, 24576, 32, 1) / training_operations(768, 24576, 32, 1, sparse=False) < 0.18
+        True
+    """
+    _shape("training_operations", d, n, k)
+    tokens = real("training_operations", "tokens", tokens, 0, math.inf, open_high=True)
+    return tokens * (2.0 * d * n + 8.0 * k * d) if sparse else tokens * 12.0 * d * n
+
+
+def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mixed: bool = True) -> StepCost:
+    r"""What one device of a mesh does in one step of `batch` tokens in all.
+
+    Product $2 \frac{B}{D} d \frac{n}{P}$; traffic $28 \cdot 2 \frac{n}{P} d$ bytes of Adam (weight, gradient and two
+    moments read, three of them written, float32) plus the sparse rows; exchange of activations, not of gradients,
+    among the P devices of a group, and of gradients among groups only.
+
+    Args:
+        d, n, k: dimension, latents, active latents.
+        batch: B, tokens per step over all devices.
+        mesh: D groups of P devices.
+        mixed: products in bfloat16 with float32 weights kept beside: 2 bytes more a parameter to write and read.
+
+    Raises:
+        ValueError: if k exceeds n, n has fewer atoms than shards, or the batch fewer rows than groups.
+
+    Example:
+        >>> cost = step_cost(768, 24576, 32, 4096)
+        >>> round(cost.product / 1e12, 3), cost.exchange
+        (0.155, 0.0)
+    """
+    _shape("step_cost", d, n, k)
+    whole("step_cost", "batch", batch, 1)
+    if mesh.shards > n or mesh.data > batch:
+        raise ValueError(
+            f"step_cost: a mesh of {mesh} wants at least {mesh.shards} latents and {mesh.data} rows; "
+            f"there are n = {n} and batch = {batch}. Use fewer devices."
+        )
+    rows, atoms = batch / mesh.data, n / mesh.shards
+    parameters = 2.0 * atoms * d
+    # Decode and the gradients of values, atoms and encoder each read k/P rows of d numbers a token.
+    kept = k / mesh.shards
+    traffic = parameters * (28 + (4 if mixed else 0)) + 4 * rows * kept * d * (2 if mixed else 4) + rows * d * 16
+    exchange = 0.0
+    if mesh.shards > 1:
+        others = mesh.shards - 1
+        # Values of the candidates (2k/P a device and row, 2 bytes) to all others; the partial sums of x_hat around a
+        # ring, forward only: its gradient is the same on every device of the group.
+        candidates = min(math.ceil(2 * k / mesh.shards), k)
+        exchange += rows * candidates * others * 2 + 2 * others / mesh.shards * rows * d * (2 if mixed else 4)
+    if mesh.data > 1:
+        exchange += 2 * (mesh.data - 1) / mesh.data * parameters * (2 if mixed else 4)
+    return StepCost(2.0 * rows * d * atoms, 8.0 * rows * kept * d, traffic, exchange)
+
+
+def balanced_batch(d: int, n: int, k: int, machine: Machine, *, mixed: bool = True) -> float:
+    r"""The batch whose encoder product takes as long as a step's memory traffic, on one device; inf if none does.
+
+    Below it a step waits for the optimiser, whose traffic does not depend on the batch.
+
+    Args:
+        d, n, k, mixed: as in `step_cost`.
+        machine: whose rates.
+
+    Example:
+        >>> h100 = next(machine for machine in MACHINES if machine.name == "h100")
+        >>> round(balanced_batch(4096, 131072, 64, h100), -3)
+        17000.0
+    """
+    one, two = (step_cost(d, n, k, batch, mixed=mixed) for batch in (1, 2))
+    a_row = two.traffic - one.traffic
+    net = one.product / machine.operations - a_row / machine.bandwidth
+    return (one.traffic - a_row) / machine.bandwidth / net if net > 0 else math.inf
+
+
+def training_memory(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mixed: bool = True) -> float:
+    r"""Bytes a device must hold: $\frac{2nd}{P} \times$ (weight 4, moments 8, gradient 4, bfloat16 copy 2) + batch.
+
+    Args:
+        d, n, k, batch, mesh, mixed: as in `step_cost`.
+
+    Example:
+        >>> training_memory(8192, 16 * 2**20, 256, 131072, mesh=Mesh(1, 64)) < 141e9
+        True
+    """
+    _shape("training_memory", d, n, k)
+    rows, atoms = whole("training_memory", "batch", batch, 1) / mesh.data, n / mesh.shards
+    weights = 2.0 * atoms * d * (18 if mixed else 16)
+    # x, x_hat, its gradient; values and indices; one block of pre-activations, never (rows, n).
+    return _FURTHER * (weights + rows * d * 12 + rows * k * 16)
+
+
+def meshes(d: int, n: int, k: int, batch: int, devices: int, memory: float, *, mixed: bool = True) -> tuple[Mesh, ...]:
+    """Every data x shards layout of the devices whose shards fit into `memory` bytes a device, fewest shards first.
+
+    Args:
+        d, n, k, batch, mixed: as in `step_cost`.
+        devices: how many there are.
+        memory: bytes of one.
+
+    Example:
+        >>> [str(mesh) for mesh in meshes(4096, 131072, 64, 8192, 4, 80e9)]
+        ['4 x 1', '2 x 2', '1 x 4']
+    """
+    whole("meshes", "devices", devices, 1)
+    layouts = (
+        Mesh(devices // shards, shards)
+        for shards in range(1, devices + 1)
+        if devices % shards == 0 and shards <= n and devices // shards <= batch
+    )
+    return tuple(mesh for mesh in layouts if training_memory(d, n, k, batch, mesh=mesh, mixed=mixed) <= memory)
+
+
+def storage(d: int, tokens: Number, *, sites: int = 1, number: int = 2) -> float:
+    r"""Bytes that T activations of d numbers take on disk at each of some sites, with each row's origin.
+
+    Args:
+        d: dimension.
+        tokens: T.
+        sites: how many are kept of each token; the origin is kept once.
+        number: bytes of one number, 2 in bfloat16.
+
+    Example:
+        >>> storage(768, 1e9) / 1e12
+        1.55
+    """
+    whole("storage", "d", d, 1)
+    whole("storage", "sites", sites, 1)
+    return real("storage", "tokens", tokens, 0, math.inf, open_high=True) * (float(d) * sites * number + PROVENANCE)
+
+
+def is_worth_storing(*, uses: int, model: Number, training: Number, stored: Number, room: Number) -> tuple[bool, str]:
+    """Whether to keep activations on disk or make them again each time they are asked for, and why.
+
+    Args:
+        uses: how often they will be read: runs, epochs, seeds, one for each measure that streams them.
+        model: operations of making them once.
+        training: operations of one use.
+        stored: bytes they take.
+        room: bytes there are.
+
+    Example:
+        >>> is_worth_storing(uses=1, model=1.0, training=9.0, stored=1, room=2)
+        (False, 'they are used once')
+    """
+    whole("is_worth_storing", "uses", uses, 1)
+    if uses == 1:
+        return False, "they are used once"
+    model, training, stored, room = float(model), float(training), float(stored), float(room)
+    if stored > room:
+        return False, f"they take {stored / 1e9:,.1f} GB and there is room for {room / 1e9:,.1f} GB"
+    saved = (uses - 1) * model / (uses * (model + training))
+    if saved < 0.1:
+        return False, f"making them anew costs only {saved:.0%} of the work, for {stored / 1e9:,.0f} GB of disk"
+    return True, f"making them anew at each of {uses} uses would cost {saved:.0%} of the whole work"
+
+
+def _shape(function: str, d: int, n: int, k: int) -> None:
+    for name, number in (("d", d), ("n", n), ("k", k)):
+        whole(function, name, number, 1)
+    if k > n:
+        raise ValueError(f"{function}: k = {k} of n = {n} latents cannot be active. Give k at most n.")
