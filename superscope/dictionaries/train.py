@@ -9,8 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..core import ActivationSource, ShapeError, Step, descend
@@ -138,7 +137,7 @@ def _train(
     lr: float,
     seed: int,
     schedule: Callable[[int], float],
-    centre: str,
+    centre: Literal["mean", "median"],
     dead_after: int,
     auxiliary: float,
     auxiliary_k: int,
@@ -150,23 +149,26 @@ def _train(
     first = next(stream)
     scale = _scale(first)
     if initialise:
-        fit_start(sae, first, centre)
+        sae.start(first, centre=centre)
     silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
     waiting = [first]
 
+    done = 0
+
     def objective() -> tuple[Tensor, Mapping[str, float]]:
+        nonlocal done
         x = waiting.pop() if waiting else next(stream)
-        code, x_hat = sae.reconstruction(x)
-        # Over the stream's scale, not the batch's variance: a ratio of two random sums would weigh batches unequally.
-        squared = F.mse_loss(x_hat, x, reduction="sum")
-        loss = squared / (len(x) * sae.d * scale**2) + sae.penalty(code)
+        target = x
+        fit = sae.fit(x, scale=scale, progress=done / steps)
+        code, x_hat, loss = fit.code, fit.x_hat, fit.loss
+        squared = (target - x_hat.detach()).square().sum()
         dead = silent >= dead_after
         n_dead = int(dead.sum())
         if n_dead and auxiliary:
-            loss = loss + auxiliary * auxiliary_loss(sae, x, x - x_hat.detach(), dead, auxiliary_k)
+            loss = loss + auxiliary * sae.auxiliary(x, target - x_hat.detach(), dead, auxiliary_k)
         with torch.no_grad():
             fired = torch.zeros_like(dead)
-            fired[code.indices[code.values > 0]] = True
+            fired[code.indices[code.values != 0]] = True
             silent.add_(len(x)).masked_fill_(fired, 0)
             variance = x.var(0, correction=0).sum() * len(x)
             numbers = {
@@ -174,31 +176,24 @@ def _train(
                 "l0": float(code.l0.double().mean()),
                 "dead": float(n_dead),
             }
+        done += 1
         return loss, numbers
-
-    def project() -> None:
-        gradient = sae.atoms.grad
-        if gradient is not None:
-            with torch.no_grad():
-                gradient -= (gradient * sae.atoms).sum(1, keepdim=True) * sae.atoms
 
     # Adam moves a weight by about lr whatever its gradient's units, so the two biases, which have the units of x, get
     # theirs in those units: exactly the step that training on x / scale would make.
     optimizer = torch.optim.Adam(
         [
-            {"params": [sae.encoder, sae.atoms, *_further(sae)], "lr": lr},
-            {"params": [sae.encoder_bias, sae.bias], "lr": lr * scale, "eps": 1e-8 / scale},
+            {"params": [p for name, p in sae.named_parameters() if name not in sae.units], "lr": lr},
+            {
+                "params": [p for name, p in sae.named_parameters() if name in sae.units],
+                "lr": lr * scale,
+                "eps": 1e-8 / scale,
+            },
         ],
         eps=1e-8,
         fused=True,
     )
-    yield from descend(objective, optimizer, steps=steps, schedule=schedule, before=project, after=sae.normalise)
-
-
-def _further(sae: SAE) -> list[torch.nn.Parameter]:
-    """Parameters that an architecture adds to the four of every SAE."""
-    own = {"encoder", "atoms", "encoder_bias", "bias"}
-    return [parameter for name, parameter in sae.named_parameters() if name not in own]
+    yield from descend(objective, optimizer, steps=steps, schedule=schedule, before=sae.project, after=sae.constrain)
 
 
 def trapezoid(steps: int, warmup: float, decay: float) -> Callable[[int], float]:
@@ -261,80 +256,3 @@ def _scale(x: Float[Tensor, "b d"]) -> float:
             "Check the site: it may be a bias, a mask or a module whose input never changes."
         )
     return scale
-
-
-def geometric_median(x: Float[Tensor, "b d"], *, steps: int = 100, tolerance: float = 1e-6) -> Float[Tensor, "d"]:
-    r"""argmin_m sum_b |x_b - m|: a centre that a few huge rows cannot drag away, as they drag the mean.
-
-    Weiszfeld's iteration from the mean, in float64; rows on the current point are given the smallest distance seen
-    above rounding, so that the iteration does not stop on them.
-
-    Args:
-        x: one point per row.
-        steps: at most this many iterations.
-        tolerance: it stops when a step is shorter than this share of the mean distance.
-
-    Source:
-        Vardi and Zhang, "The multivariate L1-median and associated data depth", 2000, for its fixed points.
-
-    Example:
-        >>> geometric_median(torch.tensor([[0.0], [0.0], [0.0], [100.0]])).abs().item() < 1e-3
-        True
-    """
-    points = x.double()
-    median = points.mean(0)
-    for _ in range(steps):
-        distances = (points - median).norm(dim=1)
-        mean_distance = distances.mean()
-        if float(mean_distance) == 0:
-            break
-        weights = 1 / distances.clamp(min=1e-9 * float(mean_distance))
-        following = (weights[:, None] * points).sum(0) / weights.sum()
-        moved = float((following - median).norm())
-        median = following
-        if moved <= tolerance * float(mean_distance):
-            break
-    return median.to(x.dtype)
-
-
-@torch.no_grad()
-def fit_start(sae: SAE, x: Float[Tensor, "b d"], centre: str) -> None:
-    """Sets b to the centre of x, and the encoder to c times the dictionary, c the least-squares scale on x."""
-    sae.bias.copy_(geometric_median(x) if centre == "median" else x.double().mean(0).to(x.dtype))
-    sae.encoder_bias.zero_()
-    sae.encoder.copy_(sae.atoms)
-    r = (sae.reconstruct(x) - sae.bias).double()
-    t = (x - sae.bias).double()
-    # r = 0 only where no latent is positive on any row, which leaves nothing to scale.
-    energy = float(r.square().sum())
-    c = float((r * t).sum()) / energy if energy > 0 else 1.0
-    # A negative or vanishing scale would start every latent on the wrong side of its rectifier.
-    if c > 0:
-        sae.encoder.mul_(c)
-
-
-def auxiliary_loss(
-    sae: SAE, x: Float[Tensor, "b d"], error: Float[Tensor, "b d"], dead: Bool[Tensor, "n"], k: int
-) -> Float[Tensor, ""]:
-    r"""$\sum_b |e_b - \hat e_b|^2 / \sum_b |e_b|^2$, $\hat e$ the dead latents' own reconstruction of the residual.
-
-    The dead latents with the k largest pre-activations of each row take part, through the same weights as ever; the
-    living get no gradient, since e is detached and their latents do not occur.
-
-    Args:
-        error: x minus its reconstruction, detached.
-        dead: which latents are dead; at least one.
-        k: latents per row, at most the number of dead ones.
-
-    Source:
-        Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (appendix A.2). They divide by the batch
-        variance of e about its mean, which is nearly the same; this is the energy that 0 would leave.
-    """
-    rows = dead.nonzero().squeeze(1)
-    encoder, atoms, encoder_bias = sae.encoder[rows], sae.atoms[rows], sae.encoder_bias[rows]
-    pre = torch.addmm(encoder_bias, x - sae.bias.detach(), encoder.T)
-    if k < len(rows):
-        # What is below the k-th largest is cut to 0; a tie at the cut keeps both, which does no harm.
-        pre = torch.where(pre >= pre.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), pre, 0.0)
-    e_hat = pre.relu() @ atoms
-    return (error - e_hat).square().sum() / error.square().sum().clamp(min=torch.finfo(error.dtype).tiny)

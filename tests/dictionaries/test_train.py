@@ -5,7 +5,8 @@ import torch
 
 from superscope.core import Activations, ActivationSource, ShapeError
 from superscope.dictionaries import TopK, train
-from superscope.dictionaries.train import auxiliary_loss, fit_start, geometric_median, trapezoid
+from superscope.dictionaries.sae.base import geometric_median
+from superscope.dictionaries.train import trapezoid
 
 PARAMETERS = ("encoder", "encoder_bias", "atoms", "bias")
 
@@ -87,7 +88,7 @@ def test_start_is_the_least_squares_scale(sparse_world):
     world = sparse_world(16, 8, 2, scale=3.0, offset=1.0)
     x = next(world.batches(256, seed=0)).x
     sae = TopK(8, 32, 2)
-    fit_start(sae, x, "mean")
+    sae.start(x)
     torch.testing.assert_close(sae.bias.detach(), x.mean(0))
 
     def squared(factor):
@@ -136,7 +137,7 @@ def test_auxiliary_loss_is_the_definition_and_its_gradients_stay_with_the_dead()
     x, error = (torch.randn(9, 5, generator=generator).double() for _ in range(2))
     dead = torch.zeros(12, dtype=torch.bool)
     dead[[1, 4, 7, 8]] = True
-    loss = auxiliary_loss(sae, x, error, dead, 3)
+    loss = sae.auxiliary(x, error, dead, 3)
     pre = (x - sae.bias) @ sae.encoder.T + sae.encoder_bias
     pre = torch.where(dead, pre, -torch.inf)
     values, indices = pre.topk(3, dim=1)

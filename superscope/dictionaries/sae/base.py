@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..._version import __version__
@@ -17,6 +19,21 @@ from ...core import Dictionary, FormatError, ShapeError, SparseCode, SparseCoder
 _ABOUT = ("kind", "architecture", "arguments", "superscope", "notes")
 # Numbers in one block of pre-activations: 8 MB in float32, small enough to stay in cache beside the encoder.
 _BLOCK = 2**21
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What one batch gave, and what training descends on.
+
+    Args:
+        code: f of each row.
+        x_hat: its reconstruction, with gradients.
+        loss: mean squared error in units of scale^2, plus the architecture's penalty.
+    """
+
+    code: SparseCode
+    x_hat: Float[Tensor, "b e"]
+    loss: Float[Tensor, ""]
 
 
 class SAE(nn.Module, SparseCoder):
@@ -42,6 +59,9 @@ class SAE(nn.Module, SparseCoder):
         ValueError: if d or n is smaller than 1.
     """
 
+    units: ClassVar[tuple[str, ...]] = ("encoder_bias", "bias")
+    """Parameters in the units of x: training gives them their learning rate in those units."""
+
     def __init__(self, d: int, n: int, *, seed: int = 0, **further: Any) -> None:
         super().__init__()
         for name, number in (("d", d), ("n", n)):
@@ -60,9 +80,102 @@ class SAE(nn.Module, SparseCoder):
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         """The code that the architecture keeps of dense pre-activations."""
 
-    def penalty(self, code: SparseCode) -> Float[Tensor, ""]:
-        """What is added to the squared error while training; zero unless the architecture says otherwise."""
+    def penalty(self, code: SparseCode, *, scale: float = 1.0) -> Float[Tensor, ""]:
+        """What is added to the squared error while training; zero unless the architecture says otherwise.
+
+        Args:
+            code: of a batch, with gradients.
+            scale: root mean square deviation of x per dimension; values / scale has no units.
+        """
         return code.values.new_zeros(())
+
+    def fit(
+        self,
+        x: Float[Tensor, "b d"],
+        *,
+        target: Float[Tensor, "b e"] | None = None,
+        scale: float = 1.0,
+        progress: float = 0.0,
+    ) -> Fit:
+        r"""$|t - \hat x|^2 / (B d\,\mathrm{scale}^2)$ + penalty on one batch: what training descends on.
+
+        Args:
+            x: the batch.
+            target: t, what is to be predicted; x itself if None.
+            scale: root mean square deviation of the target per dimension.
+            progress: share of training done, in [0, 1]: what annealing and warm-ups go by.
+        """
+        code, x_hat = self.reconstruction(x)
+        return Fit(
+            code, x_hat, self.squared(x_hat, x if target is None else target, scale) + self.penalty(code, scale=scale)
+        )
+
+    @staticmethod
+    def squared(x_hat: Float[Tensor, "b e"], target: Float[Tensor, "b e"], scale: float) -> Float[Tensor, ""]:
+        """Mean squared error per number, in units of scale^2.
+
+        Over the stream's scale, not the batch's variance: a ratio of two random sums would weigh batches unequally.
+        """
+        return F.mse_loss(x_hat, target) / scale**2
+
+    @torch.no_grad()
+    def start(
+        self,
+        x: Float[Tensor, "b d"],
+        *,
+        target: Float[Tensor, "b e"] | None = None,
+        centre: Literal["mean", "median"] = "mean",
+    ) -> None:
+        """Sets b to the centre of x, and the encoder to c times the dictionary, c the least-squares scale on x."""
+        self.bias.copy_(geometric_median(x) if centre == "median" else x.double().mean(0).to(x.dtype))
+        self.encoder_bias.zero_()
+        self.encoder.copy_(self.atoms)
+        r = (self.reconstruct(x) - self.bias).double()
+        t = (x - self.bias).double()
+        # r = 0 only where no latent is positive on any row, which leaves nothing to scale.
+        energy = float(r.square().sum())
+        c = float((r * t).sum()) / energy if energy > 0 else 1.0
+        # A negative or vanishing scale would start every latent on the wrong side of its rectifier.
+        if c > 0:
+            self.encoder.mul_(c)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Before an optimiser's step: takes out of each atom's gradient the part along the atom."""
+        gradient = self.atoms.grad
+        if gradient is not None:
+            gradient -= (gradient * self.atoms).sum(1, keepdim=True) * self.atoms
+
+    def constrain(self) -> None:
+        """After an optimiser's step: atoms of norm 1."""
+        self.normalise()
+
+    def auxiliary(
+        self, x: Float[Tensor, "b d"], error: Float[Tensor, "b e"], dead: Bool[Tensor, "n"], k: int
+    ) -> Float[Tensor, ""]:
+        r"""$\sum_b |e_b - \hat e_b|^2 / \sum_b |e_b|^2$, $\hat e$ the dead latents' own reconstruction of the residual.
+
+        The dead latents with the k largest pre-activations of each row take part, through the same weights as ever; the
+        living get no gradient, since e is detached and their latents do not occur.
+
+        Args:
+            x: the batch.
+            error: what is to be predicted minus its reconstruction, detached.
+            dead: which latents are dead; at least one.
+            k: latents per row, at most the number of dead ones.
+
+        Source:
+            Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (appendix A.2). They divide by the batch
+            variance of e about its mean, which is nearly the same; this is the energy that 0 would leave.
+        """
+        rows = dead.nonzero().squeeze(1)
+        encoder, atoms, encoder_bias = self.encoder[rows], self.atoms[rows], self.encoder_bias[rows]
+        pre = torch.addmm(encoder_bias, x - self.bias.detach(), encoder.T)
+        if k < len(rows):
+            # What is below the k-th largest is cut to 0; a tie at the cut keeps both, which does no harm.
+            pre = torch.where(pre >= pre.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), pre, 0.0)
+        e_hat = pre.relu() @ atoms
+        return (error - e_hat).square().sum() / error.square().sum().clamp(min=torch.finfo(error.dtype).tiny)
 
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """E (x - b) + e, dense."""
@@ -177,6 +290,40 @@ class SAE(nn.Module, SparseCoder):
                 )
         sae.to(weights["atoms"].dtype).load_state_dict(weights)
         return sae
+
+
+def geometric_median(x: Float[Tensor, "b d"], *, steps: int = 100, tolerance: float = 1e-6) -> Float[Tensor, "d"]:
+    r"""argmin_m sum_b |x_b - m|: a centre that a few huge rows cannot drag away, as they drag the mean.
+
+    Weiszfeld's iteration from the mean, in float64; rows on the current point are given the smallest distance seen
+    above rounding, so that the iteration does not stop on them.
+
+    Args:
+        x: one point per row.
+        steps: at most this many iterations.
+        tolerance: it stops when a step is shorter than this share of the mean distance.
+
+    Source:
+        Vardi and Zhang, "The multivariate L1-median and associated data depth", 2000, for its fixed points.
+
+    Example:
+        >>> geometric_median(torch.tensor([[0.0], [0.0], [0.0], [100.0]])).abs().item() < 1e-3
+        True
+    """
+    points = x.double()
+    median = points.mean(0)
+    for _ in range(steps):
+        distances = (points - median).norm(dim=1)
+        mean_distance = distances.mean()
+        if float(mean_distance) == 0:
+            break
+        weights = 1 / distances.clamp(min=1e-9 * float(mean_distance))
+        following = (weights[:, None] * points).sum(0) / weights.sum()
+        moved = float((following - median).norm())
+        median = following
+        if moved <= tolerance * float(mean_distance):
+            break
+    return median.to(x.dtype)
 
 
 def _widen(code: SparseCode, k: int) -> SparseCode:

@@ -7,7 +7,7 @@ gradient to the dense step's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...core import SparseCode
 from ...kernels import gather_sum
+
+if TYPE_CHECKING:
+    from .base import SAE
 
 
 class _Plan:
@@ -124,3 +128,14 @@ def pre_activations(
 def decode(values: Float[Tensor, "b k"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
     """x_b = sum_s values_bs atoms[indices_bs], with sparse gradients to values and atoms."""
     return _Decode.apply(values, atoms, chosen)  # type: ignore[no-any-return]
+
+
+def reconstruction(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
+    """Code and x_hat of an SAE whose values are its rectified chosen pre-activations, with sparse gradients."""
+    with torch.no_grad():
+        code = sae.encode(x)
+    chosen = Chosen(code.indices, sae.n)
+    # code.values is already rectified; where it is 0 the row's pre-activation was not positive and passes nothing.
+    pre = pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, code.values, chosen)
+    values = pre.relu()
+    return SparseCode(values, code.indices, sae.n), decode(values, sae.atoms, chosen) + sae.bias

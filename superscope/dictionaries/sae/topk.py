@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -45,15 +44,13 @@ class TopK(SAE):
         self.k = k
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
-        values, indices = pre.topk(self.k, dim=-1, sorted=False)
-        return SparseCode(values.relu(), indices, self.n)
+        return choose_largest(pre, self.k)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
-        with torch.no_grad():
-            code = self.encode(x)
-        chosen = sparse.Chosen(code.indices, self.n)
-        # code.values is already rectified; where it is 0 the row's pre-activation was not positive and passes nothing.
-        pre = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
-        values = pre.relu()
-        x_hat = sparse.decode(values, self.atoms, chosen) + self.bias
-        return SparseCode(values, code.indices, self.n), x_hat
+        return sparse.reconstruction(self, x)
+
+
+def choose_largest(pre: Float[Tensor, "b n"], k: int) -> SparseCode:
+    """The k largest of each row, those below zero set to 0."""
+    values, indices = pre.topk(k, dim=-1, sorted=False)
+    return SparseCode(values.relu(), indices, pre.shape[-1])
