@@ -49,7 +49,9 @@ def test_omp_stops_alike(tolerance: float) -> None:
     twice = Dictionary(torch.cat([W.atoms, W.atoms[:10]]))
     coder = OMP(twice, k=12, tolerance=tolerance, gram=True)
     slow, fast = (dataclasses.replace(coder, engine=engine).solve(x) for engine in ("torch", "numba"))
-    torch.testing.assert_close(fast.code.dense(), slow.code.dense(), atol=1e-8, rtol=1e-8)
+    # Which of two equal atoms is taken is a tie: the last bit of their correlations decides.
+    once = [f[:, :60] + torch.nn.functional.pad(f[:, 60:], (0, 50)) for f in (fast.code.dense(), slow.code.dense())]
+    torch.testing.assert_close(*once, atol=1e-8, rtol=1e-8)
     assert torch.equal(fast.converged, slow.converged)
     assert int(fast.code.l0[7]) == 0
 
