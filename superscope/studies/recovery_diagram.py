@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import measure, recovery, theory
 from .._version import __version__
-from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode
+from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode, files
 from ..recovery import RecoveryCoder
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
 from .study import Progress, Study, environment
@@ -45,6 +45,9 @@ _PENALTY = 1e-3
 
 _ZEROS = 2
 """Sizes in a row without one success, after which larger ones are not tried."""
+
+_UNFINISHED = "unfinished.json"
+"""File of a run folder that holds the sizes done so far; removed when the run is finished."""
 
 
 @dataclass(frozen=True)
@@ -124,19 +127,34 @@ class Recover(Study):
             run = RunFolder.start(
                 out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
             )
+        kept = _unfinished(run)
         rows: list[dict[str, Any]] = []
         for supports, (source, sizes) in sources.items():
             generator = torch.Generator().manual_seed(self.seed)
             stage = f"Recovering with {name}, {supports} supports"
-            yield Progress(stage, 0, len(sizes))
-            for count, row in enumerate(
-                success_curve(
-                    W, name, sorted(sizes), source, trials=self.trials, nonnegative=not self.signed, generator=generator
-                ),
-                1,
+            own: list[dict[str, Any]] = []
+            if supports in kept:
+                own = kept[supports]["rows"]
+                generator.set_state(torch.tensor(list(bytes.fromhex(kept[supports]["generator"])), dtype=torch.uint8))
+            yield Progress(stage, len(own), len(sizes), "taken from the interrupted run" if own else "")
+            for row in success_curve(
+                W,
+                name,
+                sorted(sizes),
+                source,
+                trials=self.trials,
+                nonnegative=not self.signed,
+                generator=generator,
+                before=own,
             ):
-                rows.append({"supports": supports} | row)
-                yield Progress(stage, count, len(sizes), f"k = {row['k']}: {row['share']:.0%} found")
+                own = [*own, row]
+                if run is not None:
+                    # The generator's state too, so that what is resumed draws the codes it would have drawn.
+                    kept[supports] = {"rows": own, "generator": bytes(generator.get_state().tolist()).hex()}
+                    files.write_json(run / _UNFINISHED, kept)
+                    run.keep(_UNFINISHED)
+                yield Progress(stage, len(own), len(sizes), f"k = {row['k']}: {row['share']:.0%} found")
+            rows += [{"supports": supports} | row for row in own]
         report = self._report(found, W, name, reason, predicted, rows, settings)
         report = dataclasses.replace(
             report,
@@ -145,7 +163,9 @@ class Recover(Study):
         )
         if run is not None:
             report.write(run)
+            run.about["files"].pop(_UNFINISHED, None)
             run.finish(report.title, _now())
+            (run / _UNFINISHED).unlink(missing_ok=True)
         return report
 
     def _report(
@@ -194,6 +214,13 @@ class Recover(Study):
             },
             findings=tuple(findings),
         )
+
+
+def _unfinished(run: RunFolder | None) -> dict[str, Any]:
+    """What an interrupted run had found: for each kind of supports its rows and the state of its generator."""
+    if run is None or not run.has(_UNFINISHED):
+        return {}
+    return files.read_json(run / _UNFINISHED)
 
 
 Source = Callable[[int, int, torch.Generator], SparseCode | None]
@@ -273,14 +300,20 @@ def success_curve(
     trials: int,
     nonnegative: bool,
     generator: torch.Generator,
+    before: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
     """For each k the share of codes whose support is found exactly, with a Wilson interval.
 
-    Sizes after two in a row without any success are not tried.
+    Sizes after two in a row without any success are not tried. `before` are the rows of the first ks, if they are
+    known already; the generator must then be where it was after them.
     """
     solver: RecoveryCoder | None = None
     zeros = 0
-    for k in ks:
+    for row in before:
+        zeros = 0 if row["successes"] else zeros + 1
+    for k in ks[len(before) :]:
+        if zeros == _ZEROS:
+            return
         truth = source(k, trials, generator)
         if truth is None:
             return
@@ -303,8 +336,6 @@ def success_curve(
             "converged": float(solution.converged.double().mean()),
         }
         zeros = 0 if successes else zeros + 1
-        if zeros == _ZEROS:
-            return
 
 
 def grid(predicted: float, limit: int) -> tuple[int, ...]:

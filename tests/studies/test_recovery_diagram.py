@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from superscope import frames
-from superscope.core import Report, SparseCode
+from superscope.core import Report, RunFolder, SparseCode
 from superscope.dictionaries import TopK
 from superscope.recovery import SOLVERS
 from superscope.studies.recovery_diagram import Recover, data_codes, found_exactly, half_point, random_codes
@@ -103,6 +103,27 @@ def test_supports_of_an_sae_and_the_run_folder(tmp_path):
     data = [k for k, s in zip(*(report.tables["recovery"][c] for c in ("k", "supports")), strict=True) if s == "data"]
     assert max(data) <= 4
     assert Report.load(tmp_path / "run").measurements == report.measurements
+
+
+@pytest.mark.parametrize("stop", [2, 4, 9])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, stop):
+    study = Recover(written(tmp_path, frames.random_unit(n=48, d=16, seed=0)), solver="OMP", trials=12)
+    whole = study.run(tmp_path / "whole")
+    stages = study.stages(tmp_path / "cut")
+    for _ in range(stop):
+        next(stages)
+    stages.close()
+    resumed = list(study.stages(tmp_path / "cut"))
+    if stop > 3:
+        assert any("interrupted" in step.detail for step in resumed)
+    again = Report.load(tmp_path / "cut")
+    assert again.measurements == whole.measurements
+    assert again.tables == Report.load(tmp_path / "whole").tables
+    assert not (tmp_path / "cut" / "unfinished.json").exists()
+    assert (
+        RunFolder.open(tmp_path / "cut").about["files"].keys()
+        == RunFolder.open(tmp_path / "whole").about["files"].keys()
+    )
 
 
 @pytest.mark.parametrize(
