@@ -1,0 +1,95 @@
+"""From a form to an SAE of ours and back: the one table that knows our architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core import FormatError
+from ..sae import ARCHITECTURES
+from ..sae.base import SAE
+from .form import BatchLargest, Form, Gate, Jump, Largest, Pursuit, Rectify, Rows, Rule
+
+_RULES: dict[str, Callable[[Any], Rule]] = {
+    "TopK": lambda sae: Largest(sae.k),
+    "Archetypal": lambda sae: Largest(sae.k),
+    "AbsTopK": lambda sae: Largest(sae.k, signed=True),
+    "ReLU": lambda sae: Rectify(),
+    "PAnnealed": lambda sae: Rectify(),
+    "InterferencePenalised": lambda sae: Largest(sae.k),
+    "JumpReLU": lambda sae: Jump(sae.threshold.detach()),
+    "BatchTopK": lambda sae: BatchLargest(sae.k, float(sae.threshold)),
+    "Matryoshka": lambda sae: BatchLargest(sae.k, float(sae.threshold), tuple(sae.groups)),
+    "Gated": lambda sae: Gate(sae.log_factor.detach(), sae.magnitude_bias.detach()),
+    "MatchingPursuit": lambda sae: Pursuit(sae.k),
+}
+
+
+def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | None = None) -> Form:
+    """What an SAE of ours computes.
+
+    Raises:
+        FormatError: if it is of an architecture that no other format knows.
+    """
+    name = type(sae).__name__
+    if name not in _RULES:
+        raise FormatError(f"a {name} SAE computes what no other format holds. Save it with sae.save(folder).")
+    return Form(
+        rule=_RULES[name](sae),
+        encoder=_plain(sae.encoder),
+        encoder_bias=_plain(sae.encoder_bias),
+        centre=_plain(sae.bias),
+        atoms=_plain(sae.atoms),
+        bias=_plain(sae.bias),
+        rows=rows,
+        notes=notes or {},
+    )
+
+
+def sae_of(form: Form) -> tuple[SAE, Form]:
+    """The SAE that computes a form, and the form with the units of its codes: atoms of norm 1 wherever that is exact.
+
+    Raises:
+        FormatError: if no architecture of ours computes it.
+    """
+    form = form.centred().unit()
+    n, d = form.encoder.shape
+    rule = form.rule
+    if isinstance(rule, Largest | Pursuit | BatchLargest) and not 1 <= rule.k <= n:
+        raise FormatError(f"it keeps k = {rule.k} of n = {n} latents; k must lie in 1..n. The file is inconsistent.")
+    weights = {"atoms": form.atoms, "bias": form.bias, "encoder": form.encoder, "encoder_bias": form.encoder_bias}
+    if isinstance(rule, Largest):
+        sae = _new("AbsTopK" if rule.signed else "TopK", d=d, n=n, k=rule.k)
+    elif isinstance(rule, Pursuit):
+        sae = _new("MatchingPursuit", d=d, n=n, k=rule.k)
+        del weights["encoder"], weights["encoder_bias"]
+    elif isinstance(rule, Jump):
+        sae = _new("JumpReLU", d=d, n=n)
+        weights["threshold"] = rule.threshold.clamp_min(0)
+    elif isinstance(rule, BatchLargest):
+        sae = _new("BatchTopK", d=d, n=n, k=rule.k)
+        weights["threshold"] = torch.tensor(max(rule.threshold, 0.0))
+    elif isinstance(rule, Gate):
+        sae = _new("Gated", d=d, n=n)
+        weights |= {"log_factor": rule.log_gain, "magnitude_bias": rule.magnitude_bias}
+    else:
+        sae = _new("ReLU", d=d, n=n)
+    dtype = form.encoder.dtype
+    sae.to(dtype).load_state_dict({name: weight.to(dtype).contiguous() for name, weight in weights.items()})
+    return sae, form
+
+
+def _new(name: str, **arguments: Any) -> SAE:
+    for architecture in ARCHITECTURES:
+        if architecture.__name__ == name:
+            return architecture(**arguments)
+    raise FormatError(f"it is a {name} dictionary, and there is no such architecture here.")
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Detached, on the CPU, in float32 or float64."""
+    tensor = tensor.detach().cpu()
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
