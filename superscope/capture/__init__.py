@@ -5,8 +5,9 @@ transformers is imported when a model is loaded, not before; the pocket model an
 
 from .harvesting import harvest
 from .hooks import Capture, replace, sites
-from .huggingface import Loaded, blocks, control, default_sites, load, mlp_hidden
+from .huggingface import Loaded, control, default_sites, load
 from .permutation import Bijection
+from .roles import ROLES, Found, blocks, describe, mlp_hidden
 from .shards import Manifest, Record, ShardSource, Store
 from .spelling import pieces, spelling
 from .splicing import Loss, next_token_loss
@@ -14,10 +15,12 @@ from .stored import HookSource, StoredSource
 from .text import Corpus, Document, documents, tokens
 
 __all__ = [
+    "ROLES",
     "Bijection",
     "Capture",
     "Corpus",
     "Document",
+    "Found",
     "HookSource",
     "Loaded",
     "Loss",
@@ -29,6 +32,7 @@ __all__ = [
     "blocks",
     "control",
     "default_sites",
+    "describe",
     "documents",
     "harvest",
     "load",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core import Activations, Site
 from .hooks import Capture, _parameters
+from .paths import text_config
 from .text import Corpus
 
 
@@ -133,12 +134,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         for module in training:
             # Not .train(), which would reach children that were in evaluation mode on purpose.
             module.training = True
-
-
-def text_config(model: nn.Module) -> Any:
-    """The model's config, of a model of several kinds of input the part for text; None for a module without one."""
-    config: Any = getattr(model, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def check_fit(model: nn.Module, corpus: Corpus) -> None:

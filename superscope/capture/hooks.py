@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import re
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -16,26 +16,26 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core import Site, SiteNotFound
-from ..core.errors import nearest
-
-_INPUT_SUFFIX = ":in"
+from .paths import aliases, base_of, matches, names_of, suggestion
+from .roles import role_sites
 
 
 def sites(model: nn.Module, patterns: Sequence[str]) -> tuple[Site, ...]:
     """The sites of `model` that `patterns` name, in the order of the patterns and, within one, of the model.
 
-    A pattern is a module path as in `model.named_modules()` (lists of modules, which never run, left out), with `*`,
-    `?` and `[...]` inside one level (`*` crosses no dot) and `**` over any number of levels; `:in` at its end asks for
-    the module's input instead of its output. A path
-    that fits nowhere is tried with the prefix of the base model put before it (`h.3` for `transformer.h.3`) and taken
-    off it (`transformer.h.3` where the base model itself was given); the sites returned carry the model's own path.
+    A pattern is a role with its layer, as `resid_post.6` or `z.*` (listed in `roles`), or a module path as in
+    `model.named_modules()` (lists of modules, which never run, left out), with `*`, `?` and `[...]` inside one level
+    (`*` crosses no dot) and `**` over any number of levels. Behind a path `:in` asks for the module's input instead of
+    its output; behind either, `[16:24]` for some of the coordinates. A path that fits nowhere is tried with the prefix
+    of the base model put before it (`h.3` for `transformer.h.3`) and taken off it (`transformer.h.3` where the base
+    model itself was given); the sites returned carry the model's own path.
 
     Args:
         model: any module.
         patterns: paths or globs; a site named twice comes once.
 
     Raises:
-        SiteNotFound: if a pattern fits no module; the nearest names are offered.
+        SiteNotFound: if a pattern fits no module, the nearest names being offered, or this model has no such role.
         TypeError: if `patterns` is one string.
 
     Example:
@@ -47,17 +47,21 @@ def sites(model: nn.Module, patterns: Sequence[str]) -> tuple[Site, ...]:
     """
     if isinstance(patterns, str):
         raise TypeError(f"sites: patterns is the single string {patterns!r}; put it in a list: [{patterns!r}].")
-    names = _names(model)
+    names = names_of(model)
     found: dict[Site, None] = {}
     for pattern in patterns:
-        path, io = (pattern.removesuffix(_INPUT_SUFFIX), "in") if pattern.endswith(_INPUT_SUFFIX) else (pattern, "out")
-        matched = _matches(model, path, names)
+        asked = Site.read(pattern)
+        matched = [
+            Site(name, asked.io, columns=asked.columns, item=asked.item) for name in matches(model, asked.path, names)
+        ]
+        # A path comes before a role: a module that is called `embed` is what is meant by it.
+        matched = matched or list(role_sites(model, pattern))
         if not matched:
             raise SiteNotFound(
-                f"no module named '{path}' in this model.{_suggestion(model, path, names)} "
+                f"no module named '{asked.path}' in this model.{suggestion(model, asked.path, names)} "
                 "Paths are those of model.named_modules(); * stands for one level, ** for several."
             )
-        found.update(dict.fromkeys(Site(name, io) for name in matched))
+        found.update(dict.fromkeys(matched))
     return tuple(found)
 
 
@@ -72,11 +76,11 @@ def module_at(model: nn.Module, site: Site | str) -> nn.Module:
         ReLU()
     """
     (site,) = (site,) if isinstance(site, Site) else _one(model, site)
-    names = _names(model)
-    for name in _aliases(model, site.path):
+    names = names_of(model)
+    for name in aliases(model, site.path):
         if name in names:
             return model.get_submodule(name)
-    raise SiteNotFound(f"no module named '{site.path}' in this model.{_suggestion(model, site.path, names)}")
+    raise SiteNotFound(f"no module named '{site.path}' in this model.{suggestion(model, site.path, names)}")
 
 
 class Capture:
@@ -151,7 +155,7 @@ class Capture:
         self._rows = rows
         self._reading = True
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _attending(self.runs, self.sites):
                 self.runs(*args, **self._options, **inputs)
         except _Enough:
             pass
@@ -176,8 +180,10 @@ class Capture:
         self._fired.append(site)
         if site not in self._read:
             # A copy, never a view: a view would pin the whole [b, t, d] and follow in-place operations downstream.
-            x = x.detach()
-            self._read[site] = x.clone() if self._rows is None else x[_fitted(self._rows, x, site)]
+            x = x.detach() if self._rows is None else x.detach()[_fitted(self._rows, x, site)]
+            if site.columns:
+                x = _narrowed(x, site)
+            self._read[site] = x.clone() if self._rows is None and not site.columns else x
         if site == self._last:
             raise _Enough
         return None
@@ -230,7 +236,8 @@ def replace(
 
     def splice(place: Site, x: Tensor) -> Tensor:
         mask = None if rows is None else _fitted(rows, x, place)
-        given = x if mask is None else x[mask]
+        whole = x if mask is None else x[mask]
+        given = _narrowed(whole, place) if place.columns else whole
         new = function(given)
         if new.shape != given.shape:
             raise ValueError(
@@ -238,6 +245,9 @@ def replace(
                 "a replacement keeps the shape."
             )
         new = new.to(x.dtype)
+        if place.columns:
+            # A copy again, for the reason below.
+            new = whole.index_copy(-1, _indices(place, x.device), new)
         if mask is None:
             return new
         # index_put on a copy: the original may be a leaf, or be shared with another branch of the network.
@@ -271,7 +281,7 @@ def _install(module: nn.Module, site: Site, visit: Callable[[Site, Tensor], Tens
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         new = visit(site, _output_of(site, output))
-        return None if new is None else _with_output(output, new)
+        return None if new is None else _with_output(output, new, site.item)
 
     return module.register_forward_hook(after)
 
@@ -301,9 +311,16 @@ def _input_of(site: Site, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> t
 def _output_of(site: Site, output: Any) -> Tensor:
     x = output
     if isinstance(output, Mapping):
-        x = next(iter(output.values()), None)
+        x = next(itertools.islice(output.values(), site.item, None), None)
     elif isinstance(output, (tuple, list)):
-        x = output[0] if output else None
+        x = output[site.item] if site.item < len(output) else None
+    elif site.item:
+        x = None
+    if x is None and site.item:
+        raise TypeError(
+            f"Capture: the module at {site} returned no output number {site.item}. Attention patterns exist only in "
+            "the implementation 'eager', and not in every model."
+        )
     if not isinstance(x, Tensor):
         raise TypeError(
             f"Capture: the module at {site} returned {type(output).__name__}, which does not begin with a tensor; "
@@ -312,90 +329,47 @@ def _output_of(site: Site, output: Any) -> Tensor:
     return x
 
 
-def _with_output(output: Any, new: Tensor) -> Any:
+def _with_output(output: Any, new: Tensor, item: int) -> Any:
     if isinstance(output, Tensor):
         return new
     if isinstance(output, Mapping):
         # ModelOutput rebuilds itself from keywords; a dict does too.
-        return type(output)(**{**output, next(iter(output)): new})
+        return type(output)(**{**output, next(itertools.islice(output, item, None)): new})
     if hasattr(output, "_fields"):
-        return type(output)(new, *output[1:])
-    return type(output)((new, *output[1:]))
+        return type(output)(*output[:item], new, *output[item + 1 :])
+    return type(output)((*output[:item], new, *output[item + 1 :]))
 
 
-def _names(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules by path, without lists of modules, which never run and so hold no activation."""
-    lists = (nn.ModuleList, nn.ModuleDict)
-    return {name: module for name, module in model.named_modules() if name and not isinstance(module, lists)}
+def _indices(site: Site, device: torch.device) -> Tensor:
+    return torch.cat([torch.arange(first, past, device=device) for first, past in site.columns])
 
 
-def base_of(model: nn.Module) -> tuple[str, nn.Module]:
-    """(path, module) of the part of `model` that computes activations, without the head: ("", model) if it is all."""
-    base = getattr(model, "base_model", None)
-    if isinstance(base, nn.Module) and base is not model:
-        for name, module in model.named_modules():
-            if module is base:
-                return name, base
-    return "", model
+def _narrowed(x: Tensor, site: Site) -> Tensor:
+    """The site's coordinates, as a copy."""
+    past = max(past for _, past in site.columns)
+    if past > x.shape[-1]:
+        raise ValueError(f"Capture: {site} asks for coordinate {past - 1} where there are {x.shape[-1]}.")
+    return torch.cat([x[..., first:past] for first, past in site.columns], -1)
 
 
-def _aliases(model: nn.Module, path: str) -> Iterator[str]:
-    """The path itself, then with the base model's prefix added, then with it taken off."""
-    yield path
-    prefix, _ = base_of(model)
-    if prefix:
-        yield f"{prefix}.{path}"
-    own = getattr(model, "base_model_prefix", "")
-    if isinstance(own, str) and own and path.startswith(f"{own}."):
-        yield path.removeprefix(f"{own}.")
-
-
-def _matches(model: nn.Module, pattern: str, names: Iterable[str]) -> list[str]:
-    for alias in _aliases(model, pattern):
-        if not re.search(r"[*?\[]", alias):
-            matched = [alias] if alias in names else []
-        else:
-            expression = re.compile(_expression(alias))
-            matched = [name for name in names if expression.fullmatch(name)]
-        if matched:
-            return matched
-    return []
-
-
-def _expression(pattern: str) -> str:
-    pieces = re.split(r"(\*\*|\*|\?|\[!?[^\]]+\])", pattern)
-    signs = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
-    made = []
-    for piece in pieces:
-        if piece in signs:
-            made.append(signs[piece])
-        elif piece.startswith("[") and piece.endswith("]"):
-            negated = piece.startswith("[!")
-            body = re.sub(r"([\\^\[&~|])", r"\\\1", piece[2 if negated else 1 : -1])
-            made.append(f"[{'^.' if negated else ''}{body}]")
-        else:
-            made.append(re.escape(piece))
-    return "".join(made)
-
-
-def _suggestion(model: nn.Module, path: str, names: Iterable[str]) -> str:
-    prefix, _ = base_of(model)
-    inner = tuple(name for name in names if prefix and name.startswith(f"{prefix}."))
-    # The base model's own names too, for who left out the prefix: 'h.9' should find 'h.2'.
-    names = (*names, *(name.removeprefix(f"{prefix}.") for name in inner))
-    if any(sign in path for sign in "*?["):
-        # Compared with names whose numbers are stars: 'model.layer.*' should find 'model.layers.*'.
-        known = list(dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names))
-    else:
-        known = list(names)
-    clause = nearest(path, known)
-    if clause:
-        return clause
-    lists = [(len(module), name) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    if lists:
-        n, name = max(lists, key=lambda found: found[0])
-        return f" Its blocks are {name}.0 to {name}.{n - 1}."
-    return f" Its outermost modules are {', '.join(name for name, _ in model.named_children()) or 'none'}."
+@contextmanager
+def _attending(model: nn.Module, sites: Sequence[Site]) -> Iterator[None]:
+    """Inside the block attention says its pattern, where a site asks for one; the model's own way comes back after."""
+    own = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if not any(site.item for site in sites) or own in (None, "eager"):
+        yield
+        return
+    network: Any = model
+    if not network._can_set_attn_implementation():
+        raise ValueError(
+            f"Capture: {type(model).__name__} computes attention by '{own}', which makes no pattern, and "
+            "cannot change; load it with attn_implementation='eager'."
+        )
+    network.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(own)
 
 
 def _one(model: nn.Module, path: str, *, many: bool = False) -> tuple[Site, ...]:

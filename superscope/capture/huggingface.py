@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from ..core import FormatError, Site
-from .harvesting import text_config
-from .hooks import base_of
+from .roles import blocks, mlp_hidden
+from .roles import text_config_of as _text_config
 
 Kind = Literal["residual", "neurons", "other"]
 
@@ -33,21 +33,6 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tekken.json",
 )
-# Where the down-projection of the MLP sits inside a block, by family: GPT-2 and GPT-Neo; NeoX, Bloom and Falcon; Llama,
-# Mistral, Qwen, Gemma, Phi-3 and OLMo; Phi and ViT; OPT; T5's encoder; ModernBERT; DistilBERT; BERT and its kin.
-_DOWN = (
-    "mlp.c_proj",
-    "mlp.dense_4h_to_h",
-    "mlp.down_proj",
-    "mlp.fc2",
-    "fc2",
-    "layer.1.DenseReluDense.wo",
-    "mlp.Wo",
-    "ffn.lin2",
-    "output.dense",
-)
-_MLP = re.compile(r"\w*(mlp|ffn?|feed_?forward)\w*", re.IGNORECASE)
-"""Names of modules that are an MLP; Mamba's mixer has a map of the same shape, and no neurons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,53 +112,9 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
     return _load(model, None, place, dtype, name=model)
 
 
-def blocks(model: nn.Module) -> tuple[str, ...]:
-    """Paths of the model's blocks: the first list of modules as long as the config says there are layers.
-
-    Raises:
-        ValueError: if the model has no such list.
-    """
-    config = _text_config(model)
-    n = getattr(config, "num_hidden_layers", None)
-    prefix, base = base_of(model)
-    for name, module in base.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n:
-            path = f"{prefix}.{name}" if prefix else name
-            return tuple(f"{path}.{i}" for i in range(len(module)))
-    raise ValueError(
-        f"blocks: {type(model).__name__} has no list of {n if n is not None else 'as many'} modules as its config "
-        "counts layers, so its blocks are not known; name the sites by their paths."
-    )
-
-
 def default_sites(model: nn.Module) -> tuple[Site, ...]:
     """The output of every block: the residual stream, from the first to the last."""
     return tuple(Site(block) for block in blocks(model))
-
-
-def mlp_hidden(model: nn.Module, block: str) -> str | None:
-    """The site, `path:in`, where the MLP of `block` has its hidden layer: what its down-projection is given.
-
-    Found by the path it has in known families, and else by role: the one linear map in the block from the config's
-    intermediate size to the model's width. None where neither finds it (mixtures of experts, state-space models).
-    """
-    try:
-        inner = model.get_submodule(block)
-    except AttributeError as error:
-        raise ValueError(f"mlp_hidden: no module named '{block}' in this model; blocks(model) lists them.") from error
-    d = getattr(_text_config(model), "hidden_size", None)
-    names = dict(inner.named_modules())
-    for suffix in _DOWN:
-        if suffix in names and d in _widths(names[suffix]):
-            return f"{block}.{suffix}:in"
-    hidden = getattr(_text_config(model), "intermediate_size", None)
-    # A square map has no role by its shape.
-    fits = [
-        name
-        for name, module in names.items()
-        if d != hidden and _in_and_out(module) == (hidden, d) and any(_MLP.fullmatch(part) for part in name.split("."))
-    ]
-    return f"{block}.{fits[0]}:in" if len(fits) == 1 else None
 
 
 def control(loaded: Loaded, seed: int) -> Loaded:
@@ -336,28 +277,6 @@ def _check_complete(network: nn.Module, found: dict[str, Any], source: str) -> N
             f"load: the weights of '{source}' lack {len(missing)} tensors that it computes with, as {missing[0]}; they "
             "do not belong to its config.json. Copy both from one model."
         )
-
-
-def _text_config(model: nn.Module) -> Any:
-    config = text_config(model)
-    if config is None:
-        raise ValueError(
-            f"{type(model).__name__} has no config, so its blocks are not known; name the sites by their paths."
-        )
-    return config
-
-
-def _in_and_out(module: nn.Module) -> tuple[int, int] | None:
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(module, nn.Embedding):
-        return None
-    # transformers' Conv1D keeps its weight as (in, out), torch's Linear as (out, in).
-    return tuple(weight.shape) if hasattr(module, "nf") else tuple(weight.shape[::-1])  # type: ignore[return-value]
-
-
-def _widths(module: nn.Module) -> tuple[int, ...]:
-    shape = _in_and_out(module)
-    return () if shape is None else shape[1:]
 
 
 def _looks_like_path(model: str) -> bool:

@@ -132,7 +132,7 @@ def hash_tensors(tensors: Mapping[str, Tensor], algorithm: str) -> str:
         digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}\n".encode())
         if tensor.numel():
             # The bytes as they are: numpy has no bfloat16.
-            digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return f"{algorithm}:{digest.hexdigest()}"
 
 

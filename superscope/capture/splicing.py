@@ -11,9 +11,10 @@ from jaxtyping import Float64, Int
 from torch import Tensor, nn
 
 from ..core import Site
-from .harvesting import batch, check_fit, device_of, evaluating, inputs, text_config
+from .harvesting import batch, check_fit, device_of, evaluating, inputs
 from .hooks import _parameters, replace
 from .huggingface import Loaded
+from .paths import text_config
 from .text import Corpus
 
 _LOGITS = 2**25

@@ -15,7 +15,9 @@ from torch import Tensor
 from .code import SparseCode
 from .errors import ShapeError
 
-_SITE = re.compile(r"(?P<path>.*?)(?P<io>:in|:out)?(?::(?P<item>\d+))?(?:\[(?P<columns>\d+:\d+(?:,\d+:\d+)*)\])?")
+_SITE = re.compile(
+    r"(?P<path>.*?)(?P<io>:in|:out)?(?::(?P<item>\d+))?(?:\[(?P<columns>\d+:\d+(?:,\d+:\d+)*)\])?", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_dots_are_dots():
 
 
 @pytest.mark.parametrize(
-    "pattern", ["h.99", "innr.0", "", ".", "h.", "[", "h.[", "(", "h.0:out", ":in", "***.q", "\x00"]
+    "pattern", ["h.99", "innr.0", "", ".", "h.", "[", "h.[", "(", "h.0:aside", ":in", "***.q", "\x00"]
 )
 def test_unknown_names_are_one_clear_error(pattern):
     with pytest.raises(SiteNotFound, match="no module named"):
