@@ -6,29 +6,54 @@ from pathlib import Path
 
 from ...core import FormatError
 from ...core.errors import nearest
+from .archetypal import Archetypal
 from .base import SAE, read_about
+from .gated import Gated
+from .interference_penalised import InterferencePenalised
+from .matching_pursuit import MatchingPursuit
+from .p_annealed import PAnnealed
+from .relu import ReLU
 from .topk import TopK
 
-ARCHITECTURES: tuple[type[SAE], ...] = (TopK,)
+ARCHITECTURES: tuple[type[SAE], ...] = (
+    Archetypal,
+    Gated,
+    InterferencePenalised,
+    MatchingPursuit,
+    PAnnealed,
+    ReLU,
+    TopK,
+)
 """Every architecture; tests, formats and menus read this tuple."""
 
 
-def load(folder: Path | str) -> SAE:
-    """The SAE saved in a folder, of whichever architecture.
+def load(folder: Path | str, among: tuple[type[SAE], ...] = ARCHITECTURES) -> SAE:
+    """The SAE saved in a folder, of whichever architecture in `among`.
 
     Raises:
         FileNotFoundError: if a file is missing.
         FormatError: if a file is damaged, has unknown keys, or names an unknown architecture.
     """
     name = read_about(folder)["architecture"]
-    for architecture in ARCHITECTURES:
+    for architecture in among:
         if architecture.__name__ == name:
             return architecture.load(folder)
-    known = [architecture.__name__ for architecture in ARCHITECTURES]
+    known = [architecture.__name__ for architecture in among]
     raise FormatError(
         f"{Path(folder) / 'about.json'} names an unknown architecture {name!r}.{nearest(str(name), known)} "
         f"Known ones: {', '.join(known)}."
     )
 
 
-__all__ = ["ARCHITECTURES", "SAE", "TopK", "load"]
+__all__ = [
+    "ARCHITECTURES",
+    "SAE",
+    "Archetypal",
+    "Gated",
+    "InterferencePenalised",
+    "MatchingPursuit",
+    "PAnnealed",
+    "ReLU",
+    "TopK",
+    "load",
+]

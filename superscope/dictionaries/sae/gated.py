@@ -1,0 +1,90 @@
+"""The autoencoder that decides by one half whether a latent is on, and by the other how strongly."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...core import SparseCode
+from .base import SAE, Fit
+from .positive import positives, rectified
+from .relu import check_penalty, warmed
+
+
+@final
+class Gated(SAE):
+    r"""f = 1[p > 0] ReLU(exp(r) (p - e) + m), p = E (x - b) + e: gate and magnitude share E up to a factor per latent.
+
+    Trained on $|x - D^\top f - b|^2 + \lambda \sum_i g_i + |x - \bar D^\top g - \bar b|^2$ with g = ReLU(p), the barred
+    ones frozen: the penalty acts on the gate alone, so magnitudes do not shrink, and the last term keeps
+    the gate's own values a fair reconstruction, which is its only gradient (a step function has none). L0 follows
+    from $\lambda$.
+
+    Args:
+        d: dimension of x.
+        n: number of latents.
+        coefficient: $\lambda$, for x scaled to |x|^2 = d.
+        warmup: share of training over which $\lambda$ rises linearly from 0.
+        seed: of the random start.
+
+    Attributes:
+        log_factor: r.
+        magnitude_bias: m.
+
+    Raises:
+        ValueError: if coefficient is negative or not finite, or warmup is outside [0, 1].
+
+    Source:
+        Rajamanoharan et al., "Improving dictionary learning with gated sparse autoencoders", 2024 (equations 6 to 8
+        and the tied gate of equation 7).
+
+    Example:
+        >>> Gated(d=4, n=8).encode(torch.ones(3, 4)).n
+        8
+    """
+
+    def __init__(
+        self, d: int, n: int, coefficient: float | int = 5.0, warmup: float | int = 0.05, seed: int = 0
+    ) -> None:
+        check_penalty("Gated", coefficient, warmup)
+        super().__init__(d, n, coefficient=coefficient, warmup=warmup, seed=seed)
+        self.coefficient, self.warmup = coefficient, warmup
+        self.log_factor = nn.Parameter(torch.zeros(n))
+        self.magnitude_bias = nn.Parameter(torch.zeros(n))
+
+    units = ("encoder_bias", "bias", "magnitude_bias")
+
+    def _magnitudes(self, gate: SparseCode) -> SparseCode:
+        """f of the latents whose gate is open; r, m and e of a latent are taken where it is chosen."""
+        at = gate.indices
+        linear = gate.values - self.encoder_bias[at]
+        values = (linear * self.log_factor.exp()[at] + self.magnitude_bias[at]).relu()
+        return SparseCode(torch.where(gate.values > 0, values, 0.0), at, self.n)
+
+    def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
+        return self._magnitudes(positives(pre))
+
+    def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
+        gate, compose = rectified(self, x)
+        code = self._magnitudes(gate)
+        return code, compose(code.values, self.atoms) + self.bias
+
+    def fit(
+        self,
+        x: Float[Tensor, "b d"],
+        *,
+        target: Float[Tensor, "b d"] | None = None,
+        scale: float = 1.0,
+        progress: float = 0.0,
+    ) -> Fit:
+        target = x if target is None else target
+        gate, compose = rectified(self, x)
+        code = self._magnitudes(gate)
+        x_hat = compose(code.values, self.atoms) + self.bias
+        by_gate = compose(gate.values, self.atoms.detach()) + self.bias.detach()
+        penalty = self.coefficient * gate.values.sum() / (len(x) * self.d * scale)
+        loss = self.squared(x_hat, target, scale) + self.squared(by_gate, target, scale)
+        return Fit(code, x_hat, loss + warmed(progress, self.warmup) * penalty)
