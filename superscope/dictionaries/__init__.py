@@ -2,7 +2,21 @@
 
 from .classical import CLASSICAL, ICA, KSVD, NMF, KMeans, OnlineDictionary
 from .loading import load
-from .sae import ARCHITECTURES, SAE, Archetypal, Gated, InterferencePenalised, MatchingPursuit, PAnnealed, ReLU, TopK
+from .sae import (
+    ARCHITECTURES,
+    SAE,
+    AbsTopK,
+    Archetypal,
+    BatchTopK,
+    Gated,
+    InterferencePenalised,
+    JumpReLU,
+    MatchingPursuit,
+    Matryoshka,
+    PAnnealed,
+    ReLU,
+    TopK,
+)
 from .train import train
 from .transcoders import TRANSCODERS, Beside, Crosscoder, Paired, SkipTranscoder, Transcoder
 
@@ -14,13 +28,17 @@ __all__ = [
     "NMF",
     "SAE",
     "TRANSCODERS",
+    "AbsTopK",
     "Archetypal",
+    "BatchTopK",
     "Beside",
     "Crosscoder",
     "Gated",
     "InterferencePenalised",
+    "JumpReLU",
     "KMeans",
     "MatchingPursuit",
+    "Matryoshka",
     "OnlineDictionary",
     "PAnnealed",
     "Paired",

@@ -6,20 +6,28 @@ from pathlib import Path
 
 from ...core import FormatError
 from ...core.errors import nearest
+from .abs_topk import AbsTopK
 from .archetypal import Archetypal
-from .base import SAE, read_about
+from .base import SAE, Fit, read_about
+from .batch_topk import BatchTopK
 from .gated import Gated
 from .interference_penalised import InterferencePenalised
+from .jumprelu import JumpReLU
 from .matching_pursuit import MatchingPursuit
+from .matryoshka import Matryoshka
 from .p_annealed import PAnnealed
 from .relu import ReLU
 from .topk import TopK
 
 ARCHITECTURES: tuple[type[SAE], ...] = (
+    AbsTopK,
     Archetypal,
+    BatchTopK,
     Gated,
     InterferencePenalised,
+    JumpReLU,
     MatchingPursuit,
+    Matryoshka,
     PAnnealed,
     ReLU,
     TopK,
@@ -48,10 +56,15 @@ def load(folder: Path | str, among: tuple[type[SAE], ...] = ARCHITECTURES) -> SA
 __all__ = [
     "ARCHITECTURES",
     "SAE",
+    "AbsTopK",
     "Archetypal",
+    "BatchTopK",
+    "Fit",
     "Gated",
     "InterferencePenalised",
+    "JumpReLU",
     "MatchingPursuit",
+    "Matryoshka",
     "PAnnealed",
     "ReLU",
     "TopK",

@@ -80,6 +80,10 @@ class SAE(nn.Module, SparseCoder):
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         """The code that the architecture keeps of dense pre-activations."""
 
+    def rectify(self, pre: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+        """The value of a latent that is kept; its positive part unless the architecture says otherwise."""
+        return pre.relu()
+
     def penalty(self, code: SparseCode, *, scale: float = 1.0) -> Float[Tensor, ""]:
         """What is added to the squared error while training; zero unless the architecture says otherwise.
 
@@ -171,10 +175,12 @@ class SAE(nn.Module, SparseCoder):
         rows = dead.nonzero().squeeze(1)
         encoder, atoms, encoder_bias = self.encoder[rows], self.atoms[rows], self.encoder_bias[rows]
         pre = torch.addmm(encoder_bias, x - self.bias.detach(), encoder.T)
+        values = self.rectify(pre)
         if k < len(rows):
             # What is below the k-th largest is cut to 0; a tie at the cut keeps both, which does no harm.
-            pre = torch.where(pre >= pre.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), pre, 0.0)
-        e_hat = pre.relu() @ atoms
+            size = values.detach().abs()
+            values = torch.where(size >= size.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), values, 0.0)
+        e_hat = values @ atoms
         return (error - e_hat).square().sum() / error.square().sum().clamp(min=torch.finfo(error.dtype).tiny)
 
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:

@@ -25,39 +25,87 @@ if TYPE_CHECKING:
 class _Plan:
     """The uses of each atom in a batch: built once, used by both weight gradients."""
 
-    def __init__(self, indices: Int[Tensor, "b k"], n: int) -> None:
-        flat = indices.reshape(-1)
+    def __init__(self, columns: Int[Tensor, "m"], rows: Int[Tensor, "m"], n: int) -> None:
         # int32 halves the memory the sort moves; stable, so that sums are made in one order on every run.
-        self.order = flat.int().argsort(stable=True)
-        self.rows = self.order // indices.shape[1]
-        self.offsets = torch.zeros(n, dtype=torch.long, device=flat.device)
-        torch.cumsum(torch.bincount(flat, minlength=n)[:-1], 0, out=self.offsets[1:])
-        self.flat, self.n = flat, n
+        self.order = columns.int().argsort(stable=True)
+        self.rows = rows[self.order]
+        self.offsets = torch.zeros(n, dtype=torch.long, device=columns.device)
+        torch.cumsum(torch.bincount(columns, minlength=n)[:-1], 0, out=self.offsets[1:])
+        self.columns, self.n = columns, n
 
-    def scatter(self, weights: Float[Tensor, "b k"], rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
-        """out_i = sum of weights_bs rows_b over the (b, s) that use atom i."""
+    def scatter(self, weights: Float[Tensor, "*m"], rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
+        """out_i = sum of weights_m rows_{row(m)} over the uses m of atom i."""
         return F.embedding_bag(
             self.rows, rows, self.offsets, per_sample_weights=weights.reshape(-1)[self.order], mode="sum"
         )
 
-    def count(self, weights: Float[Tensor, "b k"]) -> Float[Tensor, "n"]:
-        """out_i = sum of weights_bs over the (b, s) that use atom i."""
-        return weights.new_zeros(self.n).index_add_(0, self.flat, weights.reshape(-1))
+    def count(self, weights: Float[Tensor, "*m"]) -> Float[Tensor, "n"]:
+        """out_i = sum of weights_m over the uses m of atom i."""
+        return weights.new_zeros(self.n).index_add_(0, self.columns, weights.reshape(-1))
 
 
 class Chosen:
-    """Which latents each row of a batch chose: the shared bookkeeping of `pre_activations` and `decode`."""
+    """Which latents each row of a batch chose: the shared bookkeeping of `pre_activations` and `decode`.
+
+    Either k of them in every row, or, with `ragged`, as many as there are; values are then flat, in order of row.
+    """
 
     def __init__(self, indices: Int[Tensor, "b k"], n: int) -> None:
-        self.indices, self.n = indices, n
+        self.indices: Tensor | None = indices
+        self.columns, self.n, self.b = indices.reshape(-1), n, len(indices)
+        self._rows: Tensor | None = None
         self._plan: _Plan | None = None
+
+    @classmethod
+    def ragged(cls, rows: Int[Tensor, "m"], columns: Int[Tensor, "m"], b: int, n: int) -> Chosen:
+        """The uses of latents `columns` in rows `rows`, which do not fall; rows may be empty."""
+        chosen = cls(columns[:, None], n)
+        chosen.indices, chosen._rows, chosen.b = None, rows, b
+        return chosen
+
+    @property
+    def rows(self) -> Int[Tensor, "m"]:
+        """The row of each use."""
+        if self._rows is None:
+            assert self.indices is not None
+            k = max(self.indices.shape[1], 1)
+            self._rows = torch.arange(len(self.columns), device=self.columns.device) // k
+        return self._rows
+
+    @property
+    def offsets(self) -> Int[Tensor, "b"]:
+        """The first use of each row."""
+        counts = torch.bincount(self.rows, minlength=self.b)
+        return counts.cumsum(0) - counts
 
     @property
     def plan(self) -> _Plan:
         """Made at the first backward pass that asks for it."""
         if self._plan is None:
-            self._plan = _Plan(self.indices, self.n)
+            self._plan = _Plan(self.columns, self.rows, self.n)
         return self._plan
+
+    def gather(self, values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"]) -> Float[Tensor, "b d"]:
+        """x_b = sum of values_m atoms_{column(m)} over the uses m of row b; differentiable in values."""
+        if self.indices is not None:
+            return gather_sum(values, self.indices, atoms)
+        return F.embedding_bag(self.columns, atoms, self.offsets, per_sample_weights=values, mode="sum")
+
+    def code(self, values: Float[Tensor, "*m"]) -> SparseCode:
+        """The values in their rows."""
+        if self.indices is not None:
+            return SparseCode(values, self.indices, self.n)
+        return packed(self.rows, self.columns, values, self.b, self.n)
+
+
+def packed(rows: Int[Tensor, "m"], columns: Int[Tensor, "m"], values: Float[Tensor, "m"], b: int, n: int) -> SparseCode:
+    """Entries in order of row, as a code with as many slots as the fullest of the b rows has (at least 1)."""
+    counts = torch.bincount(rows, minlength=b)
+    k = max(int(counts.max()), 1) if b else 1
+    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    indices = columns.new_zeros(b, k)
+    indices[rows, slots] = columns
+    return SparseCode(values.new_zeros(b, k).index_put((rows, slots), values), indices, n)
 
 
 class _PreActivations(torch.autograd.Function):
@@ -75,7 +123,7 @@ class _PreActivations(torch.autograd.Function):
         x, encoder, bias = ctx.saved_tensors
         dv = gradients[0].contiguous()
         need = ctx.needs_input_grad
-        dx = gather_sum(dv, ctx.chosen.indices, encoder) if need[0] else None
+        dx = ctx.chosen.gather(dv, encoder) if need[0] else None
         d_encoder = ctx.chosen.plan.scatter(dv, x - bias) if need[1] else None
         d_encoder_bias = ctx.chosen.plan.count(dv) if need[2] or need[3] else None
         # The rows' gradients for x, summed: a vector times a matrix instead of b x k x d.
@@ -92,7 +140,7 @@ class _Decode(torch.autograd.Function):
         # sum is made under a graph of its own, kept for that. That graph does not reach the atoms' dense gradient.
         with torch.enable_grad():
             ctx.leaf = values.detach().requires_grad_()
-            ctx.x = gather_sum(ctx.leaf, chosen.indices, atoms.detach())
+            ctx.x = chosen.gather(ctx.leaf, atoms.detach())
         return ctx.x.detach()
 
     @staticmethod
@@ -113,9 +161,9 @@ def pre_activations(
     encoder: Float[Tensor, "n d"],
     encoder_bias: Float[Tensor, "n"],
     bias: Float[Tensor, "d"],
-    values: Float[Tensor, "b k"],
+    values: Float[Tensor, "*m"],
     chosen: Chosen,
-) -> Float[Tensor, "b k"]:
+) -> Float[Tensor, "*m"]:
     """v_bs = <encoder_i, x_b - bias> + encoder_bias_i at i = indices_bs: `values`, with sparse gradients attached.
 
     Args:
@@ -125,7 +173,7 @@ def pre_activations(
     return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen)  # type: ignore[no-any-return]
 
 
-def decode(values: Float[Tensor, "b k"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
+def decode(values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
     """x_b = sum_s values_bs atoms[indices_bs], with sparse gradients to values and atoms."""
     return _Decode.apply(values, atoms, chosen)  # type: ignore[no-any-return]
 

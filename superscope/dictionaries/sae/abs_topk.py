@@ -1,0 +1,59 @@
+"""The autoencoder whose latents may be negative: the k pre-activations furthest from zero."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...core import SparseCode
+from . import sparse
+from .base import SAE
+
+
+@final
+class AbsTopK(SAE):
+    r"""f = the k entries of E (x - b) + e that are largest in absolute value, with their signs; l0 = k.
+
+    One latent serves two opposite features (more and less of one thing), which rectified architectures need two for.
+
+    Args:
+        d: dimension of x.
+        n: number of latents.
+        k: latents kept per row.
+        seed: of the random start.
+
+    Raises:
+        ValueError: if k is not in 1..n.
+
+    Source:
+        Zhu et al., "AbsTopK: rethinking sparse autoencoders for bidirectional features", 2025 (arXiv 2510.00404).
+
+    Example:
+        >>> bool((AbsTopK(d=4, n=8, k=2).encode(torch.ones(3, 4)).values != 0).all())
+        True
+    """
+
+    def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
+        if not 1 <= k <= n:
+            raise ValueError(
+                f"AbsTopK: k must be in 1..n = {n}, since a row has n latents to choose from; got k = {k}."
+            )
+        super().__init__(d, n, k=k, seed=seed)
+        self.k = k
+
+    def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
+        indices = pre.abs().topk(self.k, dim=-1, sorted=False).indices
+        return SparseCode(pre.gather(-1, indices), indices, self.n)
+
+    def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
+        with torch.no_grad():
+            code = self.encode(x)
+        chosen = sparse.Chosen(code.indices, self.n)
+        values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
+        return chosen.code(values), sparse.decode(values, self.atoms, chosen) + self.bias
+
+    def rectify(self, pre: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+        return pre

@@ -1,0 +1,142 @@
+"""The autoencoder that keeps k latents a row on average: the k b largest pre-activations of a whole batch."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...core import SparseCode
+from . import sparse
+from .base import SAE, Fit
+from .topk import choose_largest
+
+# Numbers in one block of pre-activations, as in base.
+_BLOCK = 2**21
+# How far below the last batch's threshold the next one's is looked for, and how fast the learned one follows.
+_MARGIN = 0.95
+_MOMENTUM = 0.99
+
+
+class BatchTopKSAE(SAE):
+    r"""What BatchTopK and Matryoshka share: the choice over a batch in training, the learned threshold in use.
+
+    Args:
+        d, n, k, seed: as for the architectures.
+        further: their own arguments.
+
+    Attributes:
+        threshold: running mean of the smallest value kept in a batch; negative until the first batch.
+    """
+
+    def __init__(self, d: int, n: int, k: int, *, seed: int = 0, **further: Any) -> None:
+        if not 1 <= k <= n:
+            raise ValueError(
+                f"{type(self).__name__}: k must be in 1..n = {n}, the latents a row may choose from; got k = {k}."
+            )
+        super().__init__(d, n, k=k, **further, seed=seed)
+        self.k = k
+        self.register_buffer("threshold", torch.tensor(-1.0))
+        self._last = -1.0
+
+    threshold: Tensor
+
+    def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
+        """Every value above the learned threshold; before there is one, the k largest of each row."""
+        if float(self.threshold) < 0:
+            return choose_largest(pre, self.k)
+        rows, columns = (pre > self.threshold).nonzero(as_tuple=True)
+        return sparse.packed(rows, columns, pre[rows, columns], len(pre), self.n)
+
+    @torch.no_grad()
+    def choose(self, x: Float[Tensor, "b d"]) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"], Float[Tensor, "m"]]:
+        """Rows, columns and values of the k b largest positive pre-activations of a batch, in order of row.
+
+        The last batch's threshold, lowered a little, leaves few candidates for the exact choice; where that leaves
+        fewer than k b it was too high and the batch is looked through again with a lower one.
+        """
+        wanted = self.k * len(x)
+        floor = self._last * _MARGIN if self._last > 0 else self._guess(x)
+        while True:
+            rows, columns, values = self._above(x, floor)
+            if len(values) >= wanted or floor <= 0:
+                break
+            floor = floor / 2 if floor > 1e-6 * float(values.max() if len(values) else 0) else 0.0
+        if len(values) > wanted:
+            kept = values.topk(wanted, sorted=False).indices.sort().values
+            rows, columns, values = rows[kept], columns[kept], values[kept]
+        self._last = float(values.min()) if len(values) else -1.0
+        return rows, columns, values
+
+    def _guess(self, x: Float[Tensor, "b d"]) -> float:
+        """A threshold for a batch when nothing is known: that of its first block, lowered by a third."""
+        pre = self.pre_activations(x[: max(_BLOCK // self.n, 1)])
+        return float(pre.flatten().topk(self.k * len(pre)).values[-1].relu()) * 2 / 3
+
+    def _above(self, x: Float[Tensor, "b d"], floor: float) -> tuple[Tensor, Tensor, Tensor]:
+        rows, columns, values = [], [], []
+        size = max(_BLOCK // self.n, 1)
+        for start in range(0, len(x), size):
+            pre = self.pre_activations(x[start : start + size])
+            row, column = (pre > floor).nonzero(as_tuple=True)
+            rows.append(row + start)
+            columns.append(column)
+            values.append(pre[row, column])
+        return torch.cat(rows), torch.cat(columns), torch.cat(values)
+
+    @torch.no_grad()
+    def learn_threshold(self, values: Float[Tensor, "m"]) -> None:
+        """Moves the threshold towards the smallest value that this batch kept."""
+        if len(values):
+            least = values.min()
+            self.threshold.copy_(least if float(self.threshold) < 0 else torch.lerp(least, self.threshold, _MOMENTUM))
+
+
+@final
+class BatchTopK(BatchTopKSAE):
+    r"""f = ReLU(E (x - b) + e), cut to the k b largest values of a batch of b rows: k a row on average, not in each.
+
+    Rows that need more latents get more. A row by itself has no batch, so in use a latent is kept where its value is
+    above a threshold, the running mean of the smallest value kept in training batches: on average k again. `encode`
+    gives a row the same code whatever rows come with it.
+
+    Args:
+        d: dimension of x.
+        n: number of latents.
+        k: latents kept per row, on average.
+        seed: of the random start.
+
+    Raises:
+        ValueError: if k is not in 1..n.
+
+    Source:
+        Bussmann, Leask and Nanda, "BatchTopK sparse autoencoders", 2024 (equations 3 to 5).
+
+    Example:
+        >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        >>> int(BatchTopK(d=4, n=8, k=2).fit(x).code.l0.sum()) == 2 * 64
+        True
+    """
+
+    def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
+        super().__init__(d, n, k, seed=seed)
+
+    def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
+        rows, columns, values = self.choose(x)
+        chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
+        values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
+        return chosen.code(values), sparse.decode(values, self.atoms, chosen) + self.bias
+
+    def fit(
+        self,
+        x: Float[Tensor, "b d"],
+        *,
+        target: Float[Tensor, "b d"] | None = None,
+        scale: float = 1.0,
+        progress: float = 0.0,
+    ) -> Fit:
+        found = super().fit(x, target=target, scale=scale, progress=progress)
+        self.learn_threshold(found.code.values.detach()[found.code.values > 0])
+        return found

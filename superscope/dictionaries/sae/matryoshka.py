@@ -1,0 +1,91 @@
+"""The nested autoencoder: its first latents alone already reconstruct x, the next ones add detail."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import sparse
+from .base import Fit
+from .batch_topk import BatchTopKSAE
+
+
+@final
+class Matryoshka(BatchTopKSAE):
+    r"""BatchTopK on $\frac1M \sum_m |x - \hat x_{n_m}|^2$, $\hat x_{n_m}$ made by the first $n_m$ latents alone.
+
+    Early latents must be useful without the later ones, so a general feature is not torn into the exceptions that
+    wide dictionaries prefer (absorption, splitting). One encoder product and one choice over the batch serve all
+    widths; each reconstruction adds the next latents' share to the last. `prefix(m)` is the narrower dictionary.
+
+    Args:
+        d: dimension of x.
+        n: number of latents.
+        k: latents kept per row, on average, at full width.
+        widths: n_1 < ... < n_M = n. Default: n/16, n/8, n/4, n/2, n.
+        seed: of the random start.
+
+    Raises:
+        ValueError: if k is not in 1..n, or widths do not rise from at least 1 to n.
+
+    Source:
+        Bussmann, Nabeshima, Karvonen and Nanda, "Learning multi-level features with Matryoshka sparse autoencoders",
+        2025 (equation 4; they sum over m where this takes the mean, so that the learning rate keeps its meaning).
+
+    Example:
+        >>> Matryoshka(d=4, n=32, k=2).widths
+        (2, 4, 8, 16, 32)
+    """
+
+    def __init__(self, d: int, n: int, k: int, widths: Sequence[int] | None = None, seed: int = 0) -> None:
+        if widths is None:
+            widths = tuple(sorted({max(n // part, 1) for part in (16, 8, 4, 2, 1)}))
+        rising = all(a < b for a, b in itertools.pairwise(widths))
+        if not widths or widths[0] < 1 or widths[-1] != n or not rising:
+            raise ValueError(f"Matryoshka: widths must rise from at least 1 to n = {n}; got {tuple(widths)}.")
+        super().__init__(d, n, k, widths=list(widths), seed=seed)
+        self.widths = tuple(widths)
+
+    def fit(
+        self,
+        x: Float[Tensor, "b d"],
+        *,
+        target: Float[Tensor, "b d"] | None = None,
+        scale: float = 1.0,
+        progress: float = 0.0,
+    ) -> Fit:
+        target = x if target is None else target
+        rows, columns, values = self.choose(x)
+        self.learn_threshold(values)
+        chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
+        values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
+        x_hat: Tensor = self.bias.expand_as(target)
+        loss = values.new_zeros(())
+        for low, high in zip((0, *self.widths), self.widths, strict=False):
+            at = ((columns >= low) & (columns < high)).nonzero().squeeze(1)
+            group = sparse.Chosen.ragged(rows[at], columns[at], len(x), self.n)
+            x_hat = x_hat + sparse.decode(values[at], self.atoms, group)
+            loss = loss + self.squared(x_hat, target, scale)
+        return Fit(chosen.code(values), x_hat, loss / len(self.widths))
+
+    @torch.no_grad()
+    def prefix(self, width: int) -> Matryoshka:
+        """The autoencoder of the first `width` latents, with the same threshold.
+
+        Raises:
+            ValueError: if width is none of the widths it was trained for.
+        """
+        if width not in self.widths:
+            raise ValueError(f"Matryoshka.prefix: width must be one of {self.widths}; got {width}.")
+        inner = Matryoshka(self.d, width, min(self.k, width), [w for w in self.widths if w <= width])
+        inner.to(self.atoms.dtype)
+        for name in ("atoms", "encoder", "encoder_bias"):
+            getattr(inner, name).copy_(getattr(self, name)[:width])
+        inner.bias.copy_(self.bias)
+        inner.threshold.copy_(self.threshold)
+        return inner
