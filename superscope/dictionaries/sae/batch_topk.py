@@ -123,12 +123,6 @@ class BatchTopK(BatchTopKSAE):
     def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
         super().__init__(d, n, k, seed=seed)
 
-    def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
-        rows, columns, values = self.choose(x)
-        chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
-        values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
-        return chosen.code(values), sparse.decode(values, self.atoms, chosen) + self.bias
-
     def fit(
         self,
         x: Float[Tensor, "b d"],
@@ -137,6 +131,9 @@ class BatchTopK(BatchTopKSAE):
         scale: float = 1.0,
         progress: float = 0.0,
     ) -> Fit:
-        found = super().fit(x, target=target, scale=scale, progress=progress)
-        self.learn_threshold(found.code.values.detach()[found.code.values > 0])
-        return found
+        rows, columns, values = self.choose(x)
+        self.learn_threshold(values)
+        chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
+        values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
+        x_hat = sparse.decode(values, self.atoms, chosen) + self.bias
+        return Fit(chosen.code(values), x_hat, self.squared(x_hat, x if target is None else target, scale))
