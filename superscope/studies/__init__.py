@@ -37,6 +37,7 @@ STUDIES = (
     Entry("theory", "theory", "Theory", "What does this dictionary allow? Geometry and bounds of any matrix or SAE."),
     Entry("recover", "recovery_diagram", "Recover", "How many active features can be read back from this dictionary?"),
     Entry("plan", "plan", "Plan", "What will capturing, storing and training cost, in memory, disk and hours?"),
+    Entry("convert", "convert", "Convert", "Does this dictionary, written in another package's format, stay the same?"),
     Entry("reproduce", "reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core import FormatError, SparseCode
 from ...core.errors import nearest
-from ..sae import load
+from ..loading import load
 from ..sae.base import SAE, read_about
 from . import probe as probing
 from .dictionary_learning import DICTIONARY_LEARNING
@@ -146,7 +146,7 @@ def read(
     architecture: str | None = None,
     k: int | None = None,
     subtract_bias: bool | None = None,
-    input_scale: float | None = None,
+    input_scale: float | int | None = None,
     strict: bool = True,
 ) -> Imported:
     """The dictionary in a file or folder, as an SAE that computes the same.

@@ -201,7 +201,7 @@ class Form:
         nothing = dataclasses.replace(self, bias=torch.zeros_like(self.centre)).centred()
         return dataclasses.replace(nothing, bias=self.bias)
 
-    def scaled_input(self, by: float, out: float | None = None) -> Form:
+    def scaled_input(self, by: float | int, out: float | int | None = None) -> Form:
         """The function of x that this is of by * x, its result divided by `out` (by `by` without it)."""
         out = by if out is None else out
         return self._with(
@@ -239,7 +239,7 @@ class Given:
     architecture: str | None = None
     k: int | None = None
     subtract_bias: bool | None = None
-    input_scale: float | None = None
+    input_scale: float | int | None = None
     strict: bool = True
 
 

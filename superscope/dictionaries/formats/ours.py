@@ -9,23 +9,43 @@ import torch
 from torch import Tensor
 
 from ...core import FormatError
-from ..sae import ARCHITECTURES
-from ..sae.base import SAE
+from ..sae import (
+    SAE,
+    AbsTopK,
+    Archetypal,
+    BatchTopK,
+    Gated,
+    InterferencePenalised,
+    JumpReLU,
+    MatchingPursuit,
+    Matryoshka,
+    PAnnealed,
+    ReLU,
+    TopK,
+)
 from .form import BatchLargest, Form, Gate, Jump, Largest, Pursuit, Rectify, Rows, Rule
 
-_RULES: dict[str, Callable[[Any], Rule]] = {
-    "TopK": lambda sae: Largest(sae.k),
-    "Archetypal": lambda sae: Largest(sae.k),
-    "AbsTopK": lambda sae: Largest(sae.k, signed=True),
-    "ReLU": lambda sae: Rectify(),
-    "PAnnealed": lambda sae: Rectify(),
-    "InterferencePenalised": lambda sae: Largest(sae.k),
-    "JumpReLU": lambda sae: Jump(sae.threshold.detach()),
-    "BatchTopK": lambda sae: BatchLargest(sae.k, float(sae.threshold)),
-    "Matryoshka": lambda sae: BatchLargest(sae.k, float(sae.threshold), tuple(sae.groups)),
-    "Gated": lambda sae: Gate(sae.log_factor.detach(), sae.magnitude_bias.detach()),
-    "MatchingPursuit": lambda sae: Pursuit(sae.k),
+_L0 = 32
+
+_RULES: dict[type[SAE], Callable[[Any], Rule]] = {
+    TopK: lambda sae: Largest(sae.k),
+    Archetypal: lambda sae: Largest(sae.k),
+    AbsTopK: lambda sae: Largest(sae.k, signed=True),
+    ReLU: lambda sae: Rectify(),
+    PAnnealed: lambda sae: Rectify(),
+    InterferencePenalised: lambda sae: Largest(sae.k),
+    JumpReLU: lambda sae: Jump(sae.threshold.detach()),
+    BatchTopK: lambda sae: _batch(sae, ()),
+    Matryoshka: lambda sae: _batch(sae, tuple(sae.widths)),
+    Gated: lambda sae: Gate(sae.log_factor.detach(), sae.magnitude_bias.detach()),
+    MatchingPursuit: lambda sae: Pursuit(sae.k),
 }
+
+
+def _batch(sae: Any, groups: tuple[int, ...]) -> Rule:
+    """Before its first training batch such an SAE has no threshold, and keeps the k largest of each row."""
+    threshold = float(sae.threshold)
+    return Largest(sae.k) if threshold < 0 else BatchLargest(sae.k, threshold, groups)
 
 
 def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | None = None) -> Form:
@@ -34,11 +54,12 @@ def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | Non
     Raises:
         FormatError: if it is of an architecture that no other format knows.
     """
-    name = type(sae).__name__
-    if name not in _RULES:
-        raise FormatError(f"a {name} SAE computes what no other format holds. Save it with sae.save(folder).")
+    if type(sae) not in _RULES:
+        raise FormatError(
+            f"a {type(sae).__name__} SAE computes what no other format holds. Save it with sae.save(folder)."
+        )
     return Form(
-        rule=_RULES[name](sae),
+        rule=_RULES[type(sae)](sae),
         encoder=_plain(sae.encoder),
         encoder_bias=_plain(sae.encoder_bias),
         centre=_plain(sae.bias),
@@ -62,31 +83,30 @@ def sae_of(form: Form) -> tuple[SAE, Form]:
         raise FormatError(f"it keeps k = {rule.k} of n = {n} latents; k must lie in 1..n. The file is inconsistent.")
     weights = {"atoms": form.atoms, "bias": form.bias, "encoder": form.encoder, "encoder_bias": form.encoder_bias}
     if isinstance(rule, Largest):
-        sae = _new("AbsTopK" if rule.signed else "TopK", d=d, n=n, k=rule.k)
+        sae = (AbsTopK if rule.signed else TopK)(d=d, n=n, k=rule.k)
     elif isinstance(rule, Pursuit):
-        sae = _new("MatchingPursuit", d=d, n=n, k=rule.k)
+        sae = MatchingPursuit(d=d, n=n, k=rule.k)
         del weights["encoder"], weights["encoder_bias"]
     elif isinstance(rule, Jump):
-        sae = _new("JumpReLU", d=d, n=n)
+        # k is the L0 that further training would steer to; no foreign file says it, and codes do not depend on it.
+        sae = JumpReLU(d=d, n=n, k=min(_L0, n))
         weights["threshold"] = rule.threshold.clamp_min(0)
     elif isinstance(rule, BatchLargest):
-        sae = _new("BatchTopK", d=d, n=n, k=rule.k)
+        if rule.groups:
+            sae = Matryoshka(d=d, n=n, k=rule.k, widths=rule.groups)
+        else:
+            sae = BatchTopK(d=d, n=n, k=rule.k)
         weights["threshold"] = torch.tensor(max(rule.threshold, 0.0))
     elif isinstance(rule, Gate):
-        sae = _new("Gated", d=d, n=n)
+        sae = Gated(d=d, n=n)
         weights |= {"log_factor": rule.log_gain, "magnitude_bias": rule.magnitude_bias}
     else:
-        sae = _new("ReLU", d=d, n=n)
+        sae = ReLU(d=d, n=n)
     dtype = form.encoder.dtype
-    sae.to(dtype).load_state_dict({name: weight.to(dtype).contiguous() for name, weight in weights.items()})
+    state = {name: weight.to(dtype).contiguous() for name, weight in weights.items()}
+    # What is left is the state of training, as a new SAE has it.
+    sae.to(dtype).load_state_dict({**sae.state_dict(), **state})
     return sae, form
-
-
-def _new(name: str, **arguments: Any) -> SAE:
-    for architecture in ARCHITECTURES:
-        if architecture.__name__ == name:
-            return architecture(**arguments)
-    raise FormatError(f"it is a {name} dictionary, and there is no such architecture here.")
 
 
 def _plain(tensor: Tensor) -> Tensor:

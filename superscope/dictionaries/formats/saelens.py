@@ -73,7 +73,7 @@ def _read(path: Path, given: Given) -> Form:
     metadata = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
     version = str((metadata or {}).get("sae_lens_version") or body.get("sae_lens_version") or "")
     old = not version or int(re.match(r"\d*", version).group() or 0) < 6  # type: ignore[union-attr]
-    settings = Settings(_renamed(body) if old else body, where, strict=given.strict and not old)
+    settings = Settings(_renamed(body) if old else body, where, strict=given.strict)
     settings.ignore("metadata", "dtype", "device", "reshape_activations", "sae_lens_version", *_TRAINING)
     architecture = settings.choice("architecture", _ARCHITECTURES, "standard" if old else NO_DEFAULT)
     d, n = settings.take("d_in", int), settings.take("d_sae", int)
@@ -110,7 +110,9 @@ def _read(path: Path, given: Given) -> Form:
         if name in weights:
             atoms = atoms * weights.take(name, n)[:, None]
     settings.ignore("finetuning_scaling_factor", "k", "matryoshka_widths")
-    settings.done()
+    # Before 6 the file holds the whole training run; no other name in it changes what is computed.
+    if not old:
+        settings.done()
     weights.done()
 
     form = Form(

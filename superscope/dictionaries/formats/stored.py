@@ -190,7 +190,7 @@ class Weights(_Taken):
             raise FormatError(f"{self.where}: {name} holds NaN or infinite numbers. Ask for an undamaged copy.")
         return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
-    def number(self, name: str) -> float:
+    def number(self, name: str) -> float | int:
         """One number stored as a tensor of any type."""
         self.taken.append(name)
         value = self.left.pop(name, None)
