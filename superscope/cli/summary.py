@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -83,20 +84,50 @@ def _shared_prefix(sites: list[str]) -> str:
 
 
 def _listing(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "value", "interval", "bound", "chance", "unit"):
-        table.add_column(heading, overflow="fold")
+    """Every measurement, those of one name together; columns that nothing fills are left out."""
+    groups: dict[str, list[Measurement]] = {}
     for m in report:
-        place = _place(m)
-        table.add_row(
-            escape(m.name.replace("_", " ") + (f" ({place})" if place else "")),
-            number(m.value),
-            "" if m.low is None or m.high is None else f"{number(m.low)} to {number(m.high)}",
-            number(m.reference),
-            number(m.chance),
-            escape(m.unit),
-        )
+        groups.setdefault(m.name, []).append(m)
+    columns: dict[str, Callable[[Measurement], str]] = {
+        "value": lambda m: number(m.value),
+        "interval": lambda m: "" if m.low is None or m.high is None else f"{number(m.low)} to {number(m.high)}",
+        "bound": lambda m: number(m.reference),
+        "chance": lambda m: number(m.chance),
+    }
+    columns = {heading: cell for heading, cell in columns.items() if any(cell(m) for m in report)}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("unit", overflow="fold")
+    for name, group in groups.items():
+        title, unit = name.replace("_", " "), group[0].unit
+        # What all of a group share is said once, in its title.
+        shared = {
+            key: value
+            for key, value in group[0].at.items()
+            if all(m.at.get(key) == value for m in group) and len(group) > 1
+        }
+        if len(group) == 1:
+            place = _place(group[0])
+            table.add_row(
+                escape(title + (f" ({place})" if place else "")),
+                *(cell(group[0]) for cell in columns.values()),
+                escape(unit),
+            )
+            continue
+        said = ", ".join(_words(key, value) for key, value in shared.items())
+        table.add_row(escape(title + (f" ({said})" if said else "")), *("" for _ in columns), escape(unit))
+        for m in group:
+            place = ", ".join(_words(key, value) for key, value in m.at.items() if key not in shared)
+            own = "" if m.unit == unit else m.unit
+            table.add_row(escape(f"  {place or '-'}"), *(cell(m) for cell in columns.values()), escape(own))
     return table
+
+
+def _words(key: str, value: str | int | float) -> str:
+    """A place in the fewest words: names speak for themselves, numbers need their key."""
+    return value if isinstance(value, str) else f"{key} {number(value)}"
 
 
 def _place(m: Measurement) -> str:

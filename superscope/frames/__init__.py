@@ -18,7 +18,7 @@ from .polytopes import (
     simplex,
     square_antiprism,
 )
-from .random import random_unit
+from .random import random_unit, spectrum_matched
 
 __all__ = [
     "POLYTOPES",
@@ -42,6 +42,7 @@ __all__ = [
     "random_unit",
     "roots",
     "simplex",
+    "spectrum_matched",
     "square_antiprism",
     "steiner",
 ]

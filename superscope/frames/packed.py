@@ -1,8 +1,9 @@
 r"""n directions in R^d as far apart as an optimiser can put them.
 
-Minimises $\mu = \max_{i<j} |\langle w_i, w_j \rangle|$ in two stages. Descent on
-$\frac1p \ln \sum_{i<j} e^{p\,|G_{ij}|}$ with p rising finds the basin; a sequence of linear programs over the pairs
-that attain the maximum, then Newton's method on their equality, brings the last digits.
+Minimises $\mu = \max_{i<j} |\langle w_i, w_j \rangle|$ in three stages. Descent on
+$\frac1p \ln \sum_{i<j} e^{p\,|G_{ij}|}$ with p rising, from random and from symmetric starts, finds good basins; a
+sequence of linear programs over the pairs that attain the maximum, then Newton's method on their equality, brings the
+last digits; kicks of the best packing, settled again, find the better optima that lie within 10^-4 of each other.
 """
 
 from __future__ import annotations
@@ -21,11 +22,21 @@ from .equiangular import equiangular
 from .lattices import roots
 from .polytopes import cross_polytope, polygon, simplex
 
-SHARPNESS = (8.0, 32.0, 128.0, 512.0, 2048.0)
-"""p of the descent, in the order used. Steps of 4 lose no basin against steps of 2 in d = 3 ... 8."""
+COARSE = (8.0, 32.0, 128.0, 512.0)
+"""p of the descent from a random start, in the order used. Without the 8 the 16 equiangular lines in R^6 are missed;
+symmetric starts do as well without it, in less time."""
+
+FINE = (2048.0,)
+"""p that those starts which may still win go on to."""
+
+KICKED = (64.0, 512.0)
+"""p of the descent from a kicked packing: soft enough to rearrange what is near the kick, not to forget the rest."""
 
 POLISHED_SIZE = 600
 """Largest n (d - 1) that is polished: a linear program of that many unknowns takes a tenth of a second."""
+
+KICKED_SIZE = 150
+"""Largest n (d - 1) at which a kicked packing is polished at once; beyond, descent brings it near an optimum first."""
 
 OPTIMAL_ROOTS = {(12, 4): "D4", (36, 6): "E6", (63, 7): "E7", (120, 8): "E8"}
 """Root systems at Levenshtein's bound, by (n, d)."""
@@ -36,6 +47,7 @@ def packed(
     d: int,
     *,
     restarts: int = 20,
+    kicks: int = 8,
     seed: int = 0,
     signed: bool = False,
     known: bool = True,
@@ -44,15 +56,17 @@ def packed(
     r"""n unit atoms in R^d with small coherence: $\min_W \max_{i<j} |\langle w_i, w_j \rangle|$, or without the bars
     if `signed`.
 
-    A local optimum, the best of `restarts` random starts and of the constructions of this folder that hold at least n
-    directions in R^d: an upper bound on the best possible. Below it, `theory.best_lower_bound(n, d)` says what is
-    impossible. Up to n (d - 1) = 600 the result is polished to a local optimum to about 10^-12 for rigid packings;
-    beyond, the last p leaves it some 10^-3 above one. Cost per restart and step O(n^2 d); n = 50, d = 8 takes seconds.
+    A local optimum, the best of `restarts` starts (every second one symmetric: images of a few directions under a
+    rotation), of `kicks` attempts to leave it for a better one, and of the constructions of this folder that hold at
+    least n directions in R^d: an upper bound on the best possible. Below it, `theory.best_lower_bound(n, d)` says what
+    is impossible. Up to n (d - 1) = 600 the result is polished to a local optimum to about 10^-12 for rigid packings;
+    beyond, the last p leaves it some 10^-3 above one. Cost per restart and step O(n^2 d); n = 50, d = 8 takes a minute.
 
     Args:
         n: number of atoms, at least 2.
         d: dimension, at least 1.
-        restarts: random starts, at least 0. More starts, better basins, especially for n much above d.
+        restarts: starts, at least 0. More starts, better basins, especially for n much above d.
+        kicks: attempts to improve the best packing, at least 0: some atoms are moved at random or put into holes.
         seed: fixes the starts.
         signed: pack directions instead of lines: opposite atoms are then as far apart as can be.
         known: consider the constructions too. Switch off to study the optimiser.
@@ -77,25 +91,100 @@ def packed(
         raise ValueError(f"packed: n must be at least 2 and d at least 1; got n = {n}, d = {d}.")
     if restarts < 0 or (restarts == 0 and not known):
         raise ValueError(f"packed: restarts = {restarts} leaves nothing to start from. Use restarts >= 1.")
+    if kicks < 0:
+        raise ValueError(f"packed: kicks must be at least 0; got {kicks}.")
     atoms = _closed_form(n, d, signed) if known else None
     if atoms is None:
-        atoms = _search(n, d, restarts, seed, signed, known)
+        atoms = _search(n, d, restarts, kicks, seed, signed, known)
     return Dictionary(torch.from_numpy(np.ascontiguousarray(atoms)).to(dtype))
 
 
-def _search(n: int, d: int, restarts: int, seed: int, signed: bool, known: bool) -> np.ndarray:
+def _search(n: int, d: int, restarts: int, kicks: int, seed: int, signed: bool, known: bool) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    found = [_descend(_unit(generator.standard_normal((n, d))), signed) for _ in range(restarts)]
-    if n * (d - 1) <= POLISHED_SIZE and d > 1:
-        found.sort(key=lambda atoms: _largest(atoms, signed))
-        # Descent ends within about ln(n^2)/p of its optimum: only starts that close to the best can still win.
-        reach = _largest(found[0], signed) + 2 * math.log(n) / SHARPNESS[-1] if found else 0.0
-        found = [_polish(atoms, signed) for atoms in found[:4] if _largest(atoms, signed) <= reach]
+    polished = n * (d - 1) <= POLISHED_SIZE and d > 1
+    # No packing is below Welch's bound: at it, there is nothing left to look for.
+    goal = -1.0 if signed or n <= d else math.sqrt((n - d) / (d * (n - 1))) + 1e-12
+
+    def settled(atoms: np.ndarray, target: float = math.inf) -> np.ndarray:
+        return _polish(atoms, signed, target) if polished else atoms
+
+    found = []
+    for start in range(restarts):
+        if start % 2:
+            found.append(_descend(_symmetric(generator, n, d), signed, COARSE[1:]))
+        else:
+            found.append(_descend(_unit(generator.standard_normal((n, d))), signed, COARSE))
+    found.sort(key=lambda atoms: _largest(atoms, signed))
+    # Descent ends within about ln(n^2)/p of its optimum: only starts that close to the best can still win.
+    reach = _largest(found[0], signed) + 2 * math.log(n) / COARSE[-1] if found else 0.0
+    found = [settled(_descend(atoms, signed, FINE)) for atoms in found[:4] if _largest(atoms, signed) <= reach]
     if known:
         found += _constructed(n, d, signed)
     if not found:
-        found = [_descend(_unit(generator.standard_normal((n, d))), signed)]
-    return min(found, key=lambda atoms: _largest(atoms, signed))
+        found = [settled(_descend(_unit(generator.standard_normal((n, d))), signed, (*COARSE, *FINE)))]
+    best = min(found, key=lambda atoms: _largest(atoms, signed))
+    for _ in range(kicks):
+        lowest = _largest(best, signed)
+        if lowest <= goal:
+            break
+        moved, gentle = _kicked(generator, best, signed)
+        if not (gentle and polished and n * (d - 1) <= KICKED_SIZE):
+            moved = _descend(moved, signed, (*KICKED, *FINE))
+            if _largest(moved, signed) > lowest + 2 * math.log(n) / FINE[-1]:
+                continue
+        moved = settled(moved, lowest)
+        if _largest(moved, signed) < lowest:
+            best = moved
+    return best
+
+
+def _symmetric(generator: np.random.Generator, n: int, d: int) -> np.ndarray:
+    """Images of random directions under the powers of a rotation of random order; left-over atoms are random.
+
+    Descent keeps the symmetry, so it searches a space that is smaller by the order: many of the best packings known
+    have such a symmetry, and random starts rarely find them for n much above d.
+    """
+    order = int(generator.integers(2, n + 1))
+    angles = 2 * math.pi * generator.integers(0, order, size=d // 2) / order
+    # For lines the last power may also be -1.
+    angles += math.pi / order * generator.integers(2)
+    rotation = np.zeros((d, d))
+    for plane, angle in enumerate(angles):
+        turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        rotation[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = turn
+    if d % 2:
+        rotation[-1, -1] = generator.choice([-1.0, 1.0])
+    atoms = generator.standard_normal((n, d))
+    for first in range(0, n - order + 1, order):
+        for image in range(first + 1, first + order):
+            atoms[image] = rotation @ atoms[image - 1]
+    # Atoms on the axis of the rotation coincide with their images, where no gradient could part them.
+    return _unit(_unit(atoms) + 1e-6 * generator.standard_normal((n, d)))
+
+
+def _kicked(generator: np.random.Generator, atoms: np.ndarray, signed: bool) -> tuple[np.ndarray, bool]:
+    """The packing with all atoms moved, or those on one side, or a few put into holes; and whether it keeps shape."""
+    n, d = atoms.shape
+    kind = int(generator.integers(3))
+    if kind == 0:
+        size = 10 ** generator.uniform(-2.0, -0.8)
+        return _unit(atoms + size * generator.standard_normal((n, d))), True
+    near = atoms @ generator.standard_normal(d)
+    order = np.argsort(-(near if signed else np.abs(near)))
+    if kind == 1 and n > 2:
+        held = order[: generator.integers(1, max(2, n // 2))]
+        moved = atoms.copy()
+        moved[held] += 10 ** generator.uniform(-1.5, -0.5) * generator.standard_normal((len(held), d))
+        return _unit(moved), True
+    kept = np.delete(atoms, order[: generator.integers(1, max(1, min(4, n // 4)) + 1)], axis=0)
+    while len(kept) < n:
+        trial = _unit(generator.standard_normal((300, d)))
+        closeness = trial @ kept.T if len(kept) else np.zeros((300, 1))
+        crowding = (closeness if signed else np.abs(closeness)).max(1)
+        kept = np.vstack([kept, trial[crowding.argmin()]])
+    if generator.integers(2):
+        kept = _unit(kept + 0.1 * generator.random() / math.sqrt(d) * generator.standard_normal((n, d)))
+    return kept, False
 
 
 def _closed_form(n: int, d: int, signed: bool) -> np.ndarray | None:
@@ -165,19 +254,21 @@ def _largest(atoms: np.ndarray, signed: bool) -> float:
     return float(gram.max() if signed else np.abs(gram).max())
 
 
-def _descend(atoms: np.ndarray, signed: bool) -> np.ndarray:
+def _descend(atoms: np.ndarray, signed: bool, sharpness: tuple[float, ...]) -> np.ndarray:
     """L-BFGS on the smoothed maximum, at one sharpness after the other; atoms are normalised inside."""
     n, d = atoms.shape
 
     def smoothed(flat: np.ndarray, p: float) -> tuple[float, np.ndarray]:
         raw = flat.reshape(n, d)
-        norms = np.linalg.norm(raw, axis=1, keepdims=True)
+        norms = np.sqrt((raw * raw).sum(1, keepdims=True))
         w = raw / norms
         gram = w @ w.T
-        size = gram if signed else np.abs(gram)
-        np.fill_diagonal(size, -np.inf)
-        top = size.max()
-        weights = np.exp(p * (size - top))
+        weights = gram.copy() if signed else np.abs(gram)
+        weights.flat[:: n + 1] = -np.inf
+        top = weights.max()
+        weights -= top
+        weights *= p
+        np.exp(weights, out=weights)
         total = weights.sum()
         weights /= total
         if not signed:
@@ -186,7 +277,7 @@ def _descend(atoms: np.ndarray, signed: bool) -> np.ndarray:
         slope -= (slope * w).sum(1, keepdims=True) * w
         return top + math.log(total) / p, (slope / norms).ravel()
 
-    for p in SHARPNESS:
+    for p in sharpness:
         result = minimize(
             smoothed, atoms.ravel(), args=(p,), jac=True, method="L-BFGS-B", options={"maxiter": 400, "maxcor": 20}
         )
@@ -194,13 +285,18 @@ def _descend(atoms: np.ndarray, signed: bool) -> np.ndarray:
     return atoms
 
 
-def _polish(atoms: np.ndarray, signed: bool) -> np.ndarray:
-    """Linear programs in a shrinking or growing trust region, then Newton's method on the pairs at the maximum."""
+def _polish(atoms: np.ndarray, signed: bool, target: float = math.inf) -> np.ndarray:
+    """Linear programs in a shrinking or growing trust region, then Newton's method on the pairs at the maximum.
+
+    Gives up early where ten more steps as good as the next one promises to be would not reach the target.
+    """
     best, radius = _largest(atoms, signed), 0.01
     for _ in range(80):
         step, promised = _program(atoms, best, radius, signed)
         if promised <= 1e-15:
             break
+        if best - 10 * promised > target:
+            return atoms
         moved = _unit(atoms + step)
         gained = best - _largest(moved, signed)
         if gained > 0:

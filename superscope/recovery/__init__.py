@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .amp import AMP
 from .basis_pursuit import BasisPursuit, LinearProgram
+from .certificates import exact_recovery_coefficient, fuchs
 from .choose import Choice, best_for
 from .coordinate_descent import CoordinateDescent
 from .matching_pursuit import NNOMP, OMP, MatchingPursuit
@@ -44,6 +45,8 @@ __all__ = [
     "RecoveryCoder",
     "Thresholding",
     "best_for",
+    "exact_recovery_coefficient",
+    "fuchs",
     "lasso_objective",
     "read_out",
     "refit",

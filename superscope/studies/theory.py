@@ -14,11 +14,11 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.stats import binomtest
 from torch import Tensor
 
-from .. import measure, recovery
+from .. import frames, measure, recovery
 from .. import theory as bounds
 from .._version import __version__
 from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode, Table
@@ -42,6 +42,10 @@ _CODED = 1000
 """Rows on which encoders are compared with pursuit."""
 _CERTIFIED = 500
 """Codes tested for a certificate at each size."""
+_EXACT = 100
+"""Of these, supports tested for the stricter condition of Tropp, as long as the work is within bounds."""
+_EXACT_WORK = 2 * 10**10
+"""Products k^2 n over all supports: some ten seconds."""
 _SYNTHETIC = 2000
 """Random codes whose interference is measured."""
 _LISTED = 20_000
@@ -231,8 +235,22 @@ class _Page:
                 caution="no reader can tell duplicates apart" if duplicates else "",
             ),
         ]
-        self.tables["cosines"] = _columns(measure.cosine_histogram(W).table())
-        self.tables["nearest"] = _columns(measure.nearest_histogram(W).table())
+        null = frames.spectrum_matched(W, seed=self.study.seed)
+        for table, histogram in (("cosines", measure.cosine_histogram), ("nearest", measure.nearest_histogram)):
+            self.tables[table] = _columns(histogram(W).table())
+            matched = histogram(null).table()
+            ours = [i for i, series in enumerate(matched["series"]) if series == "dictionary"]
+            for column, cells in self.tables[table].items():
+                cells += ["same spectrum"] * len(ours) if column == "series" else [matched[column][i] for i in ours]
+        self.measurements += [
+            dataclasses.replace(
+                measured,
+                name=f"{measured.name}_same_spectrum",
+                at={},
+                how=f"{measured.how}; one draw of random atoms with the frame operator of this dictionary",
+            )
+            for measured in (measure.coherence(null), measure.mean_max_cosine(null), measure.capacity_used(null))
+        ]
         pairs = measure.coherent_pairs(W)
         self.tables["pairs"] = {
             "cosine": pairs.cosine.tolist(),
@@ -402,11 +420,12 @@ class _Page:
                 step = max(1, len(active) // _CERTIFIED)
                 series["data, whole"] = [(None, self.code[active[::step][:_CERTIFIED]])]
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("supports", "k", "rows", "certified", "low", "high", "condition")
+            name: [] for name in ("supports", "k", "rows", "certified", "low", "high", "condition", "exact_recovery")
         }
         for name, codes in series.items():
             for k, code in codes:
-                certified, condition = fuchs(self.W, code, nonnegative=self.nonnegative)
+                certified, condition = recovery.fuchs(self.W, code, nonnegative=self.nonnegative)
+                anyhow = self.exact_recovery(code)
                 passed, rows = int(certified.sum()), len(code)
                 interval = binomtest(passed, rows).proportion_ci(0.95, method="wilson")
                 middle = float(condition.median())
@@ -425,11 +444,32 @@ class _Page:
                             at={"l0": mean},
                         )
                     )
+                    if anyhow is not None:
+                        self.measurements.append(
+                            Measurement(
+                                name="exact_recovery_codes",
+                                value=anyhow,
+                                unit="share of tokens",
+                                n=min(rows, _EXACT),
+                                of="tokens",
+                                how="no interval: a part of the tokens of certified_codes",
+                                at={"l0": mean},
+                                caution="stricter than certified_codes: it holds for every sign and for pursuit too",
+                            )
+                        )
                     continue
-                row = (name, k, rows, passed / rows, float(interval.low), float(interval.high), _finite(middle))
+                share = passed / rows
+                row = (name, k, rows, share, float(interval.low), float(interval.high), _finite(middle), anyhow)
                 for column, cell in zip(columns, row, strict=True):
                     columns[column].append(cell)
         self.tables["certificates"] = columns
+
+    def exact_recovery(self, code: SparseCode) -> float | None:
+        """Share of the first supports with Tropp's condition; None where the products would take too long."""
+        some = code[slice(0, _EXACT)]
+        if some.values.shape[1] ** 2 * self.W.n * len(some) > _EXACT_WORK:
+            return None
+        return float((recovery.exact_recovery_coefficient(self.W, some) < 1).double().mean())
 
     def amortisation(self) -> None:
         """View 9: the encoder against pursuit on the same atoms, with as many active features."""
@@ -570,6 +610,13 @@ class _Page:
             f"{mu.reference:.3f}, random ones have {mu.chance:.3f}. {near.value:.0%} of atoms have a neighbour nearer "
             "than chance gives."
         ]
+        own, null = self.value("mean_max_cosine"), self.value("mean_max_cosine_same_spectrum")
+        if own is not None and null is not None and None not in (own.value, own.chance, null.value):
+            found.append(
+                f"The nearest atom has |cosine| {own.value:.3f} on average; {own.chance:.3f} in a random frame, "
+                f"{null.value:.3f} in a random one that fills the dimensions as unevenly: what is above that is "
+                "neighbours, what is between the two is shape."
+            )
         ratio = self.value("frame_participation_ratio")
         if ratio is not None and ratio.value is not None and ratio.chance is not None:
             found.append(
@@ -608,55 +655,6 @@ class _Page:
         if self.W.n <= _LISTED:
             return torch.arange(self.W.n)
         return torch.randperm(self.W.n, generator=self.generator(0))[:_LISTED].sort().values
-
-
-@torch.no_grad()
-def fuchs(W: Dictionary, code: SparseCode, *, nonnegative: bool) -> tuple[Bool[Tensor, "rows"], Float[Tensor, "rows"]]:
-    r"""Whether $\langle w_j, h \rangle < 1$ for all j outside the support S, $h = W_S (W_S^\top W_S)^{-1}
-    \mathrm{sign}(f_S)$: then basis pursuit provably recovers f.
-
-    Absolute values for signed features. Sufficient, not necessary: codes without the certificate may be recovered too.
-    Unlike coherence it judges the supports that occur.
-
-    Args:
-        W: dictionary of unit atoms.
-        code: the codes; a row's support is where it is nonzero.
-        nonnegative: whether f >= 0 is known.
-
-    Returns:
-        For each row whether it is certified, and the condition number of W_S.
-
-    Source:
-        Fuchs, "On sparse representations in arbitrary redundant bases", 2004, Theorem 4.
-
-    Example:
-        >>> f = SparseCode(torch.ones(1, 2), torch.tensor([[0, 1]]), 3)
-        >>> W = Dictionary(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))
-        >>> [bool(c) for c in fuchs(W, f, nonnegative=True)[0]]     # the third atom explains x with less
-        [False]
-    """
-    atoms = W.atoms.double()
-    certified, condition = [], []
-    k = code.values.shape[1]
-    step = max(1, 2**24 // (W.n + k * W.d))
-    for start in range(0, len(code), step):
-        values, indices = code.values[start : start + step].double(), code.indices[start : start + step]
-        held = values != 0
-        chosen = atoms[indices] * held[:, :, None]
-        # Ones on the diagonal of unused slots lie between the extreme eigenvalues, whose mean is 1.
-        gram = chosen @ chosen.mT + torch.diag_embed((~held).double())
-        eigenvalues = torch.linalg.eigvalsh(gram)
-        regular = eigenvalues[:, 0] > 1e-10 * eigenvalues[:, -1]
-        safe = torch.where(regular[:, None, None], gram, torch.eye(k, dtype=gram.dtype))
-        h = (torch.linalg.solve(safe, values.sign()[:, :, None]) * chosen).sum(1)
-        slope = h @ atoms.T
-        slope = slope if nonnegative else slope.abs()
-        # An unused slot may carry the index of an atom outside the support, which must then stay in the test.
-        inside = torch.zeros_like(slope).scatter_add_(1, indices, held.double()) > 0
-        outside = slope.masked_fill(inside, -math.inf).amax(1)
-        certified.append(regular & (outside < 1))
-        condition.append(torch.where(regular, (eigenvalues[:, -1] / eigenvalues[:, 0]).clamp(min=0).sqrt(), math.inf))
-    return torch.cat(certified), torch.cat(condition)
 
 
 def _random_share(n: int, d: int, level: float) -> float:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from superscope import frames
+from superscope.core import Dictionary
 from superscope.theory import best_lower_bound, bukh_cox, direction_count, mean_power, orthoplex, rankin, welch
 
 DOUBLE = torch.float64
@@ -325,3 +326,19 @@ def test_random_unit_moments():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         call()
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 20), (30, 40)])
+def test_spectrum_matched_shares_the_frame_operator_and_nothing_else(n, d):
+    shape = torch.linspace(1, 0.05, d, dtype=torch.float64)
+    W = Dictionary(frames.random_unit(n, d, seed=1, dtype=torch.float64).atoms * shape)
+    null = frames.spectrum_matched(W, seed=2)
+    unit = W.unit().atoms
+    wanted, have = unit.T @ unit, null.atoms.T @ null.atoms
+    assert float((have - wanted).norm() / wanted.norm()) < 0.02
+    assert float(have.square().sum()) == pytest.approx(float(wanted.square().sum()), rel=0.01)
+    torch.testing.assert_close(null.norms, torch.ones(n, dtype=torch.float64))
+    assert float((null.atoms * unit).sum(1).abs().mean()) < 0.6
+    assert torch.equal(null.atoms, frames.spectrum_matched(W, seed=2).atoms)
+    with pytest.raises(ValueError, match="zero atom"):
+        frames.spectrum_matched(Dictionary(torch.eye(3)[:, :2]))

@@ -65,7 +65,7 @@ def coherence(frame):
 
 @pytest.mark.parametrize(("n", "d", "mu"), [entry for entry in ENTRIES if entry[:2] in QUICK])
 def test_best_known_line_packings(n, d, mu):
-    found = coherence(packed(n, d, restarts=6))
+    found = coherence(packed(n, d, restarts=6, kicks=0))
     assert found <= mu + 2e-8
     assert found >= best_lower_bound(n, d).value - 1e-13
 
@@ -73,7 +73,7 @@ def test_best_known_line_packings(n, d, mu):
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "mu"), ENTRIES)
 def test_whole_table(n, d, mu):
-    found = coherence(packed(n, d, restarts=40 if n <= 24 else 80))
+    found = coherence(packed(n, d, restarts=60, kicks=100))
     assert found <= mu + 2e-8
     assert found >= best_lower_bound(n, d).value - 1e-13
 
@@ -91,17 +91,17 @@ def test_whole_table(n, d, mu):
     ],
 )
 def test_optimiser_alone_reaches_machine_precision(n, d, mu):
-    assert coherence(packed(n, d, restarts=6, known=False)) == pytest.approx(mu, abs=3e-14)
+    assert coherence(packed(n, d, restarts=6, kicks=0, known=False)) == pytest.approx(mu, abs=3e-14)
 
 
 def test_optimiser_alone_finds_equiangular_lines():
-    assert coherence(packed(16, 6, restarts=8, known=False)) == pytest.approx(1 / 3, abs=1e-12)
+    assert coherence(packed(16, 6, restarts=20, kicks=0, known=False)) == pytest.approx(1 / 3, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 8])
 def test_plane(n):
     assert coherence(packed(n, 2)) == pytest.approx(math.cos(math.pi / n), abs=1e-14)
-    assert coherence(packed(n, 2, known=False, restarts=4)) == pytest.approx(math.cos(math.pi / n), abs=1e-12)
+    assert coherence(packed(n, 2, known=False, restarts=4, kicks=0)) == pytest.approx(math.cos(math.pi / n), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_plane(n):
     ],
 )
 def test_signed_codes(n, d, cosine):
-    frame = packed(n, d, signed=True, restarts=10)
+    frame = packed(n, d, signed=True, restarts=10, kicks=4)
     atoms = frame.atoms.numpy()
     largest = (atoms @ atoms.T - 3 * np.eye(n)).max()
     assert largest == pytest.approx(cosine, abs=2e-8)
@@ -128,7 +128,7 @@ def test_signed_codes(n, d, cosine):
 @settings(deadline=None, max_examples=15)
 @given(st.integers(2, 14), st.integers(1, 6), st.booleans(), st.integers(0, 10**6))
 def test_never_below_a_bound(n, d, signed, seed):
-    frame = packed(n, d, restarts=1, seed=seed, signed=signed, known=False)
+    frame = packed(n, d, restarts=2, kicks=1, seed=seed, signed=signed, known=False)
     atoms = frame.atoms.numpy()
     gram = atoms @ atoms.T - 3 * np.eye(n)
     if signed:
@@ -140,14 +140,27 @@ def test_never_below_a_bound(n, d, signed, seed):
 
 
 def test_better_than_random_where_nothing_is_known():
-    frame = packed(60, 20, restarts=1, seed=1)
+    frame = packed(60, 20, restarts=1, kicks=0, seed=1)
     assert best_lower_bound(60, 20).value < coherence(frame) < 0.28  # random: 0.71; Welch: 0.184
 
 
 def test_seed_fixes_the_result():
-    one, same = (packed(11, 4, restarts=2, seed=5) for _ in range(2))
+    one, same = (packed(11, 4, restarts=2, kicks=2, seed=5) for _ in range(2))
     assert torch.equal(one.atoms, same.atoms)
 
 
+def test_kicks_only_help_and_find_what_starts_miss():
+    start, kicked = (coherence(packed(14, 3, restarts=1, kicks=kicks)) for kicks in (0, 12))
+    assert kicked < start - 1e-4
+    assert kicked >= best_lower_bound(14, 3).value
+
+
+def test_negative_counts_are_refused():
+    with pytest.raises(ValueError, match="kicks must be at least 0"):
+        packed(5, 3, kicks=-1)
+    with pytest.raises(ValueError, match="nothing to start from"):
+        packed(5, 3, restarts=-1)
+
+
 def test_known_frames_help_only():
-    assert coherence(packed(34, 6, restarts=1)) <= 0.5 + 1e-12
+    assert coherence(packed(34, 6, restarts=1, kicks=0)) <= 0.5 + 1e-12
