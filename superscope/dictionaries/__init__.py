@@ -1,6 +1,8 @@
 """W and f from x alone: sparse autoencoders and how they are trained; classical learners."""
 
+from . import formats
 from .classical import CLASSICAL, ICA, KSVD, NMF, KMeans, OnlineDictionary
+from .hub import from_pretrained, push_to_hub
 from .loading import load
 from .sae import (
     ARCHITECTURES,
@@ -46,6 +48,9 @@ __all__ = [
     "SkipTranscoder",
     "TopK",
     "Transcoder",
+    "formats",
+    "from_pretrained",
     "load",
+    "push_to_hub",
     "train",
 ]

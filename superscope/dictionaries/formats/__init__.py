@@ -207,7 +207,7 @@ def check(found: Imported, path: Path | str) -> Agreement | None:
     place = probe_path(Path(path))
     if not place.is_file():
         return None
-    probe = probing.Probe.load(place, found.sae.n)
+    probe = probing.Probe.load(place, found.sae.n, Path(path))
     if probe.x.shape[-1] != found.sae.d:
         raise FormatError(f"{place} is the probe of another dictionary: its rows have {probe.x.shape[-1]} numbers.")
     with torch.no_grad():
@@ -268,7 +268,7 @@ def write(
     exact = sae if sae.encoder.dtype in (torch.float32, torch.float64) else copy.deepcopy(sae).float()
     written = Imported(exact, format, torch.ones(sae.n, dtype=torch.float64), rows)
     probe = probing.make(exact, written.codes, written.reconstruct, x)
-    probe.save(probe_path(path))
+    probe.save(probe_path(path), path)
     with warnings.catch_warnings():
         # That it is a pickle is known to who asked for one.
         warnings.simplefilter("ignore")

@@ -43,7 +43,7 @@ def _read(path: Path, given: Given) -> Form:
     weights = Weights.safetensors(_old_weights(path), strict=given.strict)
     linear = "encoder.weight" in weights
     settings.ignore(
-        *("sae_type", "device", "dtype", "use_triton_kernel", "sparsity_threshold_for_triton_spmm_kernel"),
+        *("device", "dtype", "use_triton_kernel", "sparsity_threshold_for_triton_spmm_kernel"),
         *("jumprelu_threshold_window", "expansion_factor", "d_sae"),
     )
     for name, meaning in (("use_glu_encoder", "multiplies two encoders"),):

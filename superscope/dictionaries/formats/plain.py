@@ -14,7 +14,7 @@ from ...core import FormatError, files
 from .form import BatchLargest, Form, Format, Gate, Given, Jump, Largest, Pursuit, Rectify, Rows, Rule
 from .stored import Settings, Weights
 
-_RULES = ("relu", "topk", "abstopk", "batchtopk", "jumprelu", "gated", "pursuit")
+_RULES = ("relu", "topk", "abstopk", "batchtopk", "jumprelu", "gated")
 _ROWS: dict[str, Rows] = {name: name for name in ("as they are", "layer norm", "constant norm")}  # type: ignore[misc]
 # Names in use for the same four tensors, ours first.
 _ENCODER = ("encoder", "encoder.weight", "W_enc", "w_enc", "W_E", "encoder_linear.weight")
@@ -35,11 +35,18 @@ def _read(path: Path, given: Given) -> Form:
     """
     header = _header(path)
     weights = Weights.safetensors(path, strict=given.strict)
-    encoder_bias = weights.take(_one(weights, _ENCODER_BIAS), None)
     bias = weights.take(_one(weights, _BIAS), None)
-    n, d = len(encoder_bias), len(bias)
-    encoder = _turned(weights, _one(weights, _ENCODER), n, d)
-    atoms = _turned(weights, _one(weights, _ATOMS), n, d)
+    d = len(bias)
+    if header is not None and header.get("rule") == "pursuit":
+        # There is no encoder: the atoms are asked again at every step.
+        atoms = weights.take("atoms", None, d)
+        n = len(atoms)
+        encoder, encoder_bias = atoms, atoms.new_zeros(n)
+    else:
+        encoder_bias = weights.take(_one(weights, _ENCODER_BIAS), None)
+        n = len(encoder_bias)
+        encoder = _turned(weights, _one(weights, _ENCODER), n, d)
+        atoms = _turned(weights, _one(weights, _ATOMS), n, d)
     notes, rows = {}, _ROWS["as they are"]
     if header is None:
         rule_name, k, ends = given.architecture, given.k, ()
@@ -58,7 +65,7 @@ def _read(path: Path, given: Given) -> Form:
             )
     else:
         settings = Settings(header, f"the header of {path}", strict=given.strict)
-        rule_name, k = settings.choice("rule", _RULES), settings.take("k", int, 0)
+        rule_name, k = settings.choice("rule", (*_RULES, "pursuit")), settings.take("k", int, 0)
         ends, subtract = tuple(settings.take("groups", list, [])), True
         rows = _ROWS[settings.choice("rows", _ROWS)]
         notes = settings.take("notes", dict, {})
@@ -72,7 +79,7 @@ def _read(path: Path, given: Given) -> Form:
         rule = BatchLargest(int(k or 0), weights.number(_one(weights, _THRESHOLD)), ends)
     elif rule_name == "jumprelu":
         rule = Jump(weights.take(_one(weights, _THRESHOLD), n))
-    elif rule_name == "pursuit":
+    elif rule_name == "pursuit" and header is not None:
         rule = Pursuit(int(k or 0))
     elif rule_name == "gated":
         rule = Gate(weights.take("log_gain", n), weights.take("magnitude_bias", n))
@@ -107,9 +114,12 @@ def _header(path: Path) -> dict[str, Any] | None:
     if stored is None:
         return None
     try:
-        return json.loads(stored)
+        header = json.loads(stored)
     except json.JSONDecodeError as error:
         raise FormatError(f"the header of {path} is damaged ({error}). Make the file again.") from error
+    if not isinstance(header, dict):
+        raise FormatError(f"the header of {path} is no set of settings. Make the file again.")
+    return header
 
 
 def _one(weights: Weights, names: tuple[str, ...]) -> str:
@@ -156,6 +166,7 @@ def _write(form: Form, path: Path) -> None:
         header["rule"], weights["threshold"] = "jumprelu", rule.threshold
     elif isinstance(rule, Pursuit):
         header |= {"rule": "pursuit", "k": rule.k}
+        del weights["encoder"], weights["encoder_bias"]
     elif isinstance(rule, Gate):
         header["rule"] = "gated"
         weights |= {"log_gain": rule.log_gain, "magnitude_bias": rule.magnitude_bias}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,19 +35,30 @@ class Probe:
     code: SparseCode
     x_hat: Float[Tensor, "b e"]
 
-    def save(self, path: Path) -> None:
-        """Writes it as one safetensors file."""
+    def save(self, path: Path, weights: Path) -> None:
+        """Writes it as one safetensors file, with the hashes of the files of weights that it was made for."""
         tensors = {"x": self.x, "values": self.code.values, "indices": self.code.indices, "x_hat": self.x_hat}
-        files.write_tensors(path, tensors, {"superscope": __version__, "n": str(self.code.n)})
+        hashes = {name: files.sha256(file) for name, file in _weights(weights).items()}
+        files.write_tensors(path, tensors, {"superscope": __version__, "n": str(self.code.n), **hashes})
 
     @classmethod
-    def load(cls, path: Path, n: int) -> Probe:
+    def load(cls, path: Path, n: int, weights: Path) -> Probe:
         """The probe in a file, for a dictionary of n latents.
 
+        Few rows wake few latents of many, so a change to the others would go unseen: the hashes see it.
+
         Raises:
-            FormatError: if it is damaged or for another dictionary.
+            FormatError: if it is damaged, for another dictionary, or the weights have changed since it was made.
         """
         found = files.read_tensors(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+        for name, stored in _weights(weights).items():
+            if name in about and about[name] != files.sha256(stored):
+                raise FormatError(
+                    f"{stored} has changed since {path.name} was written beside it: their hashes differ. Copy both "
+                    f"again; to use the weights as they are, remove {path.name}."
+                )
         files.refuse_unknown(found, ("x", "values", "indices", "x_hat"), str(path))
         missing = [name for name in ("x", "values", "indices", "x_hat") if name not in found]
         if missing:
@@ -55,6 +67,15 @@ class Probe:
             return cls(found["x"], SparseCode(found["values"], found["indices"], n), found["x_hat"])
         except (ValueError, TypeError) as error:
             raise FormatError(f"{path} is the probe of another dictionary: {error}") from error
+
+
+def _weights(path: Path) -> dict[str, Path]:
+    """The files of weights of a dictionary, by name; settings, which others may add notes to, are not among them."""
+    if path.is_file():
+        return {"weights": path}
+    kinds = (".safetensors", ".npz", ".pt")
+    found = sorted(file for file in path.rglob("*") if file.suffix in kinds and "probe" not in file.name)
+    return {str(file.relative_to(path)): file for file in found}
 
 
 @dataclass(frozen=True)

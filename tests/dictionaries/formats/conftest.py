@@ -58,7 +58,7 @@ def by_definition(form, x):
 
 
 def close(a, b, tolerance=1e-5):
-    a, b = a.double(), b.double()
+    a, b = a.detach().double(), b.detach().double()
     return float((a - b).abs().max()) <= tolerance * max(float(b.abs().max()), 1e-12)
 
 
