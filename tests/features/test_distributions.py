@@ -82,7 +82,8 @@ def test_stacked_knobs_draw_what_each_law_draws(law):
     u = torch.rand(7, law.noise, generator=torch.Generator().manual_seed(0))
     stacked = tuple(torch.stack([knob, knob])[:, None] for knob in law.knobs())
     together = law.draw(u.expand(2, 7, law.noise), stacked)
-    assert torch.equal(together[1], law.draw(u))
+    # One density and several take different routes: the last digit may differ.
+    assert torch.allclose(together[1], law.draw(u), atol=1e-6)
 
 
 @pytest.mark.parametrize("law", [Independent(4000, 0.002), Zipf(4000, 1.0, 3.0), ExactlyK(4000, 5)], ids=repr)
