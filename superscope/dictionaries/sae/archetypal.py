@@ -170,7 +170,12 @@ class Archetypal(SAE):
 def residual_share(
     error: Float[Tensor, "b e"], pre: Float[Tensor, "b m"], atoms: Float[Tensor, "m e"], k: int
 ) -> Float[Tensor, ""]:
-    """The share of the error's energy that each row's k largest pre-activations, composed with atoms, leave."""
+    """The share of the error's energy that each row's k largest pre-activations, composed with atoms, leave.
+
+    0 where there is no error: nothing is left to be fitted, and a share of nothing would be infinite.
+    """
     if k < len(atoms):
         pre = torch.where(pre >= pre.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), pre, 0.0)
-    return (error - pre.relu() @ atoms).square().sum() / error.square().sum().clamp(min=torch.finfo(error.dtype).tiny)
+    left, energy = (error - pre.relu() @ atoms).square().sum(), error.square().sum()
+    tiny = torch.finfo(error.dtype).tiny
+    return torch.where(energy > tiny, left, 0.0) / energy.clamp(min=tiny)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...core import SparseCode
@@ -57,20 +57,20 @@ class Gated(SAE):
 
     units = ("encoder_bias", "bias", "magnitude_bias")
 
-    def _magnitudes(self, gate: SparseCode) -> SparseCode:
-        """f of the latents whose gate is open; r, m and e of a latent are taken where it is chosen."""
-        at = gate.indices
-        linear = gate.values - self.encoder_bias[at]
-        values = (linear * self.log_factor.exp()[at] + self.magnitude_bias[at]).relu()
-        return SparseCode(torch.where(gate.values > 0, values, 0.0), at, self.n)
+    def _magnitudes(self, gate: Float[Tensor, "*m"], latents: Int[Tensor, "*m"]) -> Float[Tensor, "*m"]:
+        """The values of latents whose gates are open."""
+        linear = gate - self.encoder_bias[latents]
+        return (linear * self.log_factor.exp()[latents] + self.magnitude_bias[latents]).relu()
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
-        return self._magnitudes(positives(pre))
+        gate = positives(pre)
+        values = self._magnitudes(gate.values, gate.indices)
+        return SparseCode(torch.where(gate.values > 0, values, 0.0), gate.indices, self.n)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
-        gate, compose = rectified(self, x)
-        code = self._magnitudes(gate)
-        return code, compose(code.values, self.atoms) + self.bias
+        gate = rectified(self, x)
+        values = self._magnitudes(gate.values, gate.columns)
+        return gate.code(values), gate.compose(values, self.atoms) + self.bias
 
     def fit(
         self,
@@ -81,10 +81,10 @@ class Gated(SAE):
         progress: float = 0.0,
     ) -> Fit:
         target = x if target is None else target
-        gate, compose = rectified(self, x)
-        code = self._magnitudes(gate)
-        x_hat = compose(code.values, self.atoms) + self.bias
-        by_gate = compose(gate.values, self.atoms.detach()) + self.bias.detach()
+        gate = rectified(self, x)
+        values = self._magnitudes(gate.values, gate.columns)
+        x_hat = gate.compose(values, self.atoms) + self.bias
+        by_gate = gate.compose(gate.values, self.atoms.detach()) + self.bias.detach()
         penalty = self.coefficient * gate.values.sum() / (len(x) * self.d * scale)
         loss = self.squared(x_hat, target, scale) + self.squared(by_gate, target, scale)
-        return Fit(code, x_hat, loss + warmed(progress, self.warmup) * penalty)
+        return Fit(gate.code(values), x_hat, loss + warmed(progress, self.warmup) * penalty)

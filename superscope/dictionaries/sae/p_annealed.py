@@ -78,8 +78,8 @@ class PAnnealed(SAE):
         return positives(pre)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
-        code, compose = rectified(self, x)
-        return code, compose(code.values, self.atoms) + self.bias
+        on = rectified(self, x)
+        return on.code(on.values), on.compose(on.values, self.atoms) + self.bias
 
     def exponent_at(self, progress: float) -> float:
         """p after a share of training."""

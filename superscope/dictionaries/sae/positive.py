@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,11 +13,9 @@ from ...core import SparseCode
 from . import sparse
 from .base import SAE
 
-Composer = Callable[[Tensor, Tensor], Tensor]
-"""(values, atoms) -> sum_s values_bs atoms[indices_bs]."""
-
 # Denser than one latent in 32, dense products cost less than gathers of k rows each.
 _SPARSE = 32
+# Numbers in one block of pre-activations, as in base.
 _BLOCK = 2**21
 
 
@@ -31,27 +30,31 @@ def positives(pre: Float[Tensor, "b n"]) -> SparseCode:
                 [1., 0.]])
     """
     rows, columns = (pre > 0).nonzero(as_tuple=True)
-    return _packed(rows, columns, pre[rows, columns], len(pre), pre.shape[-1])
+    return sparse.packed(rows, columns, pre[rows, columns], len(pre), pre.shape[-1])
 
 
-def _packed(rows: Tensor, columns: Tensor, values: Tensor, count: int, n: int) -> SparseCode:
-    """Entries in order of row, as a code of `count` rows."""
-    counts = torch.bincount(rows, minlength=count)
-    k = max(int(counts.max()), 1) if count else 1
-    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    indices = columns.new_zeros(count, k)
-    indices[rows, slots] = columns
-    return SparseCode(values.new_zeros(count, k).index_put((rows, slots), values), indices, n)
+@dataclass(frozen=True, eq=False)
+class Positive:
+    """The positive pre-activations of a batch, flat, in order of row.
+
+    Args:
+        values: with gradients to encoder, encoder bias and bias.
+        columns: the latent of each.
+        compose: (values, atoms) -> sum over a row's latents of values times atoms.
+        code: (values) -> their sparse code.
+    """
+
+    values: Float[Tensor, "m"]
+    columns: Tensor
+    compose: Callable[[Tensor, Tensor], Tensor]
+    code: Callable[[Tensor], SparseCode]
 
 
-def rectified(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Composer]:
-    """Every positive pre-activation of x, with gradients to encoder, encoder bias and bias.
+def rectified(sae: SAE, x: Float[Tensor, "b d"]) -> Positive:
+    """Every positive pre-activation of x.
 
     While more than one latent in 32 is on in the first block of rows, by the dense products, with all (b, n)
     pre-activations held; sparser than that, by the sparse ones. Both are the same function.
-
-    Returns:
-        The code, and how values of those latents (the code's own, or others) are composed with atoms.
     """
     size = max(_BLOCK // sae.n, 1)
     rows, columns, values = [], [], []
@@ -64,12 +67,15 @@ def rectified(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Composer]:
             rows.append(row + start)
             columns.append(column)
             values.append(pre[row, column])
-    if not rows:
-        code = positives(sae.pre_activations(x))
-        return code, lambda given, atoms: SparseCode(given, code.indices, sae.n).dense() @ atoms
-    code = _packed(torch.cat(rows), torch.cat(columns), torch.cat(values), len(x), sae.n)
-    chosen = sparse.Chosen(code.indices, sae.n)
-    pre = sparse.pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, code.values, chosen)
-    # An unused slot stands for no latent, so nothing may flow back through it.
-    held = torch.where(code.values > 0, pre, 0.0)
-    return SparseCode(held, code.indices, sae.n), lambda given, atoms: sparse.decode(given, atoms, chosen)
+    if rows:
+        row, column = torch.cat(rows), torch.cat(columns)
+        chosen = sparse.Chosen.ragged(row, column, len(x), sae.n)
+        pre = sparse.pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, torch.cat(values), chosen)
+        return Positive(pre, column, lambda given, atoms: sparse.decode(given, atoms, chosen), chosen.code)
+    dense = sae.pre_activations(x)
+    row, column = (dense > 0).nonzero(as_tuple=True)
+
+    def compose(given: Tensor, atoms: Tensor) -> Tensor:
+        return given.new_zeros(dense.shape).index_put((row, column), given) @ atoms
+
+    return Positive(dense[row, column], column, compose, lambda given: sparse.packed(row, column, given, len(x), sae.n))

@@ -66,8 +66,8 @@ class ReLU(SAE):
         return positives(pre)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
-        code, compose = rectified(self, x)
-        return code, compose(code.values, self.atoms) + self.bias
+        on = rectified(self, x)
+        return on.code(on.values), on.compose(on.values, self.atoms) + self.bias
 
     def penalty(self, code: SparseCode, *, scale: float = 1.0) -> Float[Tensor, ""]:
         values = code.values
