@@ -61,7 +61,7 @@ def _read(path: Path, given: Given) -> Form:
         if subtract is None and bool(bias.any()):
             raise FormatError(
                 f"{path} does not say whether its bias is taken from x before encoding, and codes depend on it. Say "
-                "subtract_bias=True or subtract_bias=False (--subtract-bias, --no-subtract-bias)."
+                "subtract_bias=True or subtract_bias=False (--subtract-bias True or False)."
             )
     else:
         settings = Settings(header, f"the header of {path}", strict=given.strict)
