@@ -4,18 +4,266 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import ActivationSource, ShapeError, Step, descend
+from ..core import Activations, ActivationSource, ShapeError, Step, descend
 from .sae.base import SAE
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a training needs to go on exactly where it was.
+
+    Args:
+        tensors: weights, moments and counters, by name.
+        facts: what the run is (architecture, arguments, settings) and where it was: anything JSON can hold.
+    """
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+class Training(Iterator[Step]):
+    """The training of one SAE: an iterator of Steps whose state can be taken between any two of them.
+
+    Made by `train`, which checks its arguments.
+
+    Args:
+        sae: changed in place.
+        source: where x comes from.
+        settings: the arguments of `train`, by name.
+    """
+
+    def __init__(self, sae: SAE, source: ActivationSource, settings: Mapping[str, Any]) -> None:
+        self.sae, self.source, self.settings = sae, source, dict(settings)
+        self.done = 0
+        self._batches = _Batches(sae, source, settings["batch"], settings["seed"])
+        self._scale = 0.0
+        self._silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
+        self._optimizer: torch.optim.Adam | None = None
+        self._restored: State | None = None
+        self._steps: Iterator[Step] | None = None
+        self._truth = getattr(source, "dictionary", None)
+
+    def __iter__(self) -> Training:
+        return self
+
+    def __next__(self) -> Step:
+        if self._steps is None:
+            self._steps = self._run()
+        return next(self._steps)
+
+    def state(self) -> State:
+        """Where the training is, between two steps. The tensors are copies.
+
+        Raises:
+            ValueError: before the first step, when there is nothing to go on from.
+        """
+        if self._optimizer is None:
+            raise ValueError("Training.state: nothing has been trained yet. Take a step first.")
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for name, parameter in self.sae.named_parameters():
+            moments = self._optimizer.state[parameter]
+            tensors |= {f"adam.{name}.{moment}": moments[moment] for moment in moments}
+        tensors["silent"] = self._silent
+        facts = self._facts() | {
+            "done": self.done,
+            "scale": self._scale,
+            "epoch": self._batches.epoch,
+            "batch": self._batches.index,
+        }
+        return State({name: tensor.detach().clone() for name, tensor in tensors.items()}, facts)
+
+    def restore(self, state: State) -> Training:
+        """Goes on from a state that the same training had, in this process or an earlier one.
+
+        Raises:
+            ValueError: if the state is of another architecture, other arguments or settings, or lacks a tensor; the SAE
+                is then unchanged.
+        """
+        if self._steps is not None:
+            raise ValueError("Training.restore: this training has begun. Restore before the first step.")
+        facts = self._facts()
+        for key in ("architecture", "arguments", "settings"):
+            if state.facts.get(key) != facts[key]:
+                what = _difference(key, state.facts.get(key), facts[key])
+                raise ValueError(
+                    f"Training.restore: the state is that of another training: {what}. "
+                    "Repeat its settings to go on, or start anew in another place."
+                )
+        own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for name, tensor in own.items():
+            if name not in state.tensors or state.tensors[name].shape != tensor.shape:
+                raise ValueError(f"Training.restore: the state has no {name} of shape {tuple(tensor.shape)}.")
+        self.sae.load_state_dict({name.removeprefix("sae."): state.tensors[name] for name in own})
+        self._restored = state
+        self.done = state.facts["done"]
+        return self
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "architecture": type(self.sae).__name__,
+            "arguments": dict(self.sae.about),
+            "settings": dict(self.settings),
+        }
+
+    def _run(self) -> Iterator[Step]:
+        steps = self.settings["steps"]
+        first: Activations | None = None
+        if self._restored is not None:
+            facts = self._restored.facts
+            self._scale = facts["scale"]
+            self._batches.seek(facts["epoch"], facts["batch"], facts["done"])
+            self._silent.copy_(self._restored.tensors["silent"])
+        if self.done >= steps:
+            return
+        if self._restored is None:
+            first = next(self._batches)
+            target = first.x if first.target is None else first.target
+            self._scale = _scale(target)
+            if self.settings["initialise"]:
+                self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
+        self._optimizer = self._adam()
+        waiting = [] if first is None else [first]
+        schedule = trapezoid(steps, self.settings["warmup"], self.settings["decay"])
+        began = time.perf_counter()
+
+        def objective() -> tuple[Tensor, Mapping[str, float]]:
+            return self._objective(waiting.pop() if waiting else next(self._batches))
+
+        for step in descend(
+            objective,
+            self._optimizer,
+            steps=steps,
+            start=self.done,
+            schedule=schedule,
+            before=self._before,
+            after=self.sae.constrain,
+        ):
+            self.done = step.index
+            every = self.settings["resample_every"]
+            if every and step.index % every == 0:
+                self._resample()
+            now = time.perf_counter()
+            numbers = {**step.numbers, "rows_per_second": self.settings["batch"] / (now - began)}
+            began = now
+            yield Step(step.index, step.loss, numbers)
+
+    def _objective(self, given: Activations) -> tuple[Tensor, Mapping[str, float]]:
+        sae, settings, x = self.sae, self.settings, given.x
+        target = x if given.target is None else given.target
+        fit = sae.fit(x, target=given.target, scale=self._scale, progress=self.done / settings["steps"])
+        error = target - fit.x_hat.detach()
+        loss = fit.loss
+        dead = self._silent >= settings["dead_after"]
+        n_dead = int(dead.sum())
+        if n_dead and settings["auxiliary"]:
+            loss = loss + settings["auxiliary"] * sae.auxiliary(x, error, dead, settings["auxiliary_k"])
+        with torch.no_grad():
+            fired = torch.zeros_like(dead)
+            fired[fit.code.indices[fit.code.values != 0]] = True
+            self._silent.add_(len(x)).masked_fill_(fired, 0)
+            # Two passes, by hand: torch's own variance over rows costs as much as a sparse product.
+            variance = float((target - target.mean(0)).square().sum())
+            numbers = {
+                "fraction_variance_unexplained": float(error.square().sum()) / variance if variance > 0 else math.nan,
+                "l0": float(fit.code.l0.double().mean()),
+                "dead": float(n_dead),
+            }
+            if self._truth is not None and self.done % _TRUTH_EVERY == 0 and self._truth.d == sae.atoms.shape[1]:
+                atoms = sae.dictionary.unit().atoms
+                numbers["mmcs"] = float((self._truth.unit().atoms.to(atoms) @ atoms.T).amax(1).mean())
+        return loss, numbers
+
+    def _adam(self) -> torch.optim.Adam:
+        # Adam moves a weight by about lr whatever its gradient's units, so the biases, which have the units of x, get
+        # theirs in those units: exactly the step that training on x / scale would make.
+        lr, units = self.settings["lr"], self.sae.units
+        optimizer = torch.optim.Adam(
+            [
+                {"params": [p for name, p in self.sae.named_parameters() if name not in units], "lr": lr},
+                {
+                    "params": [p for name, p in self.sae.named_parameters() if name in units],
+                    "lr": lr * self._scale,
+                    "eps": 1e-8 / self._scale,
+                },
+            ],
+            eps=1e-8,
+            fused=True,
+        )
+        if self._restored is not None:
+            kept: dict[str, dict[str, Tensor]] = {}
+            for name, tensor in self._restored.tensors.items():
+                if name.startswith("adam."):
+                    parameter, _, moment = name.removeprefix("adam.").rpartition(".")
+                    kept.setdefault(parameter, {})[moment] = tensor.clone()
+            for name, parameter in self.sae.named_parameters():
+                if name in kept:
+                    optimizer.state[parameter] = kept[name]
+        return optimizer
+
+    def _before(self) -> None:
+        self.sae.project()
+        clip = self.settings["clip"]
+        if clip is None:
+            return
+        if self.settings["clip_by"] == "global":
+            torch.nn.utils.clip_grad_norm_(self.sae.parameters(), clip)
+            return
+        for parameter in self.sae.parameters():
+            gradient = parameter.grad
+            if gradient is not None:
+                rows = gradient.norm(dim=-1, keepdim=True) if gradient.ndim > 1 else gradient.abs()
+                gradient.mul_(clip / rows.clamp(min=clip))
+
+    @torch.no_grad()
+    def _resample(self) -> None:
+        """Each dead latent becomes the direction in which a badly reconstructed row of the next batch is off."""
+        dead = (self._silent >= self.settings["dead_after"]).nonzero().squeeze(1)
+        if not len(dead):
+            return
+        sae = self.sae
+        given = next(self._batches)
+        target = given.x if given.target is None else given.target
+        error = target - sae.fit(given.x, target=given.target, scale=self._scale).x_hat
+        # A seed of the step, so that a resumed run draws the same rows.
+        seed = int(np.random.SeedSequence((self.settings["seed"], self.done, 1)).generate_state(1)[0])
+        weights = error.double().square().sum(1).square().cpu()
+        if not float(weights.sum()) > 0:
+            return
+        drawn = torch.multinomial(
+            weights, len(dead), replacement=len(dead) > len(weights), generator=torch.Generator().manual_seed(seed)
+        ).to(dead.device)
+        alive = torch.ones(sae.n, dtype=torch.bool, device=dead.device)
+        alive[dead] = False
+        lengths = sae.encoder.norm(dim=1)
+        length = float(lengths[alive].mean()) if bool(alive.any()) else 1.0
+        atoms = torch.nn.functional.normalize(error[drawn], dim=1)
+        sae.atoms[dead] = atoms
+        # A fifth of a living encoder's length, so that the newcomer does not upset what is learned.
+        directions = (
+            atoms if sae.encoder.shape == sae.atoms.shape else torch.nn.functional.normalize(given.x[drawn], dim=1)
+        )
+        sae.encoder[dead] = 0.2 * length * directions
+        sae.encoder_bias[dead] = 0
+        assert self._optimizer is not None
+        for parameter in (sae.atoms, sae.encoder, sae.encoder_bias):
+            for name in ("exp_avg", "exp_avg_sq"):
+                self._optimizer.state[parameter][name][dead] = 0
+        self._silent[dead] = 0
+
+
+_TRUTH_EVERY = 50
 
 
 def train(
@@ -33,12 +281,17 @@ def train(
     auxiliary: float | int = 1 / 32,
     auxiliary_k: int | None = None,
     initialise: bool = True,
-) -> Iterator[Step]:
+    clip: float | int | None = None,
+    clip_by: Literal["global", "row"] = "global",
+    resample_every: int = 0,
+) -> Training:
     r"""Descends on $E|x - \hat x|^2 / E|x - \bar x|^2$ (+ penalty + auxiliary), yielding a Step after each step.
 
     The loop is the caller's: log, save or stop between steps; the SAE is whole and in the units of x after each.
     Numbers of a Step, measured on its batch before the step: `fraction_variance_unexplained` (about the batch's mean,
-    summed over dimensions), `l0` (mean nonzeros per row), `dead` (latents that have not fired for `dead_after` rows).
+    summed over dimensions), `l0` (mean nonzeros per row), `dead` (latents that have not fired for `dead_after` rows),
+    `rows_per_second`; every 50 steps, where the source knows its dictionary, `mmcs` (mean over the true atoms of the
+    largest cosine with an atom).
 
     What happens at each point, and why:
 
@@ -50,7 +303,10 @@ def train(
       carry units) and into the loss, so the weights are in the units of x at every step.
     - Atoms have norm 1: the part of the gradient along an atom is removed before Adam, the atom is renormalised after.
     - Dead latents: those silent for `dead_after` rows are fitted to the residual, which is detached, through their
-      `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy.
+      `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy. Or, with
+      `resample_every`, each that often becomes the direction of a row that is badly reconstructed.
+    - `Training.state` is everything that a later process needs to go on: weights, moments, counters, the place in the
+      data. On a CPU the resumed run is bit-equal to one that was never interrupted.
 
     Args:
         sae: changed in place.
@@ -68,6 +324,13 @@ def train(
         auxiliary: weight of the dead latents' error; 0 leaves them dead.
         auxiliary_k: latents per row that fit the residual; None is d/2, as in the source, or all the dead if fewer.
         initialise: False goes on with the SAE's weights as they are.
+        clip: largest norm of the gradient; None does not clip. Gradients are those of the loss per number, so 1 is
+            large.
+        clip_by: "global", of all parameters together, or "row", of each latent's by itself.
+        resample_every: steps between replacements of dead latents; 0 never replaces.
+
+    Returns:
+        An iterator of Steps that can also be saved and resumed.
 
     Raises:
         ShapeError: if source and SAE differ in d.
@@ -77,7 +340,7 @@ def train(
     Source:
         Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (sections 2.4, A.1, A.2: dead latents, unit
         norm, projected gradients). Rows are counted where they count tokens, which is the same.
-        Bricken et al., "Towards Monosemanticity", 2023 (gradient parallel to the dictionary removed).
+        Bricken et al., "Towards Monosemanticity", 2023 (gradient parallel to the dictionary removed; resampling).
 
     Example:
         >>> from superscope.core import Activations
@@ -106,94 +369,33 @@ def train(
         ("dead_after", dead_after, dead_after >= 1, "at least 1"),
         ("auxiliary", auxiliary, 0 <= auxiliary < float("inf"), "at least 0 and finite"),
         ("auxiliary_k", auxiliary_k, auxiliary_k is None or auxiliary_k >= 1, "at least 1, or None"),
+        ("clip", clip, clip is None or 0 < clip < float("inf"), "positive and finite, or None"),
+        ("resample_every", resample_every, resample_every >= 0, "at least 0"),
     )
     for name, value, holds, wanted in checks:
         if not holds:
             raise ValueError(f"train: {name} must be {wanted}; got {value}.")
     if centre not in ("mean", "median"):
         raise ValueError(f'train: centre must be "mean" or "median"; got {centre!r}.')
-    return _train(
-        sae,
-        source,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        seed=seed,
-        schedule=trapezoid(steps, warmup, decay),
-        centre=centre,
-        dead_after=dead_after,
-        auxiliary=auxiliary,
-        auxiliary_k=auxiliary_k or max(sae.d // 2, 1),
-        initialise=initialise,
-    )
-
-
-def _train(
-    sae: SAE,
-    source: ActivationSource,
-    *,
-    steps: int,
-    batch: int,
-    lr: float,
-    seed: int,
-    schedule: Callable[[int], float],
-    centre: Literal["mean", "median"],
-    dead_after: int,
-    auxiliary: float,
-    auxiliary_k: int,
-    initialise: bool,
-) -> Iterator[Step]:
-    if steps == 0:
-        return
-    stream = _rows(sae, source, batch, seed)
-    first = next(stream)
-    scale = _scale(first)
-    if initialise:
-        sae.start(first, centre=centre)
-    silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
-    waiting = [first]
-
-    done = 0
-
-    def objective() -> tuple[Tensor, Mapping[str, float]]:
-        nonlocal done
-        x = waiting.pop() if waiting else next(stream)
-        target = x
-        fit = sae.fit(x, scale=scale, progress=done / steps)
-        code, x_hat, loss = fit.code, fit.x_hat, fit.loss
-        squared = (target - x_hat.detach()).square().sum()
-        dead = silent >= dead_after
-        n_dead = int(dead.sum())
-        if n_dead and auxiliary:
-            loss = loss + auxiliary * sae.auxiliary(x, target - x_hat.detach(), dead, auxiliary_k)
-        with torch.no_grad():
-            fired = torch.zeros_like(dead)
-            fired[code.indices[code.values != 0]] = True
-            silent.add_(len(x)).masked_fill_(fired, 0)
-            variance = x.var(0, correction=0).sum() * len(x)
-            numbers = {
-                "fraction_variance_unexplained": float(squared / variance) if float(variance) > 0 else float("nan"),
-                "l0": float(code.l0.double().mean()),
-                "dead": float(n_dead),
-            }
-        done += 1
-        return loss, numbers
-
-    # Adam moves a weight by about lr whatever its gradient's units, so the two biases, which have the units of x, get
-    # theirs in those units: exactly the step that training on x / scale would make.
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [p for name, p in sae.named_parameters() if name not in sae.units], "lr": lr},
-            {
-                "params": [p for name, p in sae.named_parameters() if name in sae.units],
-                "lr": lr * scale,
-                "eps": 1e-8 / scale,
-            },
-        ],
-        eps=1e-8,
-        fused=True,
-    )
-    yield from descend(objective, optimizer, steps=steps, schedule=schedule, before=sae.project, after=sae.constrain)
+    if clip_by not in ("global", "row"):
+        raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
+    settings = {
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "warmup": warmup,
+        "decay": decay,
+        "centre": centre,
+        "dead_after": dead_after,
+        "auxiliary": auxiliary,
+        "auxiliary_k": auxiliary_k or max(sae.d // 2, 1),
+        "initialise": initialise,
+        "clip": clip,
+        "clip_by": clip_by,
+        "resample_every": resample_every,
+    }
+    return Training(sae, source, settings)
 
 
 def trapezoid(steps: int, warmup: float, decay: float) -> Callable[[int], float]:
@@ -213,32 +415,66 @@ def trapezoid(steps: int, warmup: float, decay: float) -> Callable[[int], float]
     return factor
 
 
-def _rows(sae: SAE, source: ActivationSource, batch: int, seed: int) -> Iterator[Float[Tensor, "b d"]]:
-    """x of each batch, on the SAE's device and in its dtype, for ever; every epoch in another order."""
-    index = epoch = 0
-    while True:
-        before = index
-        # Two seeds must not share an epoch's order, as seed + epoch would make them.
-        order = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-        for activations in source.batches(batch, seed=order):
-            x = activations.x.to(sae.atoms.device, sae.atoms.dtype)
-            # One pass over x tells; only a sum that is not finite (it may have overflowed) needs the closer look.
-            finite = torch.ones(1, dtype=torch.bool) if math.isfinite(float(x.sum())) else torch.isfinite(x).all(1)
-            if not bool(finite.all()):
-                row = int((~finite).nonzero()[0])
-                where = "" if activations.places is None else _place(activations.places[row].tolist())
-                raise FloatingPointError(
-                    f"train: batch {index} holds a NaN or infinite activation in row {row}{where}. "
-                    "Look at the model's output there; a model in float16 may overflow: load it in float32 or bfloat16."
+class _Batches(Iterator[Activations]):
+    """Batches on the SAE's device and in its dtype, for ever; every epoch in another order; each looked over."""
+
+    def __init__(self, sae: SAE, source: ActivationSource, batch: int, seed: int) -> None:
+        self.sae, self.source, self.batch, self.seed = sae, source, batch, seed
+        self.epoch = self.index = self.total = 0
+        self._stream: Iterator[Activations] | None = None
+
+    def seek(self, epoch: int, index: int, total: int) -> None:
+        """Goes on after `index` batches of an epoch; `total` have been seen in all."""
+        self.epoch, self.index, self.total = epoch, index, total
+        self._stream = None
+
+    def __next__(self) -> Activations:
+        while True:
+            if self._stream is None:
+                # Two seeds must not share an epoch's order, as seed + epoch would make them.
+                order = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
+                self._stream = self.source.batches_from(self.index, self.batch, seed=order)
+            activations = next(self._stream, None)
+            if activations is not None:
+                return self._checked(activations)
+            if self.index == 0:
+                raise ValueError(
+                    f"train: the source has no batch of {self.batch} rows. "
+                    "Give more text, or train with a smaller batch."
                 )
-            yield x
-            index += 1
-        if index == before:
-            raise ValueError(
-                f"train: the source has no batch of {batch} rows. Give more text, or train with a smaller batch."
+            log.debug("source ended after %d batches; epoch %d begins", self.total, self.epoch + 1)
+            self.epoch, self.index, self._stream = self.epoch + 1, 0, None
+
+    def _checked(self, given: Activations) -> Activations:
+        like = self.sae.atoms
+        x = self._finite(given.x.to(like.device, like.dtype), given, "activation")
+        target = given.target
+        if target is not None:
+            target = self._finite(target.to(like.device, like.dtype), given, "target")
+        self.index += 1
+        self.total += 1
+        return Activations(x, target=target)
+
+    def _finite(self, x: Tensor, given: Activations, what: str) -> Tensor:
+        # One pass over x tells; only a sum that is not finite (it may have overflowed) needs the closer look.
+        finite = torch.ones(1, dtype=torch.bool) if math.isfinite(float(x.sum())) else torch.isfinite(x).all(1)
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            where = "" if given.places is None else _place(given.places[row].tolist())
+            raise FloatingPointError(
+                f"train: batch {self.total} holds a NaN or infinite {what} in row {row}{where}. "
+                "Look at the model's output there; a model in float16 may overflow: load it in float32 or bfloat16."
             )
-        epoch += 1
-        log.debug("source ended after %d batches; epoch %d begins", index, epoch)
+        return x
+
+
+def _difference(key: str, found: Any, wanted: Any) -> str:
+    """What differs between two values of a fact, in words."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for name in {**found, **wanted}:
+            if found.get(name) != wanted.get(name):
+                return f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}"
+    return f"its {key} was {found!r} and is {wanted!r}"
 
 
 def _place(place: list[int]) -> str:

@@ -40,7 +40,7 @@ def test_atoms_stay_on_the_sphere(recovered):
 def test_steps_report_their_numbers(recovered):
     _, _, history = recovered
     assert [step.index for step in history] == list(range(1, 701))
-    assert set(history[0].numbers) == {"fraction_variance_unexplained", "l0", "dead"}
+    assert set(history[0].numbers) == {"fraction_variance_unexplained", "l0", "dead", "rows_per_second"}
     assert all(0 < step.numbers["l0"] <= 3 for step in history)
 
 
