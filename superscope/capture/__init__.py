@@ -3,21 +3,27 @@
 transformers is imported when a model is loaded, not before; the pocket model and its text live in `capture.pocket`.
 """
 
+from .choosing import Choice, choose, faster_dtype
+from .filling import fill, name_sites, prepare, tokenizer_hash
 from .harvesting import harvest
 from .hooks import Capture, replace, sites
 from .huggingface import Loaded, control, default_sites, load
 from .permutation import Bijection
+from .places import place
+from .policy import Policy
 from .roles import ROLES, Found, blocks, describe, mlp_hidden
 from .shards import Manifest, Record, ShardSource, Store
 from .spelling import pieces, spelling
 from .splicing import Loss, next_token_loss
 from .stored import HookSource, StoredSource
-from .text import Corpus, Document, documents, tokens
+from .text import Corpus, Document, documents, stream, tokens
+from .windows import Windows, write_windows
 
 __all__ = [
     "ROLES",
     "Bijection",
     "Capture",
+    "Choice",
     "Corpus",
     "Document",
     "Found",
@@ -25,22 +31,33 @@ __all__ = [
     "Loaded",
     "Loss",
     "Manifest",
+    "Policy",
     "Record",
     "ShardSource",
     "Store",
     "StoredSource",
+    "Windows",
     "blocks",
+    "choose",
     "control",
     "default_sites",
     "describe",
     "documents",
+    "faster_dtype",
+    "fill",
     "harvest",
     "load",
     "mlp_hidden",
+    "name_sites",
     "next_token_loss",
     "pieces",
+    "place",
+    "prepare",
     "replace",
     "sites",
     "spelling",
+    "stream",
+    "tokenizer_hash",
     "tokens",
+    "write_windows",
 ]

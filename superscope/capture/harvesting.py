@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..core import Activations, Site
 from .hooks import Capture, _parameters
+from .packing import packed as pack
+from .packing import packed_inputs, require_sound, rows_of
 from .paths import text_config
 from .text import Corpus
 
@@ -23,6 +25,8 @@ def harvest(
     *,
     batch_tokens: int = 8192,
     device: torch.device | str | None = None,
+    packed: bool = False,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Iterator[dict[Site, Activations]]:
     """Run `model` over `corpus` and yield x at each of `sites`, one row per kept token.
 
@@ -37,13 +41,17 @@ def harvest(
         corpus: tokens of the model's own tokenizer.
         batch_tokens: ids in one forward pass, pads included.
         device: where the rows are put; the model's own device without it.
+        packed: let short sequences share a row of the batch, after a test that they do not see each other. It saves
+            the work on pads, half of it where most texts are half a window long.
+        dtype: of x; None leaves what the model computes in.
 
     Yields:
-        For each batch, Activations by site: x in float32, tokens, and places (sequence of the corpus, position in it).
+        For each batch, Activations by site: x, tokens, and places (sequence of the corpus, position in it).
 
     Raises:
         SiteNotFound: if a site is not in the model.
-        ValueError: if the corpus does not fit the model: ids or positions it has no embedding for.
+        ValueError: if the corpus does not fit the model: ids or positions it has no embedding for; if packed texts
+            see each other in it.
         FloatingPointError: if an activation is NaN or infinite; the site, document and position are named.
 
     Example:
@@ -59,24 +67,29 @@ def harvest(
     if batch_tokens < 1:
         raise ValueError(f"harvest: batch_tokens is {batch_tokens}; give the ids of one forward pass, at least 1.")
     check_fit(model, corpus)
-    return _harvest(model, sites, corpus, max(1, batch_tokens // corpus.context), device)
+    if packed:
+        require_sound(model, sites, corpus)
+    return _harvest(model, sites, corpus, batch_tokens, device, packed, dtype)
 
 
 def _harvest(
     model: nn.Module,
     sites: Sequence[Site | str],
     corpus: Corpus,
-    size: int,
+    batch_tokens: int,
     device: torch.device | str | None,
+    packed: bool,
+    dtype: torch.dtype | None,
 ) -> Iterator[dict[Site, Activations]]:
     with Capture(model, sites) as cap:
-        for at in range(0, len(corpus), size):
-            ids, keep, mask = batch(corpus, slice(at, at + size))
+        place = device_of(model)
+        for first, past, ids, keep, more in _batches(cap.runs, model, corpus, batch_tokens, packed):
             # Evaluation mode only while the model runs: between two batches the model is the caller's.
             with evaluating(model):
-                read = cap(rows=keep.to(device_of(model)), **inputs(cap.runs, model, ids, mask))
-            rows = keep.nonzero()
-            places = torch.stack([rows[:, 0] + at, rows[:, 1]], 1)
+                read = cap(rows=keep.to(place), **more)
+            # In the corpus's order, packed or not: sequences stand in their order, and so do their tokens.
+            rows = corpus.keep[first:past].nonzero()
+            places = rows + torch.tensor([first, 0])
             tokens = ids[keep]
             result: dict[Site, Activations] = {}
             for site, found in read.items():
@@ -85,11 +98,28 @@ def _harvest(
                         f"harvest: {site} holds {tuple(found.shape[1:])} for each token where one vector is wanted; "
                         "choose another site."
                     )
-                x = found.to(device=device, dtype=torch.float32)
+                x = found.to(device=device, dtype=dtype)
                 _check_finite(x, site, places, corpus)
                 result[site] = Activations(x, tokens=tokens.to(x.device), places=places.to(x.device))
             if len(rows):
                 yield result
+
+
+def _batches(
+    runs: nn.Module, model: nn.Module, corpus: Corpus, batch_tokens: int, packed: bool
+) -> Iterator[tuple[int, int, Tensor, Tensor, dict[str, Any]]]:
+    """(first sequence, past the last, ids, keep, keywords of the model) of each forward pass."""
+    size = max(1, batch_tokens // corpus.context)
+    if not packed:
+        for at in range(0, len(corpus), size):
+            ids, keep, mask = batch(corpus, slice(at, at + size))
+            yield at, min(at + size, len(corpus)), ids, keep, inputs(runs, model, ids, mask)
+        return
+    rows = rows_of(corpus.length, corpus.context)
+    for at in range(0, len(rows), size):
+        chosen = rows[at : at + size]
+        ids, keep, positions = pack(corpus, chosen)
+        yield chosen[0][0], chosen[-1][-1] + 1, ids, keep, packed_inputs(runs, ids, positions, device_of(model))
 
 
 def batch(corpus: Corpus, where: slice) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Bool[Tensor, "b t"]]:

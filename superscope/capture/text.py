@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,6 +15,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..core import FormatError, ShapeError
+from .permutation import Bijection
+from .policy import Policy
 
 _DATASETS = "datasets:"
 _BATCH = 64  # documents tokenized in one call: enough for a fast tokenizer's threads, little memory
@@ -26,11 +29,13 @@ class Document:
 
     Args:
         name: a topic, a file's path inside its folder, or `text <i>` in a list.
-        text: all of it, lines ending in a line feed.
+        text: all of it, lines ending in a line feed; of a conversation nothing, since its text is the template's.
+        messages: of a conversation, its turns, each with `role` and `content`.
     """
 
     name: str
     text: str
+    messages: tuple[dict[str, Any], ...] = ()
 
 
 def documents(text: str | Path | Sequence[str] | Sequence[Document] | Any | None = None) -> tuple[Document, ...]:
@@ -53,27 +58,64 @@ def documents(text: str | Path | Sequence[str] | Sequence[Document] | Any | None
         >>> documents(["One thing.", "", "Another."])
         (Document(name='text 0', text='One thing.'), Document(name='text 2', text='Another.'))
     """
-    if text is None:
-        from .pocket.text import documents as carried
-
-        return tuple(Document(document.name, document.text) for document in carried())
-    if isinstance(text, (str, Path)):
-        named = str(text)
-        found = _dataset_named(named) if named.startswith(_DATASETS) else _at_path(text)
-        said = f"'{text}'"
-    elif hasattr(text, "column_names"):
-        found, said = _rows(text, "the dataset"), "the dataset"
-    elif isinstance(text, Iterable):
-        found, said = _listed(text), "the list"
-    else:
-        raise TypeError(
-            f"documents: text is a {type(text).__name__}; give a path, a list of strings, a dataset, or None for the "
-            "text that Python carries."
-        )
-    result = tuple(document for document in found if document.text.strip())
+    found, said = _opened(text, streaming=False)
+    result = tuple(document for document in found if document.messages or document.text.strip())
     if not result:
         raise ValueError(f"documents: {said} holds no text, only blanks; give a file, folder or list with text in it.")
     return result
+
+
+def stream(text: str | Path | Iterable[Any] | Any | None = None, *, seed: int | None = None) -> Iterator[Document]:
+    """The documents of `documents`, one after another, for texts too large to hold; a dataset is streamed.
+
+    Args:
+        text: as for `documents`; also any iterable, and a streaming dataset.
+        seed: of the order, where the text can be put in one: what Python carries, lists and the files of a folder.
+            Rows of one file or dataset come as they are.
+
+    Raises:
+        ValueError: if there is nothing but blanks; and as for `documents`.
+
+    Example:
+        >>> [document.name for document in stream(iter(["One.", " ", "Two."]))]
+        ['text 0', 'text 2']
+    """
+    found, said = _opened(text, streaming=True, seed=seed)
+    n = 0
+    for document in found:
+        if document.messages or document.text.strip():
+            n += 1
+            yield document
+    if not n:
+        raise ValueError(f"documents: {said} holds no text, only blanks; give a file, folder or list with text in it.")
+
+
+def _opened(text: Any, *, streaming: bool, seed: int | None = None) -> tuple[Iterable[Document], str]:
+    if text is None:
+        from .pocket.text import documents as carried
+
+        return _mixed([Document(document.name, document.text) for document in carried()], seed), "Python's text"
+    if isinstance(text, (str, Path)):
+        named = str(text)
+        if named.startswith(_DATASETS):
+            return _dataset_named(named, streaming=streaming), f"'{text}'"
+        return _at_path(text, seed), f"'{text}'"
+    # A streaming dataset that has not looked at its rows knows no columns.
+    if hasattr(text, "column_names"):
+        return _rows(text, "the dataset"), "the dataset"
+    if isinstance(text, Iterable):
+        given: Iterable[Any] = _mixed(text, seed) if isinstance(text, Sequence) else text
+        return _listed(given), "the list"
+    raise TypeError(
+        f"documents: text is a {type(text).__name__}; give a path, a list of strings, a dataset, or None for the "
+        "text that Python carries."
+    )
+
+
+def _mixed(things: Sequence[Any], seed: int | None) -> Sequence[Any]:
+    if seed is None:
+        return things
+    return [things[i] for i in Bijection(len(things), seed)(torch.arange(len(things))).tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +227,7 @@ def tokens(
     context: int,
     limit: int | None = None,
     seed: int = 0,
+    policy: Policy | None = None,
 ) -> Corpus:
     """Cut documents into windows of `context` tokens, in an order drawn from `seed`.
 
@@ -201,6 +244,7 @@ def tokens(
         context: ids in a window.
         limit: tokens of text to keep at most; all without it.
         seed: of the order.
+        policy: what is put before windows and left out of them; its context is the one given here.
 
     Raises:
         ValueError: if `context` or `limit` is too small, or all text together is shorter than one window.
@@ -219,13 +263,9 @@ def tokens(
     if isinstance(documents, str):
         raise TypeError("tokens: documents is one string; give a list, [text], or read a file by documents(path).")
     given = list(_listed(documents))
-    before, after = _frame(tokenizer)
-    body = context - len(before) - len(after)
-    if body < 2:
-        raise ValueError(
-            f"tokens: context is {context}, which leaves {body} places for text beside {len(before) + len(after)} "
-            "special tokens; give at least 2 more than those."
-        )
+    policy = with_fields(policy or Policy(context=max(context, 2)), context=max(context, 2))
+    before, after = frame(tokenizer, policy)
+    body = room(context, before, after)
     if limit is not None and limit < 1:
         raise ValueError(f"tokens: limit is {limit}; give the number of tokens to keep, at least 1, or None for all.")
     generator = torch.Generator().manual_seed(seed)
@@ -233,10 +273,10 @@ def tokens(
     wanted = None if limit is None else max(_SURPLUS * limit, body)
     pieces: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     n = 0
-    for batch in _tokenized(tokenizer, given, order):
+    for batch in tokenized(tokenizer, ((i, given[i]) for i in order)):
         for document, text_ids in batch:
             if text_ids:
-                pieces.append(_windows(text_ids, document, body))
+                pieces.append(windows_of(text_ids, document, body))
                 n += len(text_ids)
         # Only between batches, so that even a small limit draws on many documents.
         if wanted is not None and n >= wanted:
@@ -252,31 +292,67 @@ def tokens(
     text, length, document, start = text[shuffled], length[shuffled], document[shuffled], start[shuffled]
     if limit is not None:
         text, length, document, start = _limited(text, length, document, start, limit)
-    return _framed(text, length, document, start, tokenizer, before, after, given, context, limit, seed)
+    names = tuple(document.name for document in given)
+    said = {"order": "sequences shuffled", "limit": limit, "seed": seed}
+    return framed(text, length, document, start, tokenizer, policy, names, said)
 
 
-def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+def room(context: int, before: Sequence[int], after: Sequence[int]) -> int:
+    """Places for text in a window.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    body = context - len(before) - len(after)
+    if body < 2:
+        raise ValueError(
+            f"tokens: context is {context}, which leaves {body} places for text beside {len(before) + len(after)} "
+            "special tokens; give at least 2 more than those."
+        )
+    return body
+
+
+def frame(tokenizer: Any, policy: Policy) -> tuple[list[int], list[int]]:
     """Ids before and after each window: BOS where there is one, [CLS] and [SEP] where the tokenizer is an encoder's."""
     bos, cls, sep = (getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "cls", "sep"))
     if cls is not None:
         return [cls], [] if sep is None else [sep]
-    return ([] if bos is None else [bos]), []
+    return ([] if bos is None or not policy.bos else [bos]), []
 
 
-def _tokenized(
-    tokenizer: Any, given: Sequence[Document], order: Sequence[int]
-) -> Iterator[list[tuple[int, list[int]]]]:
-    for at in range(0, len(order), _BATCH):
-        batch = order[at : at + _BATCH]
+def tokenized(tokenizer: Any, given: Iterable[tuple[int, Document]]) -> Iterator[list[tuple[int, list[int]]]]:
+    """Lists of (document's number, its ids), some documents at a time."""
+    numbered = iter(given)
+    while batch := list(islice(numbered, _BATCH)):
         # Lone surrogates are no characters, and no tokenizer takes them; they become question marks.
-        texts = [given[i].text.encode("utf-8", "replace").decode("utf-8") for i in batch]
+        plain = [(i, d.text.encode("utf-8", "replace").decode("utf-8")) for i, d in batch if not d.messages]
+        ids: dict[int, list[int]] = {}
         # split_special_tokens: a text that spells a special token is still text. verbose: a document longer than the
         # model's context is no mistake here.
-        encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        yield list(zip(batch, encoded["input_ids"]))
+        if plain:
+            found = tokenizer(
+                [text for _, text in plain], add_special_tokens=False, split_special_tokens=True, verbose=False
+            )
+            ids |= dict(zip((i for i, _ in plain), found["input_ids"]))
+        for i, document in batch:
+            if document.messages:
+                ids[i] = _conversation(tokenizer, document)
+        yield [(i, ids[i]) for i, _ in batch]
 
 
-def _windows(text_ids: list[int], document: int, body: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _conversation(tokenizer: Any, document: Document) -> list[int]:
+    """A conversation as the tokenizer's template writes it; its beginning-of-sequence token is the window's to put."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ValueError(
+            f"tokens: '{document.name}' is a conversation and this tokenizer has no chat template; give plain text, or "
+            "the tokenizer of a chat model."
+        )
+    text = tokenizer.apply_chat_template(list(document.messages), tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids[1:] if ids and ids[0] == getattr(tokenizer, "bos_token_id", None) else ids
+
+
+def windows_of(text_ids: list[int], document: int, body: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n = -(-len(text_ids) // body)
     padded = torch.zeros(n * body, dtype=torch.int64)
     padded[: len(text_ids)] = torch.tensor(text_ids)
@@ -294,53 +370,59 @@ def _limited(
     return text[:n], length, document[:n], start[:n]
 
 
-def _framed(
+def framed(
     text: Tensor,
     length: Tensor,
     document: Tensor,
     start: Tensor,
     tokenizer: Any,
-    before: list[int],
-    after: list[int],
-    given: Sequence[Document],
-    context: int,
-    limit: int | None,
-    seed: int,
+    policy: Policy,
+    names: tuple[str, ...],
+    said: dict[str, Any],
 ) -> Corpus:
+    """Windows with what the policy puts around their text, and its marks on what is kept."""
+    before, after = frame(tokenizer, policy)
     pad = getattr(tokenizer, "pad_token_id", None)
     pad = 0 if pad is None else pad
-    place = torch.arange(context)
+    place = torch.arange(policy.context)
     first = len(before)
-    keep = (place >= first) & (place < first + length[:, None])
-    ids = torch.full((len(text), context), pad, dtype=torch.int64)
+    is_text = (place >= first) & (place < first + length[:, None])
+    ids = torch.full((len(text), policy.context), pad, dtype=torch.int64)
     ids[:, :first] = torch.tensor(before, dtype=torch.int64)
     ids[:, first : first + text.shape[1]] = text
-    ids[~keep & (place >= first)] = pad
+    ids[~is_text & (place >= first)] = pad
     for i, special in enumerate(after):
         ids[torch.arange(len(ids)), first + length + i] = special
+    keep = is_text & (place >= first + policy.drop_first)
+    dropped = {int(i) for i in policy.drop_ids}
+    if not policy.keep_special:
+        # An unknown word is no special token, though it is listed with them.
+        dropped |= set(getattr(tokenizer, "all_special_ids", ())) - {getattr(tokenizer, "unk_token_id", None)}
+    if dropped:
+        keep &= ~torch.isin(ids, torch.tensor(sorted(dropped)))
     spelled = getattr(tokenizer, "convert_ids_to_tokens", list)
-    policy = {
-        "context": context,
-        "before": spelled(before),
-        "after": spelled(after),
-        "pad": pad,
-        "windows": "within documents, last one shorter",
-        "order": "sequences shuffled",
-        "limit": limit,
-        "seed": seed,
-    }
     return Corpus(
         ids=ids,
         keep=keep,
         length=length + len(before) + len(after),
         document=document,
         start=start,
-        names=tuple(document.name for document in given),
-        policy=policy,
+        names=names,
+        policy={
+            "context": policy.context,
+            "before": spelled(before),
+            "after": spelled(after),
+            "pad": pad,
+            "windows": "within documents, last one shorter",
+            "drop_first": policy.drop_first,
+            "drop_ids": list(policy.drop_ids),
+            "keep_special": policy.keep_special,
+            **said,
+        },
     )
 
 
-def _at_path(given: str | Path) -> Iterator[Document]:
+def _at_path(given: str | Path, seed: int | None = None) -> Iterator[Document]:
     path = Path(given)
     try:
         exists = path.exists()
@@ -354,14 +436,14 @@ def _at_path(given: str | Path) -> Iterator[Document]:
             f"a dataset of the hub as '{_DATASETS}NAME'."
         )
     if path.is_dir():
-        return _in_folder(path)
+        return _in_folder(path, seed)
     if not path.is_file():
         raise FormatError(f"documents: '{path}' is a device or a pipe, not a text file; save its text to a file first.")
     return _in_file(path, path.name)
 
 
-def _in_folder(folder: Path) -> Iterator[Document]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def _in_folder(folder: Path, seed: int | None) -> Iterator[Document]:
+    files = _mixed(sorted(path for path in folder.rglob("*") if path.is_file()), seed)
     n_read = 0
     for file in files:
         name = file.relative_to(folder).as_posix()
@@ -403,25 +485,41 @@ def _decoded(file: Path) -> str | None:
 
 
 def _json_lines(file: Path, name: str) -> Iterator[Document]:
-    text = _decoded(file)
-    if text is None:
-        raise FormatError(f"documents: '{file}' is not text in UTF-8; a .jsonl file has one JSON object a line.")
-    # Split at line feeds alone: splitlines() would also cut at U+2028, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise FormatError(
-                f"documents: line {number} of '{file}' is not JSON ({error.msg}); mend that line."
-            ) from error
-        value = row.get("text") if isinstance(row, dict) else row
-        if not isinstance(value, str):
-            raise FormatError(
-                f"documents: line {number} of '{file}' has no string under 'text'; rename the field to text."
-            )
-        yield Document(f"{name}:{number}", value)
+    # Line by line, and at line feeds alone: splitlines() would also cut at U+2028, which JSON allows inside a string.
+    with file.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise FormatError(
+                    f"documents: '{file}' is not text in UTF-8; a .jsonl file has one JSON object a line."
+                ) from error
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise FormatError(
+                    f"documents: line {number} of '{file}' is not JSON ({error.msg}); mend that line."
+                ) from error
+            document = _of_row(f"{name}:{number}", row if isinstance(row, dict) else {"text": row})
+            if document is None:
+                raise FormatError(
+                    f"documents: line {number} of '{file}' has no string under 'text' and no conversation under "
+                    "'messages'; rename the field to text."
+                )
+            yield document
+
+
+def _of_row(name: str, row: Any) -> Document | None:
+    """The document of a row: its `text`, or the conversation in its `messages`."""
+    text, messages = row.get("text"), row.get("messages")
+    if isinstance(text, str):
+        return Document(name, text)
+    turns = messages if isinstance(messages, (list, tuple)) else ()
+    if turns and all(isinstance(turn, dict) and "role" in turn and "content" in turn for turn in turns):
+        return Document(name, "", tuple(turns))
+    return None
 
 
 def _parquet(file: Path, name: str) -> Iterator[Document]:
@@ -433,16 +531,18 @@ def _parquet(file: Path, name: str) -> Iterator[Document]:
     except pyarrow.ArrowInvalid as error:
         raise FormatError(f"documents: '{file}' is not a Parquet file, or a damaged one ({error}).") from error
     with table:
-        if "text" not in table.schema_arrow.names:
+        column = next((each for each in ("text", "messages") if each in table.schema_arrow.names), None)
+        if column is None:
             raise FormatError(
                 f"documents: '{file}' has no column 'text', only {', '.join(table.schema_arrow.names)}; "
                 "rename the column to text."
             )
         number = 0
-        for batch in table.iter_batches(columns=["text"]):
-            for value in batch.column("text").to_pylist():
-                if value is not None:
-                    yield Document(f"{name}:{number}", str(value))
+        for batch in table.iter_batches(columns=[column]):
+            for value in batch.column(column).to_pylist():
+                document = _of_row(f"{name}:{number}", {column: str(value) if column == "text" else value})
+                if value is not None and document is not None:
+                    yield document
                 number += 1
 
 
@@ -456,7 +556,7 @@ def _listed(texts: Iterable[Any]) -> Iterator[Document]:
             raise TypeError(f"item {i} of the list of texts is a {type(text).__name__}; give strings or documents.")
 
 
-def _dataset_named(named: str) -> Iterator[Document]:
+def _dataset_named(named: str, *, streaming: bool) -> Iterator[Document]:
     name, _, split = named.removeprefix(_DATASETS).partition(":")
     if not name:
         raise ValueError(f"documents: '{named}' names no dataset; write {_DATASETS}NAME or {_DATASETS}NAME:SPLIT.")
@@ -467,7 +567,7 @@ def _dataset_named(named: str) -> Iterator[Document]:
             f"documents: '{named}' needs the datasets library; install it with: pip install 'superscope[models]'."
         ) from error
     try:
-        rows = datasets.load_dataset(name, split=split or "train")
+        rows = datasets.load_dataset(name, split=split or "train", **({"streaming": True} if streaming else {}))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"documents: the dataset '{name}' (split '{split or 'train'}') could not be loaded: {_first_line(error)} "
@@ -482,12 +582,15 @@ def _rows(rows: Any, said: str) -> Iterator[Document]:
         raise ValueError(
             f"documents: {said} is several splits ({', '.join(columns)}); choose one, as in dataset['train']."
         )
-    if columns is not None and "text" not in columns:
+    if columns is not None and "text" not in columns and "messages" not in columns:
         raise FormatError(
             f"documents: {said} has no column 'text', only {', '.join(columns)}; rename the column to text."
         )
     for i, row in enumerate(rows):
-        yield Document(f"row {i}", str(row["text"]))
+        document = _of_row(f"row {i}", row)
+        if document is None:
+            raise FormatError(f"documents: row {i} of {said} has no string under 'text'; rename the column to text.")
+        yield document
 
 
 def _first_line(error: Exception) -> str:

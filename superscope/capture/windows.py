@@ -1,0 +1,225 @@
+"""All text of a harvest as windows of tokens on disk: made once, in the text's order, and read in any order."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..core import FormatError
+from .places import Local, Place, hash_tensors, preferred_hash
+from .policy import Policy
+from .text import Corpus, Document, frame, framed, room, tokenized, windows_of
+
+_WINDOWS = 8192
+"""Windows in one file: 4 MB of ids at a context of 128."""
+
+_SAID = ("source", "limit", "seed", "policy", "tokenizer")
+
+
+class Windows:
+    """Windows of tokens in a store's folder `text`: `len(windows)` of them, any of which can be taken at any time.
+
+    Args:
+        place: the store's folder.
+
+    Raises:
+        FileNotFoundError: if they have not been made, or not to the end.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.said: dict[str, Any] = place.read_json("text.json")
+        counts = [shard["windows"] for shard in self.said["shards"]]
+        self._ends = [sum(counts[: i + 1]) for i in range(len(counts))]
+        self._open: dict[int, dict[str, Tensor]] = {}
+        self._names: dict[int, dict[int, str]] = {}
+        self._copies: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of text in all windows, those a policy leaves out included."""
+        return int(self.said["tokens"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all windows in their order."""
+        return str(self.said["fingerprint"])
+
+    def take(self, index: Int[Tensor, "s"]) -> tuple[Corpus, Int[Tensor, "s"]]:
+        """The windows at `index`, in that order, and the number of each one's document among all documents."""
+        shard = torch.bucketize(index, torch.tensor(self._ends), right=True)
+        columns: dict[str, Tensor] = {}
+        names: dict[int, str] = {}
+        for number in shard.unique().tolist():
+            tensors = self._shard(number)
+            where = (shard == number).nonzero()[:, 0]
+            inside = index[where] - (self._ends[number - 1] if number else 0)
+            for name, tensor in tensors.items():
+                if name not in columns:
+                    columns[name] = torch.empty((len(index), *tensor.shape[1:]), dtype=tensor.dtype)
+                columns[name][where] = tensor[inside]
+            names |= self._names[number]
+        document, local = columns["document"].unique(return_inverse=True)
+        corpus = Corpus(
+            ids=columns["ids"].long(),
+            keep=columns["keep"],
+            length=columns["length"].long(),
+            document=local,
+            start=columns["start"],
+            names=tuple(names[int(i)] for i in document),
+            policy=self.said["framed"],
+        )
+        return corpus, columns["document"]
+
+    def _shard(self, number: int) -> dict[str, Tensor]:
+        if number not in self._open:
+            said = self.said["shards"][number]
+            file, names = f"text/{number:06d}.safetensors", f"text/{number:06d}.json"
+            place = self.place
+            if not isinstance(place, Local):
+                # Read at random places all over, so it is copied here once and mapped, not held.
+                self._copies = self._copies or tempfile.TemporaryDirectory(prefix="superscope-text-")
+                local = Local(Path(self._copies.name))
+                local.write(file, self.place.read(file))
+                place = local
+            tensors = place.tensors(file)
+            if hash_tensors(tensors, said["hash"].partition(":")[0]) != said["hash"]:
+                raise FormatError(
+                    f"{self.place}/{file} has changed since it was written: a damaged disk or copy. Remove the folder "
+                    "'text' and text.json there and run the harvest again; finished units are kept."
+                )
+            self._open[number] = tensors
+            self._names[number] = {int(key): name for key, name in self.place.read_json(names).items()}
+        return self._open[number]
+
+
+def write_windows(
+    place: Place,
+    tokenizer: Any,
+    documents: Iterable[Document],
+    policy: Policy,
+    *,
+    source: str,
+    tokenizer_hash: str,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Makes the windows of a store, yielding how many tokens there are after each file; none if they are there.
+
+    The file text.json is written last: without it the windows are made again from the start, which gives the same.
+
+    Args:
+        source: what the text is, in words; another text in the same folder is refused by it.
+        tokenizer_hash: of the tokenizer.
+        limit: tokens of text to take; all of it without.
+        seed: of the documents' order, for the record.
+
+    Raises:
+        ValueError: if the folder holds windows of another text, tokenizer or policy; or the text is shorter than one.
+    """
+    wanted = {
+        "source": source,
+        "limit": limit,
+        "seed": seed,
+        "policy": {**dataclasses.asdict(policy), "drop_ids": list(policy.drop_ids)},
+        "tokenizer": tokenizer_hash,
+    }
+    if place.size("text.json") is not None:
+        there = place.read_json("text.json")
+        for name in _SAID:
+            if there.get(name) != wanted[name]:
+                raise ValueError(
+                    f"{place} already holds the windows of another text: {name} is {there.get(name)!r} there and "
+                    f"{wanted[name]!r} here. Give the same, or another folder."
+                )
+        yield int(there["tokens"])
+        return
+    before, after = frame(tokenizer, policy)
+    body = room(policy.context, before, after)
+    hashed = preferred_hash()
+    shards: list[dict[str, Any]] = []
+    waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    names: dict[int, str] = {}
+    n_tokens = n_waiting = n_kept = 0
+    said: dict[str, Any] = {}
+
+    def numbered() -> Iterator[tuple[int, Document]]:
+        for number, document in enumerate(documents):
+            names[number] = document.name
+            yield number, document
+
+    def flush() -> None:
+        nonlocal waiting, n_waiting, said, n_kept, names
+        text, length, document, start = (torch.cat(columns) for columns in zip(*waiting))
+        corpus = framed(text, length, document, start, tokenizer, policy, (), {"limit": limit, "seed": seed})
+        tensors = {
+            "ids": corpus.ids.to(torch.int32),
+            "keep": corpus.keep,
+            "length": corpus.length.to(torch.int32),
+            "document": corpus.document,
+            "start": corpus.start,
+        }
+        number = len(shards)
+        place.write_tensors(f"text/{number:06d}.safetensors", tensors)
+        held = set(document.tolist())
+        place.write_json(f"text/{number:06d}.json", {str(i): names[i] for i in sorted(held)})
+        shards.append({"windows": len(text), "hash": hash_tensors(tensors, hashed)})
+        # The last document may go on in the next file.
+        names = {i: name for i, name in names.items() if i >= int(document.max())}
+        said, n_kept, waiting, n_waiting = corpus.policy, n_kept + corpus.n_tokens, [], 0
+
+    for batch in tokenized(tokenizer, numbered()):
+        for number, ids in batch:
+            ids = ids if limit is None else ids[: limit - n_tokens]
+            if ids:
+                pieces = windows_of(ids, number, body)
+                n_tokens += len(ids)
+                # A document may be longer than a file.
+                for at in range(0, len(pieces[0]), _WINDOWS):
+                    waiting.append(tuple(each[at : at + _WINDOWS] for each in pieces))  # type: ignore[arg-type]
+                    n_waiting += len(waiting[-1][0])
+                    if n_waiting >= _WINDOWS:
+                        flush()
+                        yield n_tokens
+        if limit is not None and n_tokens >= limit:
+            break
+    if waiting:
+        flush()
+    if n_tokens < body:
+        raise ValueError(
+            f"tokens: the text has {n_tokens} tokens, fewer than the {body} of one window (context {policy.context}); "
+            "give more text, or a shorter context."
+        )
+    # Of contents alone, so that two machines with and without xxhash agree on what the text is.
+    fingerprint = _fingerprint(place, len(shards))
+    place.write_json(
+        "text.json",
+        {
+            **wanted,
+            "framed": said,
+            "tokens": n_tokens,
+            "kept": n_kept,
+            "shards": shards,
+            "fingerprint": fingerprint,
+        },
+    )
+    yield n_tokens
+
+
+def _fingerprint(place: Place, n: int) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for number in range(n):
+        digest.update(hash_tensors(place.tensors(f"text/{number:06d}.safetensors"), "sha256").encode())
+    return f"sha256:{digest.hexdigest()}"
