@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..core import Measurement, Report, RunFolder
+from ..core import Measurement, Report, RunFolder, files
 from ..features import Independent
 from ..theory import toy_loss
-from ..toys import Ensemble, Recipe, Tied, best_of, train
+from ..toys import Ensemble, Recipe, Tied, best_of
 from ..toys.exact import MOST_FEATURES
 from .study import Progress, Study, environment
+from .toy_training import keep, kept_training
 
 OTHER_PHASES = ("last ignored", "last dedicated", "last shares")
 """Phases for sizes without a closed theory: what becomes of the last feature."""
@@ -84,36 +85,49 @@ class PhaseDiagram(Study):
         densities = np.geomspace(*self.densities, self.size).tolist()
         ratios = np.geomspace(*self.ratios, self.size).tolist()
         cells = [(p, r) for p in densities for r in ratios]
-        best, loss = yield from self._trained(cells)
+        best, loss = yield from self._trained(cells, run)
         report = self._report(cells, best, loss, began)
         if run is not None:
             report.write(run)
             run.finish(report.title, _now())
         return report
 
-    def _trained(self, cells: list[tuple[float, float]]) -> Generator[Progress, None, tuple[Ensemble, Tensor]]:
+    def _trained(
+        self, cells: list[tuple[float, float]], run: RunFolder | None
+    ) -> Generator[Progress, None, tuple[Ensemble, Tensor]]:
         known = {p: Independent(self.n, min(p, 1.0)) for p, _ in cells}
         laws = [known[p] for _ in range(self.restarts) for p, _ in cells]
         importance = torch.ones(len(laws), self.n, dtype=torch.float64)
         importance[:, -1] = torch.tensor([r for _, r in cells], dtype=torch.float64).repeat(self.restarts)
         seeds = [self.seed + restart for restart in range(self.restarts) for _ in cells]
         ensemble = Ensemble(Tied(self.n, self.d), laws, importance, seeds, dtype=torch.float64)
-        groups = list(range(len(cells))) * self.restarts
         # The schedule is that of the whole run, so that the first quarter is at a high rate and the last fine.
         recipe = Recipe(steps=self.steps, lr=self.lr, schedule="cosine", weight_decay=0.0, estimator="exact")
         stage, first = f"Training {len(ensemble):,} models exactly", self.steps // 4
-        for step in train(ensemble, recipe, every=max(1, first // 4)):
-            yield Progress(stage, step.index, self.steps)
-            if step.index >= first:
-                break
+        many = len(ensemble)
         kept = min(self.restarts, max(2, self.restarts // 4))
-        if kept < self.restarts:
-            order = torch.nan_to_num(step.loss, nan=torch.inf).reshape(self.restarts, len(cells)).argsort(0)[:kept]
+        if run is not None and run.has("survivors.safetensors"):
+            rows = files.read_tensors(run / "survivors.safetensors")["rows"].tolist()
+            ensemble = ensemble.select(rows)
+        else:
+            loss = None
+            every = max(1, first // 4)
+            # The yield that judges may fall a little after a quarter; it is the same whether or not a run was stopped.
+            last = -(-first // every) * every
+            for step in kept_training(run, "restarts", ensemble, recipe, every=every, last=last):
+                yield Progress(stage, step.index, self.steps)
+                loss = step.loss
+            assert loss is not None
+            order = torch.nan_to_num(loss, nan=torch.inf).reshape(self.restarts, len(cells)).argsort(0)[:kept]
             rows = (order * len(cells) + torch.arange(len(cells))).flatten().tolist()
             ensemble = ensemble.select(rows)
-            groups = [row % len(cells) for row in rows]
-        stage = f"Polishing the best {kept} of each cell"
-        for step in train(ensemble, recipe, every=max(1, self.steps // 20)):
+            if run is not None:
+                keep(run, "polished", ensemble)
+                files.write_tensors(run / "survivors.safetensors", {"rows": torch.tensor(rows)})
+                run.keep("survivors.safetensors")
+        groups = [row % len(cells) for row in rows]
+        stage = f"Polishing the best {kept} of each cell, of {many:,} models"
+        for step in kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20)):
             yield Progress(stage, step.index, self.steps)
         loss = torch.cat(
             [ensemble.select(part.tolist()).expected_loss()[0] for part in torch.arange(len(ensemble)).split(8192)]

@@ -17,8 +17,9 @@ from .._version import __version__
 from ..core import Measurement, Report, RunFolder
 from ..features import Correlated
 from ..measure.toy import FAINT, dimensionalities
-from ..toys import Ensemble, Recipe, Tied, train
+from ..toys import Ensemble, Recipe, Tied
 from .study import Progress, Study, environment
+from .toy_training import kept_training
 
 _DRAWS = 200
 
@@ -90,7 +91,7 @@ class ToyCorrelation(Study):
             laws = [Correlated(n // self.size, self.size, self.density, correlation) for correlation, _ in cells]
             # Without a break in the tie between ratio and seed, errors would be shared across ratios.
             ensemble = Ensemble(Tied(n, self.d), laws, None, [1000 * number + seed for _, seed in cells])
-            for step in train(ensemble, self._recipe(), every=max(1, self.steps // 10)):
+            for step in kept_training(run, f"ratio-{ratio}", ensemble, self._recipe(), every=max(1, self.steps // 10)):
                 yield Progress(f"Training at n/d = {ratio}", step.index, self.steps)
             D, norms = dimensionalities(ensemble.atoms), ensemble.atoms.norm(dim=-1)
             for e, (correlation, seed) in enumerate(cells):

@@ -15,8 +15,9 @@ from scipy.stats import spearmanr
 from .._version import __version__
 from ..core import Measurement, Report, RunFolder
 from ..features import Independent
-from ..toys import Ensemble, Recipe, Tied, attacked, train
+from ..toys import Ensemble, Recipe, Tied, attacked
 from .study import Progress, Study, environment
+from .toy_training import kept_training
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ToyRobustness(Study):
                 out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
             )
         ensemble = Ensemble(Tied(self.n, self.d), [Independent(self.n, p) for p in self.densities], None, self.seed)
-        for step in train(ensemble, self._recipe(), every=max(1, self.steps // 20)):
+        for step in kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20)):
             yield Progress("Training", step.index, self.steps)
         columns = ("density", "features_per_dimension", "attack", "input_noise", "weight_noise")
         table: dict[str, list] = {name: [] for name in columns}

@@ -15,8 +15,9 @@ from scipy.stats import linregress, t
 from .._version import __version__
 from ..core import Measurement, Report, RunFolder
 from ..features import Uniform, Zipf
-from ..toys import Ensemble, Recipe, Tied, train
+from ..toys import Ensemble, Recipe, Tied
 from .study import Progress, Study, environment
+from .toy_training import kept_training
 
 REGIMES = ("weak", "strong")
 
@@ -88,7 +89,8 @@ class ToyScaling(Study):
             for number, d in enumerate(self.widths):
                 seeds = [1000 * number + seed for seed in range(self.seeds)]
                 ensemble = Ensemble(Tied(self.n, d), law, None, seeds)
-                for step in train(ensemble, self._recipe(regime), every=max(1, self.steps // 5)):
+                name, every = f"{regime}-{d}", max(1, self.steps // 10)
+                for step in kept_training(run, name, ensemble, self._recipe(regime), every=every):
                     yield Progress(f"Training, {regime} superposition, d = {d}", step.index, self.steps)
                 loss, error = ensemble.expected_loss(rows=32_768)
                 stored = (ensemble.atoms.norm(dim=-1) > 0.5).double()

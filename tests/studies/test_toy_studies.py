@@ -49,6 +49,38 @@ def test_a_killed_sweep_ends_with_the_same_weights(tmp_path):
     assert resumed.tables["training"] == whole.tables["training"]
 
 
+RESUMED = {
+    "correlation": (
+        ToyCorrelation(d=2, size=2, ratios=(1, 2), correlations=(0.0, 1.0), seeds=2, steps=20, batch=16),
+        "ratio-2.safetensors",
+    ),
+    "scaling": (ToyScaling(n=16, widths=(2, 3, 4), seeds=1, steps=20, batch=16), "weak-3.safetensors"),
+    "robustness": (ToyRobustness(n=6, d=2, densities=(1.0, 0.5, 0.1), steps=40, batch=16), "trained.safetensors"),
+    "restarts": (PhaseDiagram(size=3, restarts=4, steps=80), "restarts.safetensors"),
+    "polish": (PhaseDiagram(size=3, restarts=4, steps=80), "polished.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_killed_study_ends_as_an_uninterrupted_one(name, tmp_path):
+    study, file = RESUMED[name]
+    whole = study.run()
+    stages = study.stages(tmp_path)
+    counted = 0
+    for progress in stages:
+        # A step or two beyond the state that was kept, which must then be done again.
+        counted += (tmp_path / file).exists() and progress.done < progress.total
+        if counted == 2:
+            break
+    stages.close()
+    assert counted == 2
+    resumed = study.run(tmp_path)
+    assert resumed.tables == whole.tables
+    assert [m.value for m in resumed.measurements] == [m.value for m in whole.measurements]
+    for key, array in whole.arrays.items():
+        assert torch.equal(resumed.arrays[key], array), key
+
+
 @pytest.mark.parametrize("family", ["tied", "linear", "untied", "relu-hidden", "absolute-value"])
 @pytest.mark.parametrize("magnitude", ["uniform", "gaussian", "fixed"])
 def test_every_family_and_magnitude(family, magnitude):
