@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
-from ..dictionaries import formats
+from ..dictionaries import ARCHITECTURES, formats
 from ..dictionaries.formats import OURS, Imported
 from .study import Progress, Study, environment
 
@@ -181,7 +181,9 @@ class Convert(Study):
         weight = 4 * torch.rand(_ROWS, 4, 1, generator=generator).to(sae.encoder)
         noise = torch.randn(_ROWS, sae.d, generator=generator).to(sae.encoder) / sae.d**0.5
         unit = sae.encoder / sae.encoder.norm(dim=1, keepdim=True).clamp_min(torch.finfo(sae.encoder.dtype).tiny)
-        return sae.bias + (weight * unit[chosen]).sum(1) + noise
+        # The bias of a transcoder belongs to what it predicts.
+        centre = sae.bias if type(sae) in ARCHITECTURES else torch.zeros_like(sae.encoder[0])
+        return centre + (weight * unit[chosen]).sum(1) + noise
 
     def _findings(self, original: Imported, worst: float, cautions: list[str]) -> Generator[str, None, None]:
         sae = original.sae

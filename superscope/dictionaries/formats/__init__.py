@@ -19,7 +19,7 @@ from ..loading import load
 from ..sae.base import SAE, read_about
 from . import probe as probing
 from .dictionary_learning import DICTIONARY_LEARNING
-from .form import Form, Format, Given, Rows
+from .form import Form, Format, Given, Rows, cannot_hold
 from .gemma_scope import GEMMA_SCOPE, GEMMA_SCOPE_2
 from .openai import OPENAI
 from .openmoss import OPENMOSS
@@ -73,9 +73,9 @@ class Imported:
         return SparseCode(code.values / self.scale.to(code.values)[code.indices], code.indices, code.n)
 
     def reconstruct(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """The reconstruction of x, in the units of x."""
+        """The reconstruction of x, in the units of x; of a transcoder, its whole prediction."""
         z, shift, stretch = normalise(x, self.rows)
-        return self.sae.reconstruct(z) * stretch + shift
+        return self.sae(z) * stretch + shift
 
 
 def normalise(x: Float[Tensor, "*batch d"], rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
@@ -264,7 +264,11 @@ def write(
             raise FormatError(f"the format {format} is read and not written. {_known()}")
         if chosen.suffix and path.suffix != chosen.suffix:
             raise FormatError(f"the format {format} is one file that ends in {chosen.suffix}; got {path}.")
-        chosen.write(form_of(sae, rows=rows, notes=told), path)
+        form = form_of(sae, rows=rows, notes=told)
+        if form.predicts and not chosen.predicts:
+            able = ", ".join(format.name for format in FORMATS if format.predicts)
+            raise cannot_hold(format, form, f"SAEs (transcoders go into {able})")
+        chosen.write(form, path)
     exact = sae if sae.encoder.dtype in (torch.float32, torch.float64) else copy.deepcopy(sae).float()
     written = Imported(exact, format, torch.ones(sae.n, dtype=torch.float64), rows)
     probe = probing.make(exact, written.codes, written.reconstruct, x)

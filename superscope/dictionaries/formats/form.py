@@ -76,7 +76,7 @@ Rule = Rectify | Jump | Largest | BatchLargest | Gate | Pursuit
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Form:
-    """f = rule(E (x - c) + e), y = D^T f + b: what a file says, free of its spelling.
+    """f = rule(E (x - c) + e), y = D^T f + b + S x: what a file says, free of its spelling.
 
     Args:
         rule: how pre-activations become codes.
@@ -85,6 +85,8 @@ class Form:
         centre: c, taken from x before encoding.
         atoms: D, one row per latent, of any norm.
         bias: b.
+        skip: S; None is 0.
+        predicts: whether y is another thing than x, so that b says nothing about x: a transcoder.
         scale: codes of this form over codes in the file's own units, per latent.
         rows: what is done to each row first.
         notes: what the file says about where it is from: model, site, hook_name.
@@ -97,6 +99,8 @@ class Form:
     centre: Float[Tensor, "d"]
     atoms: Float[Tensor, "n e"]
     bias: Float[Tensor, "e"]
+    skip: Float[Tensor, "e d"] | None = None
+    predicts: bool = False
     scale: Float[Tensor, "n"] | None = None
     rows: Rows = "as they are"
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -108,7 +112,7 @@ class Form:
             raise ShapeError(f"an encoder of {n} latents and {d} dimensions is empty. Give one with at least one each.")
         if self.atoms.shape[0] != n:
             raise ShapeError(f"{self.atoms.shape[0]} atoms for {n} latents. The decoder may be transposed.")
-        for name in ("encoder_bias", "centre", "atoms", "bias", "scale"):
+        for name in ("encoder_bias", "centre", "atoms", "bias", "skip", "scale"):
             if (tensor := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tensor.to(self.encoder.dtype))
         if isinstance(self.rule, Jump):
@@ -253,8 +257,8 @@ class Format:
         recognise: whether a path looks like it, by names of files.
         read: the form in it.
         write: puts a form there; None where the format is only read.
-        files: names it writes in a folder; () if it is one file.
-        suffix: of that one file.
+        suffix: of the one file that it writes; "" if it writes a folder.
+        predicts: whether it has a place for transcoders.
     """
 
     name: str
@@ -263,6 +267,7 @@ class Format:
     read: Callable[[Path, Given], Form]
     write: Callable[[Form, Path], None] | None = None
     suffix: str = ""
+    predicts: bool = False
 
 
 def cannot_hold(format: str, form: Form, held: str) -> FormatError:
@@ -275,6 +280,8 @@ def cannot_hold(format: str, form: Form, held: str) -> FormatError:
         Gate: "a gated dictionary",
         Pursuit: "a matching pursuit dictionary",
     }[type(form.rule)]
+    if form.predicts:
+        what = "a transcoder"
     if isinstance(form.rule, Largest) and form.rule.signed:
         what += " in size"
     if form.rows != "as they are":

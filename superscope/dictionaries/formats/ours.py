@@ -23,6 +23,7 @@ from ..sae import (
     ReLU,
     TopK,
 )
+from ..transcoders import SkipTranscoder, Transcoder
 from .form import BatchLargest, Form, Gate, Jump, Largest, Pursuit, Rectify, Rows, Rule
 
 _L0 = 32
@@ -54,6 +55,22 @@ def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | Non
     Raises:
         FormatError: if it is of an architecture that no other format knows.
     """
+    if isinstance(sae, Transcoder | SkipTranscoder):
+        gain, centre = _plain(sae.gain).double(), _plain(sae.centre).double()
+        skip = _plain(sae.skip).double() * gain if isinstance(sae, SkipTranscoder) else None
+        bias = _plain(sae.bias)
+        return Form(
+            rule=Largest(sae.k),
+            encoder=(_plain(sae.encoder).double() * gain).to(bias.dtype),
+            encoder_bias=_plain(sae.encoder_bias),
+            centre=centre,
+            atoms=_plain(sae.atoms),
+            # Ours takes c from x before S, the form does not.
+            bias=bias if skip is None else bias.double() - skip @ centre,
+            skip=skip,
+            predicts=True,
+            notes=notes or {},
+        )
     if type(sae) not in _RULES:
         raise FormatError(
             f"a {type(sae).__name__} SAE computes what no other format holds. Save it with sae.save(folder)."
@@ -76,6 +93,8 @@ def sae_of(form: Form) -> tuple[SAE, Form]:
     Raises:
         FormatError: if no architecture of ours computes it.
     """
+    if form.predicts:
+        return _transcoder(form)
     form = form.centred().unit()
     n, d = form.encoder.shape
     rule = form.rule
@@ -106,6 +125,31 @@ def sae_of(form: Form) -> tuple[SAE, Form]:
     state = {name: weight.to(dtype).contiguous() for name, weight in weights.items()}
     # What is left is the state of training, as a new SAE has it.
     sae.to(dtype).load_state_dict({**sae.state_dict(), **state})
+    return sae, form
+
+
+def _transcoder(form: Form) -> tuple[SAE, Form]:
+    form = form.unit()
+    rule = form.rule
+    (n, d), d_out = form.encoder.shape, form.atoms.shape[1]
+    if not isinstance(rule, Largest) or rule.signed:
+        raise FormatError("it is a transcoder that does not keep the k largest of a row, and ours do.")
+    if not 1 <= rule.k <= n:
+        raise FormatError(f"it keeps k = {rule.k} of n = {n} latents; k must lie in 1..n. The file is inconsistent.")
+    weights = {
+        "atoms": form.atoms,
+        "bias": form.bias,
+        "encoder": form.encoder,
+        "encoder_bias": form.encoder_bias,
+        "centre": form.centre,
+    }
+    if form.skip is None:
+        sae = Transcoder(d, n, d_out, rule.k)
+    else:
+        sae = SkipTranscoder(d, n, d_out, rule.k)
+        weights |= {"skip": form.skip, "bias": form.bias.double() + form.skip.double() @ form.centre.double()}
+    state = {name: weight.to(form.encoder.dtype).contiguous() for name, weight in weights.items()}
+    sae.to(form.encoder.dtype).load_state_dict({**sae.state_dict(), **state})
     return sae, form
 
 

@@ -160,6 +160,21 @@ def _sparsify(normalised: bool, factor: int) -> Callable[[Path], tuple[torch.Ten
     return make
 
 
+def _sparsify_transcoder(transcode: bool, skip: bool) -> Callable[[Path], tuple[torch.Tensor, torch.Tensor]]:
+    def make(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        from sparsify import SparseCoder, SparseCoderConfig
+
+        coder = SparseCoder(D, SparseCoderConfig(k=K, num_latents=N, transcode=transcode, skip_connection=skip))
+        shake(coder, unit="W_dec")
+        coder.save_to_disk(path)
+        x = inputs()
+        found = coder(x, torch.zeros_like(x))
+        codes = torch.zeros(len(x), N).scatter(1, found.latent_indices, found.latent_acts)
+        return codes, found.sae_out
+
+    return make
+
+
 def _dictionary_learning(
     name: str, unit: str | None = None, axis: int = 0, **settings: Any
 ) -> Callable[[Path], tuple[torch.Tensor, torch.Tensor]]:
@@ -207,6 +222,9 @@ CASES: dict[str, Callable[[Path], tuple[torch.Tensor, torch.Tensor]]] = {
     "saelens/before_6_topk": _saelens_old("topk", apply_b_dec_to_input=False),
     "sparsify/layers.2": _sparsify(True, 0),
     "sparsify/layers.3": _sparsify(False, 3),
+    "sparsify/layers.4.mlp": _sparsify_transcoder(True, False),
+    "sparsify/layers.5.mlp": _sparsify_transcoder(True, True),
+    "sparsify/layers.6": _sparsify_transcoder(False, True),
     "dictionary_learning/standard": _dictionary_learning("AutoEncoder"),
     "dictionary_learning/april": _dictionary_learning("AutoEncoderNew"),
     "dictionary_learning/gated": _dictionary_learning("GatedAutoEncoder"),

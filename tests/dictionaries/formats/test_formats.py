@@ -29,6 +29,7 @@ from superscope.dictionaries.sae import (
     ReLU,
     TopK,
 )
+from superscope.dictionaries.transcoders import SkipTranscoder, Transcoder
 
 from .conftest import D, K, N, by_definition, close, inputs, shaken
 
@@ -592,12 +593,33 @@ def test_the_average_norm_can_be_given(tmp_path):
     assert close(found.reconstruct(x), 2 * sae.reconstruct(0.5 * x))
 
 
-@pytest.mark.parametrize("name", ["skip_connection", "transcode", "signed"])
-def test_sparsify_files_that_are_no_saes(name, tmp_path):
+@pytest.mark.parametrize("architecture", [Transcoder, SkipTranscoder])
+def test_transcoders_go_into_sparsify_and_nowhere_else(architecture, tmp_path):
+    sae, x = architecture(d=D, n=N, d_out=D, k=K), inputs()
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in sae.state_dict().items():
+        if name != "atoms":
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    assert formats.write(sae, tmp_path / "mlp", "sparsify").good
+    found = formats.read(tmp_path / "mlp")
+    assert type(found.sae) is architecture
+    assert close(found.codes(x).dense(), sae.encode(x).dense())
+    assert close(found.reconstruct(x), sae(x))
+    with pytest.raises(FormatError, match=r"cannot hold a transcoder: it holds SAEs \(transcoders go into sparsify\)"):
+        formats.write(sae, tmp_path / "other", "saelens")
+    with pytest.raises(FormatError, match="as many dimensions as it reads"):
+        formats.write(architecture(d=D, n=N, d_out=D + 1, k=K), tmp_path / "wide", "sparsify")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("signed", "signed is set"), ("skip_connection", "lacks 'W_skip'"), ("transcode", "does not compute what it did")],
+)
+def test_sparsify_files_that_say_something_else(name, says, tmp_path):
     formats.write(shaken(TopK), tmp_path / "layers.1", "sparsify")
     file = tmp_path / "layers.1" / "cfg.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), name: True}))
-    with pytest.raises(FormatError, match=f"{name} is set"):
+    with pytest.raises(FormatError, match=says):
         formats.read(tmp_path / "layers.1")
 
 

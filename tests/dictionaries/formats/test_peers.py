@@ -24,6 +24,7 @@ from superscope.dictionaries.sae import (
     ReLU,
     TopK,
 )
+from superscope.dictionaries.transcoders import SkipTranscoder, Transcoder
 
 from . import peers_cases
 from .conftest import close, inputs, shaken
@@ -88,6 +89,22 @@ def test_sparsify_loads_what_we_write(tmp_path):
     assert close(codes, sae.encode(x).dense(), TOLERANCE)
     assert close(loaded.decode(top.top_acts, top.top_indices), sae.reconstruct(x), TOLERANCE)
     assert set(SparseCoder.load_many(str(tmp_path), local=True)) == {"layers.2"}
+
+
+@pytest.mark.parametrize("architecture", [Transcoder, SkipTranscoder])
+def test_sparsify_loads_our_transcoders(architecture, tmp_path):
+    from sparsify import SparseCoder
+
+    sae, x = architecture(d=10, n=36, d_out=10, k=4), inputs()
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in sae.state_dict().items():
+        if name != "atoms":
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    formats.write(sae, tmp_path / "mlp", "sparsify")
+    found = SparseCoder.load_from_disk(tmp_path / "mlp")(x, torch.zeros_like(x))
+    codes = torch.zeros(len(x), sae.n).scatter(1, found.latent_indices, found.latent_acts)
+    assert close(codes, sae.encode(x).dense(), TOLERANCE)
+    assert close(found.sae_out, sae(x), TOLERANCE)
 
 
 @pytest.mark.parametrize("architecture", [TopK, ReLU, JumpReLU, BatchTopK, Matryoshka, Gated])
