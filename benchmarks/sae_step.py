@@ -1,0 +1,270 @@
+"""One training step of a sparse autoencoder: ours beside the packages people use, on the same batches.
+
+    scripts/peers                                                      # once: an environment with theirs and ours
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/sae_step.py         # half an hour on two cores
+
+Every round hands one batch to every contestant in turn, the order rotated, so that other load falls on all alike. The
+rounds are a training run: what each leaves unexplained on held-out rows after the same tokens stands beside its time.
+Peers run their own step functions with their own defaults but for the learning rate, 1e-3 of Adam for all (signum as
+sparsify ships it). CPU seconds of one process. Peak memory is what the first three steps add to a built model, each
+contestant in a process of its own. Results go to benchmarks/sae_step_results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+import torch
+from timing import environment
+from torch import Tensor
+
+from superscope.core import Activations, ActivationSource
+from superscope.dictionaries import BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, train
+
+LR = 1e-3
+Step = Callable[[Tensor], object]
+Reconstruct = Callable[[Tensor], Tensor]
+
+
+def activations(rows: int, d: int, seed: int = 1) -> Tensor:
+    """Sums of 16 of 8 d unit directions, the i-th used about 1 / (i + 10)^0.7 as often as the first; a mean; noise."""
+    random = torch.Generator().manual_seed(seed)
+    atoms = torch.nn.functional.normalize(torch.randn(8 * d, d, generator=random), dim=1)
+    use = (torch.arange(8 * d) + 10.0) ** -0.7
+    x = 0.5 * torch.randn(d, generator=random) + 0.05 * torch.randn(rows, d, generator=random)
+    for part in torch.arange(rows).split(4096):
+        chosen = torch.multinomial(use.expand(len(part), -1), 16, generator=random)
+        size = 0.5 + torch.empty(len(part), 16).exponential_(generator=random)
+        x[part] += torch.nn.functional.embedding_bag(chosen, atoms, per_sample_weights=size, mode="sum")
+    return x
+
+
+class Handed(ActivationSource):
+    """The batch that was handed over last."""
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+        self.x: Tensor | None = None
+
+    def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
+        while True:
+            assert self.x is not None
+            yield Activations(self.x)
+
+
+def ours(architecture: type, d: int, n: int, k: int, batch: int, **options: float) -> tuple[Step, Reconstruct]:
+    source = Handed(d)
+    sae = architecture(d, n, **({} if architecture is ReLU else {"k": k}), **options)
+    training = train(sae, source, steps=10**6, batch=batch, lr=LR, warmup=0, decay=0)
+
+    def step(x: Tensor) -> object:
+        source.x = x
+        return next(training)
+
+    return step, lambda x: sae.reconstruct(x)
+
+
+def saelens(kind: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
+    import sae_lens
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    options: dict = {"d_in": d, "d_sae": n}
+    if kind in ("TopK", "BatchTopK", "MatryoshkaBatchTopK"):
+        options["k"] = k
+    if kind == "MatryoshkaBatchTopK":
+        options["matryoshka_widths"] = [n // 16, n // 8, n // 4, n // 2, n]
+    config = getattr(sae_lens, f"{kind}TrainingSAEConfig")(**options)
+    sae = getattr(sae_lens, f"{kind}TrainingSAE")(config)
+    settings = SAETrainerConfig(
+        total_training_samples=10**9, train_batch_size_samples=batch, lr=LR, lr_end=LR, autocast=False
+    )
+    trainer = SAETrainer(settings, sae, data_provider=iter(()))
+
+    def step(x: Tensor) -> None:
+        trainer.step(x)
+        trainer.n_training_steps += 1
+
+    return step, lambda x: sae(x)
+
+
+def dictionary_learning(kind: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+    from dictionary_learning.trainers.top_k import TopKTrainer
+
+    trainer = {"TopK": TopKTrainer, "BatchTopK": BatchTopKTrainer}[kind](
+        steps=10**6, activation_dim=d, dict_size=n, k=k, layer=0, lm_name="none", lr=LR, warmup_steps=0, device="cpu"
+    )
+    count = iter(range(10**9))
+    return (
+        lambda x: trainer.update(next(count), x),
+        lambda x: trainer.ae.decode(trainer.ae.encode(x, use_threshold=False)),
+    )
+
+
+def sparsify(optimizer: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
+    from schedulefree import ScheduleFreeWrapper
+    from sparsify import SparseCoder, SparseCoderConfig
+    from sparsify.sign_sgd import SignSGD
+
+    sae = SparseCoder(d, SparseCoderConfig(num_latents=n, k=k))
+    if optimizer == "adam":
+        descent = torch.optim.Adam(sae.parameters(), lr=LR)
+    else:
+        descent = ScheduleFreeWrapper(SignSGD(sae.parameters(), lr=5e-3 / (n / 2**14) ** 0.5), momentum=0.95)
+        descent.train()
+    begun = False
+
+    def step(x: Tensor) -> None:  # the calls of its own Trainer.fit, in their order
+        nonlocal begun
+        if not begun:
+            sae.b_dec.data = x.mean(0)
+            begun = True
+        sae.set_decoder_norm_to_unit_norm()
+        sae(x).fvu.backward()
+        sae.remove_gradient_parallel_to_decoder_directions()
+        descent.step()
+        descent.zero_grad()
+
+    def reconstruct(x: Tensor) -> Tensor:
+        if optimizer != "adam":
+            descent.eval()
+        found = torch.cat([sae(part).sae_out for part in x.split(batch)])
+        if optimizer != "adam":
+            descent.train()
+        return found
+
+    return step, reconstruct
+
+
+CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]] = {
+    "superscope TopK": functools.partial(ours, TopK),
+    "superscope BatchTopK": functools.partial(ours, BatchTopK),
+    "superscope Matryoshka": functools.partial(ours, Matryoshka),
+    "superscope JumpReLU": functools.partial(ours, JumpReLU),
+    "superscope ReLU": functools.partial(ours, ReLU, coefficient=1.0),
+    "sparsify TopK, Adam": functools.partial(sparsify, "adam"),
+    "sparsify TopK, signum": functools.partial(sparsify, "signum"),
+    "SAELens TopK": functools.partial(saelens, "TopK"),
+    "SAELens BatchTopK": functools.partial(saelens, "BatchTopK"),
+    "SAELens Matryoshka": functools.partial(saelens, "MatryoshkaBatchTopK"),
+    "SAELens JumpReLU": functools.partial(saelens, "JumpReLU"),
+    "SAELens ReLU": functools.partial(saelens, "Standard"),
+    "dictionary_learning TopK": functools.partial(dictionary_learning, "TopK"),
+    "dictionary_learning BatchTopK": functools.partial(dictionary_learning, "BatchTopK"),
+}
+RATIOS = (
+    ("superscope TopK", "sparsify TopK, Adam"),
+    ("superscope TopK", "SAELens TopK"),
+    ("superscope TopK", "dictionary_learning TopK"),
+    ("superscope BatchTopK", "SAELens BatchTopK"),
+    ("superscope BatchTopK", "dictionary_learning BatchTopK"),
+    ("superscope Matryoshka", "SAELens Matryoshka"),
+    ("superscope JumpReLU", "SAELens JumpReLU"),
+    ("superscope ReLU", "SAELens ReLU"),
+)
+
+
+def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> float:
+    """MB that three steps add to what the process held when the model was built; to be run in a process of its own."""
+    step, _ = CONTESTANTS[name](d, n, k, batch)
+    x = torch.randn(batch, d)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step(x.clone())
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    for name, value in (("d", 512), ("n", 8192), ("k", 32), ("batch", 2048), ("rounds", 24), ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--only", default="", help="contestants whose name contains this, commas between")
+    parser.add_argument("--memory", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--dry", action="store_true", help="print, and leave the results file alone")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(options.threads)
+    shape = (options.d, options.n, options.k, options.batch)
+    if options.memory:
+        print(peak_memory(options.memory, *shape))
+        return
+    wanted = [part.strip() for part in options.only.split(",")]
+    names = [name for name in CONTESTANTS if any(part in name for part in wanted)]
+    data = activations((options.rounds + 1) * options.batch, options.d)
+    held_out, data = data[-options.batch :], data[: -options.batch]
+    variance = float((held_out - held_out.mean(0)).square().sum())
+    built = {}
+    for name in names:
+        torch.manual_seed(0)
+        built[name] = CONTESTANTS[name](*shape)
+    seconds: dict[str, list[float]] = {name: [] for name in [*names, "product"]}
+    encoder = torch.randn(options.n, options.d)
+    for index, x in enumerate(data.split(options.batch)):
+        began = time.process_time()
+        _ = x @ encoder.T
+        seconds["product"].append(time.process_time() - began)
+        turn = index % len(names)
+        for name in names[turn:] + names[:turn]:
+            given = x.clone()
+            began = time.process_time()
+            built[name][0](given)
+            seconds[name].append(time.process_time() - began)
+        print(f"\rround {index + 1} of {options.rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    skip = min(4, options.rounds - 1)
+    median = {name: statistics.median(times[skip:]) for name, times in seconds.items()}
+    gflop = 2 * options.batch * options.d * options.n / 1e9
+    lines = [
+        f"## {environment().replace('single thread', f'{options.threads} threads')}",
+        "",
+        f"d = {options.d}, n = {options.n}, k = {options.k}, batch {options.batch}, {options.rounds} rounds, float32. "
+        f"The encoder's product alone: {median['product'] * 1e3:.0f} ms ({gflop / median['product']:.0f} GFLOP/s).",
+        "",
+        "| | CPU ms a step | rows per CPU second | product's share of the step | unexplained, held out | MB added |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name in names:
+        with torch.no_grad():
+            unexplained = float((built[name][1](held_out) - held_out).square().sum()) / variance
+        command = [sys.executable, __file__, "--memory", name]
+        for key in ("d", "n", "k", "batch", "threads"):
+            command += [f"--{key}", str(getattr(options, key))]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        memory = float(said.split()[-1])
+        lines.append(
+            f"| {name} | {median[name] * 1e3:.0f} | {options.batch / median[name]:,.0f} "
+            f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {memory:.0f} |"
+        )
+    lines += ["", "Ratios of medians, in CPU seconds:", ""]
+    for one, other in RATIOS:
+        if one in names and other in names:
+            rounds = [b / a for a, b in zip(seconds[one][skip:], seconds[other][skip:], strict=True)]
+            lines.append(
+                f"- {one} against {other}: **{median[other] / median[one]:.1f}** "
+                f"({min(rounds):.1f} to {max(rounds):.1f} over rounds)"
+            )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if not options.dry:
+        file = Path(__file__).with_name("sae_step_results.md")
+        head = "# A training step beside its peers\n\nMade by `benchmarks/sae_step.py`; newest first.\n"
+        old = file.read_text().removeprefix(head) if file.exists() else ""
+        file.write_text(head + "\n" + text + old)
+
+
+if __name__ == "__main__":
+    main()
