@@ -96,7 +96,7 @@ class Crosscoder(SAE):
         self,
         x: Float[Tensor, "b d"],
         *,
-        target: Float[Tensor, "b d"] | None = None,
+        target: Float[Tensor, "b e"] | None = None,
         scale: float = 1.0,
         progress: float = 0.0,
     ) -> Fit:

@@ -86,6 +86,11 @@ def _in_step(name: str, streams: Sequence[Iterator[Activations]]) -> Iterator[tu
         if any(part is None for part in parts):
             raise ValueError(f"{name}: a source ended after {index} batches and another goes on. Use the same text.")
         for other in parts[1:]:
+            if len(other) != len(parts[0]):
+                raise ValueError(
+                    f"{name}: batch {index} has {len(parts[0])} rows in one source and {len(other)} in another. "
+                    "Give sources that cut and shuffle alike."
+                )
             for what in ("places", "tokens"):
                 mine, theirs = getattr(parts[0], what), getattr(other, what)
                 if mine is not None and theirs is not None and not torch.equal(mine, theirs):
@@ -93,8 +98,4 @@ def _in_step(name: str, streams: Sequence[Iterator[Activations]]) -> Iterator[tu
                         f"{name}: the {what} of batch {index} differ between sources, so their rows do not belong "
                         "together. Capture the sites from the same text in the same order."
                     )
-            if len(other) != len(parts[0]):
-                raise ValueError(
-                    f"{name}: batch {index} has {len(parts[0])} rows in one source, {len(other)} in another."
-                )
         yield parts
