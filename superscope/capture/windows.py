@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ class Windows:
         self._ends = [sum(counts[: i + 1]) for i in range(len(counts))]
         self._open: dict[int, dict[str, Tensor]] = {}
         self._names: dict[int, dict[int, str]] = {}
-        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: Path | None = None
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -88,8 +90,10 @@ class Windows:
             place = self.place
             if not isinstance(place, Local):
                 # Read at random places all over, so it is copied here once and mapped, not held.
-                self._copies = self._copies or tempfile.TemporaryDirectory(prefix="superscope-text-")
-                local = Local(Path(self._copies.name))
+                if self._copies is None:
+                    self._copies = Path(tempfile.mkdtemp(prefix="superscope-text-"))
+                    weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+                local = Local(self._copies)
                 local.write(file, self.place.read(file))
                 place = local
             tensors = place.tensors(file)
