@@ -1,5 +1,8 @@
 """Sparse times dense, on bare tensors. One folder per operation; its `reference.py` judges every other version."""
 
+from .adam_rows import adam_rows
+from .bags import Plan, atom_sum, bag_dot, bag_sum
 from .gather_sum import gather_sum
+from .topk import encode_topk, topk
 
-__all__ = ["gather_sum"]
+__all__ = ["Plan", "adam_rows", "atom_sum", "bag_dot", "bag_sum", "encode_topk", "gather_sum", "topk"]

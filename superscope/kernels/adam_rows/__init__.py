@@ -1,0 +1,83 @@
+"""Adam on the atoms that a batch used, straight from the uses; those it did not use move by their moments, as ever."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..bags import composed
+from ..bags.composed import Plan
+from ..choice import on_gpu
+
+
+@torch.no_grad()
+def adam_rows(
+    parameter: Float[Tensor, "n d"],
+    mean: Float[Tensor, "n d"],
+    square: Float[Tensor, "n d"],
+    values: Float[Tensor, "m"],
+    rows: Float[Tensor, "b d"],
+    plan: Plan,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    unit: bool = False,
+    engine: ModuleType | None = None,
+) -> None:
+    r"""One Adam step with $g_i = \sum_m v_m x_{row(m)}$ over the uses m of atom i; all three change in place.
+
+    To rounding the step that Adam makes with the dense gradient `bags.atom_sum(values, ..., rows)`: rows without uses
+    have gradient 0 and are still moved by their momentum.
+
+    Args:
+        parameter: the encoder or the dictionary, contiguous, a row per atom.
+        mean: Adam's first moment, contiguous.
+        square: Adam's second, contiguous.
+        values: v of each use, in order of row.
+        rows: x (less its bias) for the encoder, the reconstruction's gradient for the dictionary.
+        plan: the uses in order of atom.
+        step: steps done, this one included: 1 at first.
+        lr: learning rate.
+        betas: of the moments.
+        eps: added to the root.
+        unit: rows of norm 1: the gradient's part along the row is taken out before, the norm restored after.
+        engine: the module whose version runs; None chooses by device.
+
+    Raises:
+        ValueError: if parameter or a moment is not contiguous, or step is smaller than 1.
+
+    Source:
+        Kingma and Ba, "Adam: a method for stochastic optimization", 2015 (algorithm 1).
+    """
+    if step < 1:
+        raise ValueError(f"adam_rows: step counts from 1; got {step}.")
+    for name, tensor in (("parameter", parameter), ("mean", mean), ("square", square)):
+        if not tensor.is_contiguous():
+            raise ValueError(f"adam_rows: {name} must be contiguous, since it is changed in place row by row.")
+    chosen: Any = engine
+    if chosen is None and on_gpu(parameter):
+        from . import triton as chosen
+    if chosen is not None:
+        chosen.adam_rows(parameter, mean, square, values, rows, plan, step=step, lr=lr, betas=betas, eps=eps, unit=unit)
+        return
+    g = composed.atom_sum(values, rows, plan)
+    if unit:
+        g -= (g * parameter).sum(1, keepdim=True) * parameter
+    first, second = betas
+    mean.lerp_(g, 1 - first)
+    square.mul_(second).addcmul_(g, g, value=1 - second)
+    # The gradient's own memory takes the denominator.
+    torch.mul(square, 1 / (1 - second**step), out=g).sqrt_().add_(eps)
+    parameter.addcdiv_(mean, g, value=-lr / (1 - first**step))
+    if unit:
+        norms = parameter.norm(dim=1, keepdim=True)
+        parameter.div_(norms.where(norms > 0, 1.0))
+
+
+__all__ = ["adam_rows"]

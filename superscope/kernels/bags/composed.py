@@ -1,0 +1,63 @@
+"""The three sums from torch's own pieces, for any device: nothing of m x d is held.
+
+`F.embedding_bag` sums in both directions, one bag per row or, with the uses sorted by atom, one bag per atom; products
+of rows with atoms are its own gradient by the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .reference import rows_of
+
+
+class Plan:
+    """The uses in order of atom: what any version of `atom_sum` goes through.
+
+    Args:
+        columns: the atom of each use.
+        offsets: where each row's uses begin, and where the last one's end.
+        n: number of atoms.
+
+    Attributes:
+        order: the uses, sorted by atom; stable, so that sums are made in one order on every run.
+        rows: their rows.
+        starts: where each atom's uses begin, and where the last one's end.
+    """
+
+    def __init__(self, columns: Int[Tensor, "m"], offsets: Int[Tensor, "b1"], n: int) -> None:
+        # int32 halves the memory that the sort moves.
+        self.order = columns.int().argsort(stable=True)
+        self.rows = rows_of(offsets)[self.order]
+        self.starts = torch.zeros(n + 1, dtype=torch.long, device=columns.device)
+        torch.cumsum(torch.bincount(columns, minlength=n), 0, out=self.starts[1:])
+
+
+def bag_sum(
+    values: Float[Tensor, "m"], columns: Int[Tensor, "m"], offsets: Int[Tensor, "b1"], atoms: Float[Tensor, "n d"]
+) -> Float[Tensor, "b d"]:
+    """As the reference, without gradients of its own to offer."""
+    return F.embedding_bag(columns, atoms, offsets, per_sample_weights=values, mode="sum", include_last_offset=True)
+
+
+def bag_dot(
+    rows: Float[Tensor, "b d"], columns: Int[Tensor, "m"], offsets: Int[Tensor, "b1"], atoms: Float[Tensor, "n d"]
+) -> Float[Tensor, "m"]:
+    """As the reference; torch's gradient of the bag by its weights is this very product."""
+    with torch.enable_grad():
+        weights = torch.zeros(len(columns), dtype=atoms.dtype, device=atoms.device, requires_grad=True)
+        x = bag_sum(weights, columns, offsets, atoms.detach())
+    (found,) = torch.autograd.grad(x, weights, rows.contiguous())
+    return found
+
+
+def atom_sum(values: Float[Tensor, "m"], rows: Float[Tensor, "b d"], plan: Any) -> Float[Tensor, "n d"]:
+    """As the reference, over a plan."""
+    return F.embedding_bag(
+        plan.rows, rows, plan.starts, per_sample_weights=values[plan.order], mode="sum", include_last_offset=True
+    )
