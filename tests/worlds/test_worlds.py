@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 from superscope.core import Dictionary, ShapeError
 from superscope.features import ExactlyK, Independent
 from superscope.frames import random_unit
+from superscope.testing import check_source
 from superscope.worlds import PRESETS, FeatureLaw, Forest, World, exactly_k, spread_apart, synth_sae_bench
 
 
@@ -30,6 +31,11 @@ def test_starting_late_gives_the_batches_that_would_have_followed(name):
     other = next(world.batches(33, seed=6))
     assert not torch.equal(first[0].x, other.x)
     assert not torch.equal(first[0].x, first[1].x)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_keeps_the_laws_of_sources(name):
+    check_source(PRESETS[name](**({"scale": 1 / 128} if name == "synth_sae_bench" else {})))
 
 
 def test_noise_and_nuisance_have_the_covariance_they_say():
