@@ -130,7 +130,8 @@ def test_the_gates_own_reconstruction_leaves_the_decoder_alone():
 def test_exponent_falls_and_the_price_stays():
     sae = PAnnealed(d=6, n=11, coefficient=0.5, end=0.2, begin=0.25)
     assert [round(sae.exponent_at(p), 6) for p in (0.0, 0.25, 0.625, 1.0)] == [1.0, 1.0, 0.6, 0.2]
-    code = sae.encode(rows(40, 6))
+    with torch.no_grad():
+        code = sae.encode(rows(40, 6))
     before = float(sae.penalty(code, scale=2.0))
     relu = ReLU(d=6, n=11, coefficient=0.5)
     floor = 0.5 * 1e-3 * float(code.l0.double().mean()) / 6
