@@ -15,7 +15,7 @@ import statistics
 import time
 
 import torch
-from timing import environment
+from results import report
 
 from superscope.core import Dictionary
 from superscope.measure import coherence, coherent_pairs, cosine_histogram, interference_energy, nearest
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-file", action="store_true", help="print only; else append to geometry_results.md")
     options = parser.parse_args()
     if options.device == "cpu":
         torch.set_num_threads(1)
@@ -69,18 +70,18 @@ def main() -> None:
             spent[name].append(seconds(work))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
     best = statistics.median(peak)
-    print(environment())
-    print(
+    lines = [
         f"{options.n} x {options.d} float32 on {options.device}; "
         f"product of blocks of {size}: {best / 1e9:.1f} GFLOP/s (median)"
-    )
+    ]
     for name, each in spent.items():
         taken = statistics.median(each)
-        print(f"{name:22s}{taken:8.2f} s   {options.n**2 * options.d / taken / best:6.1%} of the product's rate")
-    print(
+        lines.append(f"{name:22s}{taken:8.2f} s   {options.n**2 * options.d / taken / best:6.1%} of the product's rate")
+    lines.append(
         f"peak memory beyond the dictionary: {grown:.0f} MiB (its normalised copy is {W.atoms.numel() * 4 / 2**20:.0f})"
     )
-    print(coherence(W))
+    lines.append(str(coherence(W)))
+    report("\n".join(lines), None if options.no_file else "geometry_results.md")
 
 
 if __name__ == "__main__":

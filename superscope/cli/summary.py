@@ -41,7 +41,8 @@ def _headlines(report: Report) -> dict[str, str]:
     """The columns of an overview, or none where a list reads better: one place, or too many quantities."""
     names = {m.name: m.name.replace("_", " ") for m in report}
     chosen = {name: label for name, label in _HEADLINES.items() if name in names}
-    if chosen:
+    # One of them alone is a figure among others, not an overview.
+    if len(chosen) > 1:
         return chosen
     return names if len(names) <= 6 and len({_place(m) for m in report}) > 1 else {}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -92,6 +93,7 @@ def babel_function(report: Report) -> Figure:
     positive = min((v for name in ("largest", "median", "chance") for v in babel[name] if v > 0), default=0.0)
     if positive > 0:
         axes.set(xscale="log", yscale="log", ylim=(min(positive, 0.5) / 1.5, None))
+        _plain(axes.xaxis, axes.yaxis)
     axes.set(xlabel="neighbours m", ylabel="sum of the m largest |cosines|")
     axes.legend(fontsize=8)
     return figure
@@ -134,6 +136,7 @@ def capacity_ladder(report: Report) -> Figure:
         axes.barh([0], [0], color=colour, label=label)
     axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="active features k")
     axes.set_xlim(0.7, max(k) * 2.5)
+    _plain(axes.xaxis)
     axes.invert_yaxis()
     # Beside the bars: inside the panel it would cover the longest of them.
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
@@ -154,11 +157,7 @@ def recovery_curves(report: Report) -> Figure:
     figure = Figure(figsize=(6.4 if len(kinds) < 2 else 9.6, 4.4), layout="constrained")
     for axes, supports in zip(np.atleast_1d(figure.subplots(1, max(len(kinds), 1), sharey=True)), kinds, strict=False):
         for number, solver in enumerate(dict.fromkeys(table["solver"])):
-            rows = [
-                i
-                for i, (a, b) in enumerate(zip(table["supports"], table["solver"], strict=True))
-                if (a, b) == (supports, solver)
-            ]
+            rows = _rows(table, supports=supports, solver=solver)
             if not rows:
                 continue
             colour, label = _SOLVERS.get(solver, (COLOURS[number % len(COLOURS)], solver))
@@ -169,6 +168,7 @@ def recovery_curves(report: Report) -> Figure:
             axes.axvline(k, color=_CHANCE if "random" in name else _BOUND, lw=1, ls=style, label=name)
         axes.axhline(0.5, color="0.85", lw=0.8, zorder=0)
         axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="active features k", title=f"{supports} supports")
+        _plain(axes.xaxis)
     figure.axes[0].set_ylabel("codes found exactly (band: 95 %)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
     figure.suptitle(report.title, fontsize=9)
@@ -188,7 +188,7 @@ def interference(report: Report) -> Figure:
     kinds = list(dict.fromkeys(table["series"]))
     figure = Figure(figsize=(max(6.4, 4.6 * len(kinds)), 4.6), layout="constrained")
     for axes, series in zip(np.atleast_1d(figure.subplots(1, max(len(kinds), 1))), kinds, strict=False):
-        rows = [i for i, name in enumerate(table["series"]) if name == series]
+        rows = _rows(table, series=series)
         x, y = (np.array([table[c][i] for i in rows]) for c in ("predicted_variance", "measured_variance"))
         shown = (x > 0) & (y > 0)
         if not shown.any():
@@ -212,11 +212,7 @@ def interference(report: Report) -> Figure:
             ylabel="measured variance",
             title=f"{series}: {float(np.sum(y) / np.sum(x)):.2f} times the prediction",
         )
-        for axis in (axes.xaxis, axes.yaxis):
-            # Less than a decade would have one label, or so many that they overlap.
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 100 * ends[0] else (1,)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+        _plain(axes.xaxis, axes.yaxis)
         axes.legend(fontsize=8)
     figure.suptitle(report.title, fontsize=9)
     return figure
@@ -236,7 +232,7 @@ def dimensions(report: Report) -> Figure:
     left, right = figure.subplots(1, 2)
     colours = {"atoms": _OURS, "random frame": _CHANCE}
     for series in dict.fromkeys(table["series"]):
-        rows = [i for i, name in enumerate(table["series"]) if name == series and table["share"][i] > 1e-9]
+        rows = [i for i in _rows(table, series=series) if table["share"][i] > 1e-9]
         left.plot(
             [table["rank"][i] for i in rows],
             [table["share"][i] for i in rows],
@@ -277,13 +273,15 @@ def certificates(report: Report) -> Figure:
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, supports in zip((_CHANCE, _OURS), dict.fromkeys(table["supports"]), strict=False):
-        rows = [i for i, name in enumerate(table["supports"]) if name == supports]
+        rows = _rows(table, supports=supports)
         k = [table["k"][i] for i in rows]
         low, high = ([table[name][i] for i in rows] for name in ("low", "high"))
         left.plot(
             k, [table["certified"][i] for i in rows], color=colour, marker="o", ms=3.5, label=f"{supports} supports"
         )
         left.fill_between(k, low, high, color=colour, alpha=0.2, lw=0)
+        exact = [math.nan if table["exact_recovery"][i] is None else table["exact_recovery"][i] for i in rows]
+        left.plot(k, exact, color=colour, ls="--", lw=1.2, label=f"{supports} supports, whatever the signs")
         right.plot(
             k,
             [math.nan if table["condition"][i] is None else table["condition"][i] for i in rows],
@@ -309,6 +307,7 @@ def certificates(report: Report) -> Figure:
     left.set(xscale="log", ylim=(-0.03, 1.03), xlabel="active features k", ylabel="certified (band: 95 %)")
     right.set(xscale="log", yscale="log", xlabel="active features k", ylabel="median condition number of the support")
     right.axhline(1, color=_BOUND, lw=1, ls="--", label="orthogonal atoms")
+    _plain(left.xaxis, right.xaxis, right.yaxis)
     figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     right.legend(fontsize=8)
     figure.suptitle(report.title, fontsize=9)
@@ -331,13 +330,15 @@ def amortisation(report: Report) -> Figure:
     colours = [COLOURS[1], COLOURS[6], COLOURS[2]]
     for axes, column, label in (
         (left, "fraction_variance_unexplained", "variance unexplained (0 is perfect)"),
-        (right, "overlap", f"overlap with {table['overlap_with'][0]} (Jaccard)"),
+        (right, "overlap", f"Jaccard overlap with\n{table['overlap_with'][0]}"),
     ):
         axes.barh(places, table[column], color=colours, height=0.6)
         for place, value in zip(places, table[column], strict=True):
             axes.text(value, place, f" {value:.3f}", va="center", fontsize=8)
         axes.set(xlabel=label)
         axes.set_xlim(0, max(1e-3, *table[column]) * 1.25)
+    right.set_xlim(0, 1.2)
+    right.set_xticks([0, 0.25, 0.5, 0.75, 1])
     left.set(
         yticks=places, yticklabels=[f"{c}\nl0 {l0:.1f}" for c, l0 in zip(table["coder"], table["l0"], strict=True)]
     )
@@ -359,7 +360,12 @@ def recovery_phase(report: Report) -> Figure:
     figure, axes = _panel(report)
     if not table["k"]:
         return _nothing(figure, axes, "too few atoms above d for a phase diagram")
-    delta = np.geomspace(min(table["delta"]) * 0.8, 1, 200)
+    d = round(table["k"][0] / table["rho"][0])
+    whole = d / next(m.n for m in report.measurements if m.name == "coherence")
+    l0 = next((m for m in report.measurements if m.name == "l0"), None)
+    # As far as the star of the whole dictionary, of which only parts may have been tried.
+    shown = [*table["delta"], whole] if l0 is not None else table["delta"]
+    delta = np.geomspace(min(shown) * 0.8, 1, 200)
     for nonnegative, style in ((True, "-"), (False, "--")):
         label = "Donoho-Tanner, nonnegative" if nonnegative else "Donoho-Tanner, signed"
         axes.plot(
@@ -374,14 +380,12 @@ def recovery_phase(report: Report) -> Figure:
         table["delta"], table["rho"], c=table["share"], cmap="viridis", vmin=0, vmax=1, s=60, edgecolors="0.3", lw=0.5
     )
     figure.colorbar(points, label="codes found exactly")
-    l0 = next((m for m in report.measurements if m.name == "l0"), None)
     if l0 is not None and l0.value is not None:
-        d = round(table["k"][0] / table["rho"][0])
-        n = next(m.n for m in report.measurements if m.name == "coherence")
-        axes.plot([d / n], [l0.value / d], marker="*", ms=14, color=_BOUND, ls="", label="l0 of the codes of data")
+        axes.plot([whole], [l0.value / d], marker="*", ms=14, color=_BOUND, ls="", label="l0 of the codes of data")
     axes.set(
         xscale="log", yscale="log", xlabel="delta = dimensions / atoms of the part", ylabel="rho = active features / d"
     )
+    _plain(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8, loc="upper left")
     return figure
 
@@ -413,19 +417,38 @@ def _nothing(figure: Figure, axes: Axes, why: str) -> Figure:
     return figure
 
 
+def _rows(table: Table, **wanted: str) -> list[int]:
+    """Numbers of the rows whose cells are as wanted."""
+    columns = [(table[name], value) for name, value in wanted.items()]
+    return [i for i in range(len(next(iter(table.values())))) if all(cells[i] == value for cells, value in columns)]
+
+
+def _plain(*log_axes: Axis) -> None:
+    """Ticks of logarithmic axes as plain numbers, few enough not to overlap."""
+    for axis in log_axes:
+        low, high = sorted(axis.get_view_interval())
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def _dot(points: Sequence[Any]) -> str:
     """A marker where a line alone would be invisible or pretend to be smooth."""
     return "o" if len(points) < 12 else ""
 
 
 def _steps(axes: Axes, table: Table, of: str) -> tuple[float, float]:
-    """Two histograms as steps; returns where the first one has anything."""
+    """Histograms as steps, the dictionary's first; returns where it has anything."""
     ends = (0.0, 0.0)
-    for series, colour, fill in (("dictionary", _OURS, True), ("random frame", _CHANCE, False)):
-        rows = [i for i, name in enumerate(table["series"]) if name == series]
+    kinds = (("dictionary", _OURS, True), ("random frame", _CHANCE, False), ("same spectrum", COLOURS[1], False))
+    for series, colour, fill in kinds:
+        rows = _rows(table, series=series)
+        if not rows:
+            continue
         edges = [table["low"][i] for i in rows] + [table["high"][rows[-1]]]
         counts = np.array([table["count"][i] for i in rows], dtype=float)
-        axes.stairs(counts, edges, fill=fill, color=colour, alpha=0.55 if fill else 1.0, lw=1.3, label=series)
+        label = "random, same spectrum" if series == "same spectrum" else series
+        axes.stairs(counts, edges, fill=fill, color=colour, alpha=0.55 if fill else 1.0, lw=1.3, label=label)
         held = counts.nonzero()[0]
         if fill and len(held):
             ends = float(edges[held[0]]), float(edges[held[-1] + 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -41,7 +42,33 @@ def lasso_objective(
 
 
 @dataclass(frozen=True)
-class ISTA(RecoveryCoder):
+class _GradientSteps(RecoveryCoder):
+    """What ISTA and FISTA share: all but the momentum."""
+
+    dictionary: Dictionary
+    penalty: float
+    steps: int = 1000
+    tolerance: float = 1e-4
+    nonnegative: bool = False
+
+    momentum: ClassVar[bool]
+
+    def __post_init__(self) -> None:
+        caller = type(self).__name__
+        check_dictionary(caller, self.dictionary)
+        check_positive(caller, "penalty", self.penalty)
+        check_count(caller, "steps", self.steps)
+        check_tolerance(caller, self.tolerance)
+
+    def _chunk(self, atoms: Atoms) -> int:
+        return rows_within(atoms, 6 * atoms.n)
+
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+        return _descend(x, atoms, self.penalty, self.steps, self.tolerance, self.nonnegative, momentum=self.momentum)
+
+
+@dataclass(frozen=True)
+class ISTA(_GradientSteps):
     r"""Iterative soft thresholding: $f \leftarrow \mathrm{soft}_{\lambda/L}(f + W^\top (x - W f) / L)$.
 
     L is the largest eigenvalue of $W W^\top$. Minimises $\frac12 \lVert x - W f \rVert^2 + \lambda \lVert f \rVert_1$.
@@ -67,24 +94,11 @@ class ISTA(RecoveryCoder):
         tensor([1.5000, 0.0000])
     """
 
-    dictionary: Dictionary
-    penalty: float
-    steps: int = 1000
-    tolerance: float = 1e-4
-    nonnegative: bool = False
-
-    def __post_init__(self) -> None:
-        _check("ISTA", self.dictionary, self.penalty, self.steps, self.tolerance)
-
-    def _chunk(self, atoms: Atoms) -> int:
-        return rows_within(atoms, 6 * atoms.n)
-
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
-        return _descend(x, atoms, self.penalty, self.steps, self.tolerance, self.nonnegative, momentum=False)
+    momentum: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
-class FISTA(RecoveryCoder):
+class FISTA(_GradientSteps):
     r"""ISTA with momentum: the same step from $f_t + \beta_t (f_t - f_{t-1})$, restarted where momentum points uphill.
 
     Minimises $\frac12 \lVert x - W f \rVert^2 + \lambda \lVert f \rVert_1$ at rate 1/steps^2 and, with restarts,
@@ -110,27 +124,7 @@ class FISTA(RecoveryCoder):
         tensor([1.5000, 0.0000])
     """
 
-    dictionary: Dictionary
-    penalty: float
-    steps: int = 1000
-    tolerance: float = 1e-4
-    nonnegative: bool = False
-
-    def __post_init__(self) -> None:
-        _check("FISTA", self.dictionary, self.penalty, self.steps, self.tolerance)
-
-    def _chunk(self, atoms: Atoms) -> int:
-        return rows_within(atoms, 6 * atoms.n)
-
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
-        return _descend(x, atoms, self.penalty, self.steps, self.tolerance, self.nonnegative, momentum=True)
-
-
-def _check(caller: str, W: Dictionary, penalty: float, steps: int, tolerance: float) -> None:
-    check_dictionary(caller, W)
-    check_positive(caller, "penalty", penalty)
-    check_count(caller, "steps", steps)
-    check_tolerance(caller, tolerance)
+    momentum: ClassVar[bool] = True
 
 
 def duality_gap(

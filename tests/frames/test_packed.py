@@ -73,7 +73,12 @@ def test_best_known_line_packings(n, d, mu):
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "mu"), ENTRIES)
 def test_whole_table(n, d, mu):
-    found = coherence(packed(n, d, restarts=60, kicks=100))
+    found = 1.0
+    # Most entries need few starts; the rest get more before they count as missed.
+    for restarts, kicks in ((16, 12), (40, 60), (100, 150)):
+        found = min(found, coherence(packed(n, d, restarts=restarts, kicks=kicks, seed=restarts)))
+        if found <= mu + 2e-8:
+            break
     assert found <= mu + 2e-8
     assert found >= best_lower_bound(n, d).value - 1e-13
 
