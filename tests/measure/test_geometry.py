@@ -405,3 +405,23 @@ def test_memory_stays_within_blocks() -> None:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (after - before) * 1024 < 4 * W.atoms.numel() * 4 + 2**29
     assert found.value == pytest.approx(found.chance, abs=0.05)
+
+
+@pytest.mark.slow
+def test_largest_dictionaries_need_four_gigabytes_beside_themselves() -> None:
+    """131 072 atoms in R^4096, some ten minutes of one core: the whole process, against the 2 GiB of the matrix."""
+    import subprocess
+    import sys
+
+    script = (
+        "import resource, torch\n"
+        "from superscope.core import Dictionary\n"
+        "from superscope.measure import coherence\n"
+        "W = Dictionary(torch.empty(131_072, 4096).normal_(generator=torch.Generator().manual_seed(0)))\n"
+        "found = coherence(W)\n"
+        "print(found.value, found.chance, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    value, chance, peak = map(float, out.split())
+    assert value == pytest.approx(chance, abs=0.01)
+    assert peak * 1024 - 131_072 * 4096 * 4 < 4 * 2**30

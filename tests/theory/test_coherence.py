@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superscope.theory import (
+    babel_guarantee,
     coherence_guarantee,
     random_babel,
     random_coherence,
@@ -102,3 +103,13 @@ def test_more_bad_input_is_named():
         random_coherence(10, 5, 1.0)
     with pytest.raises(ValueError, match="dynamic_range must lie in"):
         readout_guarantee(0.1, 0.5)
+
+
+def test_a_babel_function_need_not_be_concave():
+    # One atom has a single close neighbour, another has three at 0.5: the largest sums are of different atoms.
+    curve = np.maximum(np.cumsum([0.6, 0.1, 0.1]), np.cumsum([0.5, 0.5, 0.5]))
+    assert curve[2] - curve[1] > curve[1] - curve[0]
+    assert babel_guarantee(curve) == 1
+    assert babel_guarantee(curve / 4) == 3
+    with pytest.raises(ValueError, match="must rise"):
+        babel_guarantee([0.2, 0.5])
