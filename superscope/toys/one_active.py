@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..features import Magnitude
+from ..features.magnitudes import UNIT
 
 _GAUSS = (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)
 
@@ -90,6 +91,62 @@ def _cross(a: Float[Tensor, "e n"], b: Float[Tensor, "e n"]) -> tuple[Tensor, Te
     )
 
 
+def two_active_chances(p: Float[Tensor, "e n"]) -> tuple[Float[Tensor, "e n n"], Float[Tensor, "e"]]:
+    """P(exactly i and j active), and P(three or more), of independent gates below density 1, in float64."""
+    p = p.double()
+    odds = p / (1 - p)
+    pair = odds[:, :, None] * odds[:, None] * (1 - p).prod(1)[:, None, None]
+    pair.diagonal(dim1=1, dim2=2).zero_()
+    return pair, _at_least(p, 3)[:, 3, 0]
+
+
+def _at_least(p: Float[Tensor, "e n"], most: int) -> Float[Tensor, "e counts starts"]:
+    # [r, i] = P(r or more active among features i, i + 1, ...), as sums of products: exact where it is tiny.
+    e, n = p.shape
+    table = p.new_zeros(e, most + 1, n + 1)
+    table[:, 0] = 1
+    for i in range(n - 1, -1, -1):
+        table[:, 1:, i] = p[:, i, None] * table[:, :-1, i + 1] + (1 - p[:, i, None]) * table[:, 1:, i + 1]
+    return table
+
+
+def draw_three_or_more(
+    u: Float[Tensor, "*e rows noise"], p: Float[Tensor, "e n"], magnitude: Magnitude
+) -> Float[Tensor, "e rows n"]:
+    r"""f given that at least three features are active, exactly: the first, the second given it, the third given that,
+    then the rest freely.
+
+    With $T_r(i)$ the probability of r or more active among the features from i on: $P(\text{first} = i) \propto
+    p_i \prod_{l<i} q_l\, T_2(i+1)$, $P(\text{second} = j \mid i) \propto p_j \prod_{i<l<j} q_l\, T_1(j+1)$, the
+    third as the second of `draw_two_or_more`.
+
+    Args:
+        u: n + 3 uniforms per row.
+        p: densities of each model.
+        magnitude: of an active feature.
+    """
+    p = p.double().clamp(max=1 - 1e-12)
+    e, n = p.shape
+    u = u.expand(e, *u.shape[-2:])
+    total = -torch.log1p(-p).cumsum(1)
+    before = torch.exp(-(total + torch.log1p(-p)))
+    table = _at_least(p, 2)
+    first_cdf = (p * before * table[:, 2, 1:]).cumsum(1)
+    chosen_by = [u[..., n + t].double() for t in range(3)]
+    first = torch.searchsorted(first_cdf, chosen_by[0] * first_cdf[:, -1:], right=True).clamp_(max=n - 3)
+    # The cumulative law of the second is one sequence, entered at the first: a difference of its sums.
+    second_cdf = (p * before * table[:, 1, 1:]).cumsum(1)
+    entered = second_cdf.gather(1, first)
+    aim = entered + chosen_by[1] * (second_cdf[:, -1:] - entered)
+    second = torch.searchsorted(second_cdf, aim, right=True).clamp_(max=n - 2)
+    second = torch.maximum(second, first + 1)
+    some_after = table[:, 1, 1:].gather(1, second)
+    aim = total.gather(1, second) - torch.log1p(-chosen_by[2] * some_after)
+    third = torch.searchsorted(total, aim).clamp_(max=n - 1)
+    third = torch.maximum(third, second + 1)
+    return _with_rest(u[..., :n], p, (first, second, third), magnitude)
+
+
 def draw_two_or_more(
     u: Float[Tensor, "*e rows noise"], p: Float[Tensor, "e n"], magnitude: Magnitude
 ) -> Float[Tensor, "e rows n"]:
@@ -119,11 +176,21 @@ def draw_two_or_more(
     aim = reached - torch.log1p(-u2 * some_after.gather(1, first))
     second = torch.searchsorted(total, aim).clamp_(max=n - 1)
     second = torch.maximum(second, first + 1)
-    place = torch.arange(n, device=u.device)
-    free = u[..., :n]
-    later = place > second[..., None]
-    chosen = (place == first[..., None]) | (place == second[..., None])
-    density = p.to(u.dtype)[:, None]
-    active = chosen | (later & (free < density))
-    q = torch.where(later, (free / density).clamp(max=1 - 2**-24), free)
-    return torch.where(active, magnitude.quantile(q), u.new_zeros(()))
+    return _with_rest(u[..., :n], p, (first, second), magnitude)
+
+
+def _with_rest(
+    free: Float[Tensor, "e rows n"], p: Float[Tensor, "e n"], chosen: tuple[Tensor, ...], magnitude: Magnitude
+) -> Float[Tensor, "e rows n"]:
+    # Magnitudes of the chosen features, the last of which is the last to be forced; those after it are free.
+    density = p.to(free.dtype)[:, None]
+    place = torch.arange(p.shape[1], device=free.device)
+    # One division and a comparison: a free feature is active where what is left of its uniform is below 1.
+    q = free / density
+    q.masked_fill_(place <= chosen[-1][..., None], 2.0)
+    for which in chosen:
+        q.scatter_(2, which[..., None], free.gather(2, which[..., None]))
+    if magnitude == UNIT:
+        # 1 - q is as uniform as q, and its ramp is 0 where q is 1 or more.
+        return q.neg_().add_(1).relu_()
+    return torch.where(q < 1, magnitude.quantile(q.clamp(max=1 - 2**-24)), free.new_zeros(()))

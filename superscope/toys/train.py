@@ -14,9 +14,15 @@ from torch import Tensor
 
 from ..features import Independent, Uniform, Zipf
 from .ensemble import Ensemble, closed_form
-from .exact import exact_gradient
+from .exact import exact_gradient, two_active_gradient
 from .family import mix
-from .one_active import counts_of_active, draw_two_or_more, one_active_gradient
+from .one_active import (
+    counts_of_active,
+    draw_three_or_more,
+    draw_two_or_more,
+    one_active_gradient,
+    two_active_chances,
+)
 from .pair import pair_gradient
 from .tied import Tied
 
@@ -28,6 +34,8 @@ _BLOCK = 2**18
 _PIECE = 2**17
 # Pairs of features worked on at once: the thirty-odd vectors of one block fit the second-level cache.
 _PAIRS = 4096
+# Features up to which the closed form of two active ones costs less than it saves.
+_MOST_IN_PAIRS = 32
 
 
 @dataclass(frozen=True)
@@ -369,9 +377,14 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
         raise TypeError(
             f"train: the estimator 'stratified' needs independent features with magnitudes {wanted}; got {bad}."
         )
-    batches = _Batches(ensemble, recipe, extra=2)
     density = torch.stack([law.density for law in ensemble.laws])
     none, single, several = counts_of_active(density)
+    # With two active features the expected loss is a closed form too where outputs read linearly. It has n^3 terms, so
+    # it pays for small n; there only three or more are left to sampling. A density of 1 has no odds.
+    pairs = family.reads_linearly() and 3 <= family.n <= _MOST_IN_PAIRS and float(density.max()) < 0.5
+    if pairs:
+        chance, several = two_active_chances(density)
+    batches = _Batches(ensemble, recipe, extra=3 if pairs else 2)
     loss = torch.zeros(len(ensemble), dtype=torch.float64)
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
 
@@ -380,9 +393,12 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
             parameters = {name: batches.doubled(value, block) for name, value in ensemble.parameters.items()}
             importance = batches.doubled(ensemble.importance, block)
             p, p0, p1, p2 = (batches.doubled(value, block) for value in (density, none, single, several))
-            low_loss, low = _few_active(family, parameters, importance, p0, p1)
+            low_loss, low = _few_active(
+                family, parameters, importance, p0, p1, batches.doubled(chance, block) if pairs else None
+            )
             if family.n > 1:
-                f = draw_two_or_more(batches.uniforms(index, block), p, wanted)
+                draw = draw_three_or_more if pairs else draw_two_or_more
+                f = draw(batches.uniforms(index, block), p, wanted)
                 high_loss, high = family.loss_gradient(parameters, f, importance)
             else:
                 high_loss, high = low_loss.new_zeros(len(p2)), {name: torch.zeros_like(s) for name, s in low.items()}
@@ -396,19 +412,31 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
     return gradient
 
 
-def _few_active(family, parameters, importance, none, single):
-    # Exact loss and gradient of inputs with no or one active feature, pulled back through the family's responses.
+def _few_active(family, parameters, importance, none, single, pair=None):
+    # Exact loss and gradient of inputs with no or one active feature (or two), pulled back through the responses.
+    if type(family) is Tied:
+        W, b = parameters["W"], parameters["b"]
+        G = torch.bmm(W, W.mT)
+        loss, by_G, by_b = one_active_gradient(G, b, importance, none, single)
+        if pair is not None:
+            pair_loss, pair_G, pair_b = two_active_gradient(G, b, importance, pair)
+            loss, by_G, by_b = loss + pair_loss, by_G + pair_G, by_b + pair_b
+        # G = W W': each row of W is met twice.
+        return loss, {"W": torch.bmm((by_G + by_G.mT).to(W), W), "b": by_b.to(b)}
     with torch.enable_grad():
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         loss, carried = torch.zeros_like(none), []
-        bias = leaves["b"]
+        bias = leaves.get("b")
         for share, G in family.responses(leaves):
-            part, G_slope, b_slope = one_active_gradient(
-                G.detach(), bias.detach(), importance, share * none, share * single
-            )
+            given = G.new_zeros(G.shape[:2]) if bias is None else bias.detach()
+            part, G_slope, b_slope = one_active_gradient(G.detach(), given, importance, share * none, share * single)
+            if pair is not None:
+                pair_loss, pair_G, pair_b = two_active_gradient(G.detach(), given, importance, pair)
+                part, G_slope, b_slope = part + pair_loss, G_slope + pair_G, b_slope + pair_b
             loss = loss + part
             carried.append((G, G_slope.to(G)))
-            carried.append((bias, b_slope.to(bias)))
+            if bias is not None:
+                carried.append((bias, b_slope.to(bias)))
         outputs, slopes = zip(*carried, strict=True)
         gradient = torch.autograd.grad(outputs, list(leaves.values()), slopes, allow_unused=True)
     zeros = (torch.zeros_like(v) if g is None else g for g, v in zip(gradient, leaves.values(), strict=True))

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from superscope.core import Dictionary, Report, ShapeError, SparseCode
+from superscope.features import Independent
 from superscope.studies.phase_diagram import PhaseDiagram, phase
 from superscope.studies.reproduce import Reproduce, table
-from superscope.studies.reproduce_experiments import EXPERIMENTS, Lab, nonlinear_compression
+from superscope.studies.reproduce_experiments import EXPERIMENTS, Lab, merge_neurons, nonlinear_compression
 from superscope.studies.toy_correlation import ToyCorrelation
 from superscope.studies.toy_one_liners import analyze_superposition, measure_interference
 from superscope.studies.toy_robustness import ToyRobustness
 from superscope.studies.toy_scaling import ToyScaling
 from superscope.studies.toy_sweep import METRICS, ToySweep
+from superscope.toys import AbsoluteValue, Ensemble
 
 SMALL = {"n": 5, "d": 2, "densities": (0.5, 0.05), "seeds": (0, 1), "steps": 40, "batch": 32}
 
@@ -146,6 +148,7 @@ def test_reproduction_runs_resumes_and_tells(tmp_path):
     assert report["criteria_met"][0].value == 1.0
     assert Report.load(tmp_path / "run").tables["experiments"]["met"] == [True, True, None]
     assert table(report).count("\n") == 4
+    assert (tmp_path / "run" / "experiments.md").read_text() == table(report) + "\n"
 
 
 def test_reproduction_keeps_finished_experiments(tmp_path):
@@ -169,15 +172,36 @@ def test_nonlinear_compression_with_steps_is_known():
     assert nonlinear_compression(3, 1e-9) == pytest.approx(1 / (12 * 9), rel=0.02)
 
 
-# Whether each experiment meets its criterion. Those that do not are named, so that a change either way is noticed.
-FALL_SHORT = {"E3", "E8", "E13", "E22"}
+# Experiments that do not meet their criterion after real attempts. Strict: a change for the better is noticed too.
+FALL_SHORT = {
+    "E22": "rare features: 1.5 and 2.4 times the monosemantic baseline at p = 0.03 and 0.01, where it should be beaten",
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "E26"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=FALL_SHORT[name]) if name in FALL_SHORT else ())
+        for name in EXPERIMENTS
+        if name != "E26"
+    ],
+)
 def test_experiments(name, lab):
     row = EXPERIMENTS[name](lab)
-    assert row.met is (name not in FALL_SHORT), row.found
+    assert row.met, row.found
+
+
+def test_merged_neurons_do_what_they_did():
+    models = Ensemble(AbsoluteValue(4, 3), Independent(4, 0.5))
+    models.parameters["W1"][0] = torch.tensor([[1.0, 2.0, -1.0], [0.5, 1.0, 0.3], [0, 0, 0], [0.1, 0.2, 0.7]])
+    f = torch.rand(1, 50, 4, generator=torch.Generator().manual_seed(0)) - 0.5
+    before = models.family.forward(models.parameters, f)
+    merge_neurons(models, torch.Generator().manual_seed(0))
+    # The freed neuron starts small but not at nothing.
+    assert float(models.parameters["W1"][0, :, 1].norm()) < 0.2
+    models.parameters["W2"][0, :, 1] = 0
+    assert torch.allclose(models.family.forward(models.parameters, f), before, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

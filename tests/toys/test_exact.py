@@ -21,7 +21,14 @@ from superscope.toys import (
     pair_gradient,
     train,
 )
-from superscope.toys.one_active import counts_of_active, draw_two_or_more, one_active_gradient
+from superscope.toys.exact import two_active_gradient
+from superscope.toys.one_active import (
+    counts_of_active,
+    draw_three_or_more,
+    draw_two_or_more,
+    one_active_gradient,
+    two_active_chances,
+)
 from superscope.toys.train import _GRADIENTS
 
 seeds = st.integers(0, 2**31)
@@ -225,3 +232,42 @@ def test_training_exactly_reaches_the_optimum_and_never_beats_it():
 def test_too_many_features():
     with pytest.raises(ValueError, match="at most 8"):
         exact_loss(torch.zeros(1, 9, 9), torch.zeros(1, 9), torch.zeros(1, 512), torch.ones(1, 9))
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(2, 6), seed=st.integers(0, 10_000))
+def test_two_active_features_are_a_part_of_the_whole(n, seed):
+    g = torch.Generator().manual_seed(seed)
+    G = 0.6 * torch.randn(2, n, n, generator=g, dtype=torch.float64)
+    b = 0.3 * torch.randn(2, n, generator=g, dtype=torch.float64)
+    p = 0.05 + 0.4 * torch.rand(2, n, generator=g, dtype=torch.float64)
+    importance = torch.rand(2, n, generator=g, dtype=torch.float64)
+    pair, _ = two_active_chances(p)
+    supports = torch.zeros(2, 2**n, dtype=torch.float64)
+    for i in range(n):
+        for j in range(i):
+            supports[:, 2**i + 2**j] = pair[:, i, j]
+    for found, wanted in zip(
+        two_active_gradient(G, b, importance, pair), exact_gradient(G, b, supports, importance), strict=True
+    ):
+        assert torch.allclose(found, wanted, atol=1e-12)
+
+
+def test_three_or_more_active_are_drawn_by_their_law():
+    p = torch.tensor([[0.3, 0.1, 0.4, 0.2, 0.45]], dtype=torch.float64)
+    pair, several = two_active_chances(p)
+    supports = Independent(5, tuple(p[0].tolist())).supports()
+    many = torch.tensor([bin(a).count("1") >= 3 for a in range(32)])
+    assert float(several) == pytest.approx(float(supports[many].sum()), rel=1e-12)
+    assert float(pair[0, 0, 1]) == pytest.approx(float(supports[3]), rel=1e-12)
+    rows = 200_000
+    f = draw_three_or_more(torch.rand(rows, 8, generator=torch.Generator().manual_seed(0)), p, Uniform())[0]
+    found = torch.bincount(((f > 0).long() * 2 ** torch.arange(5)).sum(1), minlength=32) / rows
+    wanted = supports * many / several
+    assert bool(((found - wanted).abs() <= 4.5 * (wanted / rows).sqrt() + 1e-9).all())
+    for i in range(5):
+        x = f[:, i][f[:, i] > 0].double()
+        assert float(x.mean()) == pytest.approx(0.5, abs=0.005)
+        assert float(x.var()) == pytest.approx(1 / 12, abs=0.002)
+    g = torch.Generator().manual_seed(1)
+    assert bool((draw_three_or_more(torch.rand(9, 6, generator=g), torch.full((1, 3), 1e-4), Uniform()) > 0).all())
