@@ -192,18 +192,21 @@ class Form:
             raise FormatError(
                 f"it reads x of {len(self.centre)} dimensions and writes {len(self.bias)}; an SAE has one dimension."
             )
-        if torch.equal(self.centre, self.bias):
-            return self
-        shift = self.encoder.double() @ (self.bias - self.centre).double()
-        rule = self.rule
-        if isinstance(rule, Gate):
-            rule = Gate(rule.log_gain, rule.magnitude_bias.double() + rule.log_gain.double().exp() * shift)
-        return self._with(rule=rule, encoder_bias=self.encoder_bias.double() + shift, centre=self.bias)
+        return self._around(self.bias)
 
     def uncentred(self) -> Form:
         """With c = 0, for formats that take nothing from x: e' = e - E c."""
-        nothing = dataclasses.replace(self, bias=torch.zeros_like(self.centre)).centred()
-        return dataclasses.replace(nothing, bias=self.bias)
+        return self._around(torch.zeros_like(self.centre))
+
+    def _around(self, centre: Float[Tensor, "d"]) -> Form:
+        """The same function with another c: e' = e + E (c' - c)."""
+        if torch.equal(self.centre, centre):
+            return self
+        shift = self.encoder.double() @ (centre - self.centre).double()
+        rule = self.rule
+        if isinstance(rule, Gate):
+            rule = Gate(rule.log_gain, rule.magnitude_bias.double() + rule.log_gain.double().exp() * shift)
+        return self._with(rule=rule, encoder_bias=self.encoder_bias.double() + shift, centre=centre)
 
     def scaled_input(self, by: float | int, out: float | int | None = None) -> Form:
         """The function of x that this is of by * x, its result divided by `out` (by `by` without it)."""
