@@ -429,7 +429,9 @@ class _Ring:
         rows = [records[i].rows for i in group]
         # Whole blocks are permuted; what is left over of each unit comes last.
         self.blocks = list(itertools.accumulate((n // _BLOCK for n in rows), initial=0))
-        self.order = Bijection(self.blocks[-1], int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+        # A list, for it is short: one number for 64 rows of the open units.
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+        self.order = torch.randperm(self.blocks[-1], generator=generator)
         self.rest = [(n // _BLOCK * _BLOCK, n) for n in rows]
         self.rest_ends = list(itertools.accumulate((n % _BLOCK for n in rows), initial=self.blocks[-1] * _BLOCK))
 
@@ -440,7 +442,7 @@ class _Ring:
         past = row + count
         if row < whole:
             first, last = row // _BLOCK, (min(past, whole) - 1) // _BLOCK
-            for number, block in enumerate(self.order(torch.arange(first, last + 1)).tolist(), start=first):
+            for number, block in enumerate(self.order[first : last + 1].tolist(), start=first):
                 unit = bisect.bisect_right(self.blocks, block) - 1
                 at = (block - self.blocks[unit]) * _BLOCK
                 a, b = max(row - number * _BLOCK, 0), min(past - number * _BLOCK, _BLOCK)
