@@ -19,7 +19,7 @@ from torch import Tensor
 from . import reference
 
 # Numbers read at once.
-_BLOCK = 2048
+_BLOCK = 1024
 # Eight-bit digits in which numbers of a dtype can differ once they are float32.
 _DIGITS = {torch.bfloat16: 2, torch.float16: 3, torch.float32: 4}
 
