@@ -32,9 +32,9 @@ SETTINGS: dict[str, dict] = {
     "MatchingPursuit": {"k": 4},
     "InterferencePenalised": {"k": 4},
     "Archetypal": {"k": 4, "candidates": 500},
-    "ReLU": {"coefficient": 4.0},
-    "ReLU, norm-weighted": {"coefficient": 4.0, "norm": "weighted"},
-    "Gated": {"coefficient": 4.0},
+    "ReLU": {"coefficient": 3.0},
+    "ReLU, norm-weighted": {"coefficient": 3.0, "norm": "weighted"},
+    "Gated": {"coefficient": 3.0},
     "PAnnealed": {"coefficient": 2.0},
 }
 
