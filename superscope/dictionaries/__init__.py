@@ -4,6 +4,7 @@ from . import formats
 from .classical import CLASSICAL, ICA, KSVD, NMF, KMeans, OnlineDictionary
 from .hub import from_pretrained, push_to_hub
 from .loading import load
+from .many import train_many
 from .sae import (
     ARCHITECTURES,
     SAE,
@@ -53,4 +54,5 @@ __all__ = [
     "load",
     "push_to_hub",
     "train",
+    "train_many",
 ]

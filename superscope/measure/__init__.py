@@ -1,6 +1,7 @@
 """One function per quantity; each returns Measurements with their n, unit, interval and bound or chance level."""
 
 from .axes import AxisAlignment, axis_alignment
+from .choice import decoder_projection, description_length, mean_overlap
 from .contexts import (
     KINDS,
     Clarity,
@@ -129,6 +130,8 @@ __all__ = [
     "components",
     "cosine_histogram",
     "cross_entropy_recovered",
+    "decoder_projection",
+    "description_length",
     "dimensionalities",
     "dimensions_per_feature",
     "effective_dimensions",
@@ -150,6 +153,7 @@ __all__ = [
     "mean_max_cosine",
     "mean_nearest_cosine",
     "mean_nearest_cosines",
+    "mean_overlap",
     "metric",
     "moments",
     "nearest",

@@ -14,6 +14,7 @@ from .dictionary import (
     recovery_phase,
 )
 from .draw import draw
+from .frontier import criteria, frontier
 from .toy import dimensionality_scatter, feature_arrows, gram_matrices, phase_diagram, polytope, training_strip
 
 FIGURES = {
@@ -22,6 +23,7 @@ FIGURES = {
     "bounds": (capacity_ladder,),
     "theory": FIGURES_DICTIONARY,
     "recover": (recovery_curves,),
+    "frontier": (frontier, criteria),
 }
 """The figures of each kind of report. Some want a certain d, seeds or data, and say so where a report lacks them."""
 
@@ -32,10 +34,12 @@ __all__ = [
     "capacity_ladder",
     "certificates",
     "cosines",
+    "criteria",
     "dimensionality_scatter",
     "dimensions",
     "draw",
     "feature_arrows",
+    "frontier",
     "gram_matrices",
     "interference",
     "nearest_atoms",

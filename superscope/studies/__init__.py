@@ -25,6 +25,8 @@ STUDIES = (
     Entry("scan", "scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
     Entry("sites", "sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
     Entry("harvest", "harvest", "Harvest", "Read a model's activations once and keep them, for many dictionaries."),
+    Entry("train", "train", "Train", "Learn a sparse dictionary of any stream of activations, and score it."),
+    Entry("frontier", "frontier", "Frontier", "How sparse should this dictionary be? A sweep, and the k to take."),
     Entry("toy", "toy_sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
     Entry("phase", "phase_diagram", "PhaseDiagram", "Which features get a dimension, which share, which are dropped?"),
     Entry("toy-correlation", "toy_correlation", "ToyCorrelation", "Does superposition fall as features correlate?"),

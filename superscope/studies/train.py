@@ -1,0 +1,354 @@
+"""One dictionary learned from any stream of activations, and what it is worth on rows it has not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import inspect
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import tyro
+
+from .. import capture, measure
+from .._version import __version__
+from ..core import ActivationSource, Measurement, Report, RunFolder, files
+from ..core.errors import nearest
+from ..dictionaries import ARCHITECTURES, SAE, train
+from ..dictionaries.checkpoint import load_state, save_state
+from ..dictionaries.train import Training
+from .stream import Stream, open_stream
+from .study import Progress, Study, environment
+
+_CHECKPOINT, _CURVE = "checkpoint.safetensors", "curve.json"
+_NAMES = {architecture.__name__.lower(): architecture for architecture in ARCHITECTURES}
+_OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin", "widths", "candidates", "slack")
+_SHOWN = 20
+_SPLICED_WINDOWS = 128
+
+
+@dataclass(frozen=True)
+class Train(Study):
+    """Learn a sparse dictionary.
+
+    SOURCE is a model (a Hugging Face name, a folder, "pocket"), a folder that `superscope harvest` wrote, a world whose
+    features are known (`world:exactly_k`), or rows in a .safetensors or .npy file. Ctrl-C keeps what was learned: the
+    same command with the same --out goes on, to the bit on a CPU.
+    """
+
+    kind: ClassVar[str] = "train"
+
+    source: Annotated[str, tyro.conf.Positional]
+    """Model, store, world:NAME, or file of rows."""
+    site: str | None = None
+    """Where to read a model or store: `resid_post.6`, a module path. Default: the stream behind the middle block."""
+    tensor: str | None = None
+    """Which tensor of a .safetensors file, where it holds several."""
+    architecture: str = "topk"
+    """abstopk, archetypal, batchtopk, gated, interferencepenalised, jumprelu, matchingpursuit, matryoshka, pannealed,
+    relu, topk. An option that an architecture does not have is refused."""
+    n: int | None = None
+    """Latents. Default: 8 for each dimension."""
+    k: int | None = None
+    """Latents active in a row, where the architecture has a k. Default: 32, or n/4 if that is less."""
+    coefficient: float | None = None
+    """Weight of the penalty (relu, gated, pannealed, jumprelu, interferencepenalised)."""
+    norm: Literal["unit", "weighted"] | None = None
+    """relu: penalise values, or values times the norm of their atom."""
+    penalty_warmup: float | None = None
+    """Share of the steps in which the penalty rises (relu, gated, pannealed, jumprelu)."""
+    bandwidth: float | None = None
+    """jumprelu: width of the step whose gradient is smoothed."""
+    end: float | None = None
+    """pannealed: the last exponent."""
+    begin: float | None = None
+    """pannealed: share of the steps before annealing begins."""
+    widths: tuple[int, ...] = ()
+    """matryoshka: nested widths, rising to n."""
+    candidates: int | None = None
+    """archetypal: points that atoms are mixtures of."""
+    slack: float | None = None
+    """archetypal: how far an atom may leave them."""
+    steps: int = 1000
+    """Training steps."""
+    batch: int = 2048
+    """Rows in one step."""
+    lr: float = 3e-3
+    """Peak learning rate, in units of the scaled x."""
+    clip: float | None = None
+    """Largest norm of the gradient."""
+    resample_every: int = 0
+    """Steps between replacements of dead latents; 0 never."""
+    dead_after: int = 50_000
+    """Rows of silence that make a latent dead."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints: a kill loses no more than these."""
+    text: str | None = None
+    """Text for a model to read. Default: the text every Python carries."""
+    tokens: int = 300_000
+    """Tokens of it to learn from."""
+    held_out: int = 40_000
+    """Rows to measure on."""
+    context: int = 128
+    """Tokens the model sees at once."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, mps."""
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Also write the curve to a tracker, which must be installed."""
+    seed: int = 0
+    """Of the start, of the order of rows and of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if self.architecture.lower() not in _NAMES:
+            offer = nearest(self.architecture.lower(), list(_NAMES))
+            raise ValueError(f"there is no architecture {self.architecture!r}.{offer} Known: {', '.join(_NAMES)}.")
+        accepted = self._accepted()
+        for name in _OWN:
+            if getattr(self, name) not in (None, ()) and name not in accepted:
+                own = ", ".join(f"--{each.replace('_', '-')}" for each in _OWN if each in accepted)
+                raise ValueError(
+                    f"{self.architecture} has no option --{name.replace('_', '-')}. Its own are: {own or 'none'}."
+                )
+        least = {"steps": 1, "batch": 2, "checkpoint_every": 1, "tokens": 1, "held_out": 2, "context": 2}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}; got {getattr(self, name)}.")
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"n must be at least 1; got {self.n}.")
+
+    def _accepted(self) -> dict[str, str]:
+        """This study's options that the architecture has, with its own names for them."""
+        taken = inspect.signature(_NAMES[self.architecture.lower()]).parameters
+        names = {name: "warmup" if name == "penalty_warmup" else name for name in _OWN}
+        return {name: its for name, its in names.items() if its in taken}
+
+    def make(self, d: int) -> SAE:
+        """The SAE that the settings describe, for activations of d numbers.
+
+        Raises:
+            ValueError: if k is above n, or another option is out of range.
+        """
+        n = self.n or 8 * d
+        arguments: dict[str, Any] = {}
+        for name, its in self._accepted().items():
+            value = getattr(self, name)
+            if value not in (None, ()):
+                arguments[its] = value
+            elif name == "k":
+                arguments["k"] = min(32, max(n // 4, 1))
+        return _NAMES[self.architecture.lower()](d=d, n=n, **arguments, seed=self.seed).to(self.device)
+
+    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        began, clock = _now(), time.monotonic()
+        settings = dataclasses.asdict(self)
+        run = None
+        if out is not None:
+            run = RunFolder.standing(out, kind=self.kind, settings=settings)
+            files.require_space(out, 64 * 2**20)
+        yield Progress(f"Opening {self.source}", 0, 1)
+        stream = open_stream(
+            self.source,
+            site=self.site,
+            tensor=self.tensor,
+            text=self.text,
+            tokens=self.tokens,
+            held_out=self.held_out,
+            context=self.context,
+            device=self.device,
+            seed=self.seed,
+        )
+        sae = self.make(stream.train.d)
+        training = train(
+            sae,
+            stream.train,
+            steps=self.steps,
+            batch=self._batch(stream.train),
+            lr=self.lr,
+            seed=self.seed,
+            clip=self.clip,
+            resample_every=self.resample_every,
+            dead_after=self.dead_after,
+        )
+        yield Progress(f"Opening {self.source}", 1, 1, f"d = {stream.train.d}")
+        if run is not None and (run / _CHECKPOINT).is_file():
+            training.restore(load_state(run / _CHECKPOINT))
+            yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
+        elif out is not None and run is None:
+            run = RunFolder.start(
+                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
+            )
+        curve = yield from self._learn(training, run)
+        measurements = yield from self._measure(sae, stream)
+        if run is not None:
+            sae.save(run / "sae", notes={"source": self.source, "site": str(stream.site or ""), "steps": self.steps})
+            for name in ("weights.safetensors", "about.json"):
+                run.keep(f"sae/{name}")
+            for name in (_CHECKPOINT, _CURVE):
+                (run / name).unlink(missing_ok=True)
+        found = {m.name: m for m in measurements}
+        fvu, l0 = found["fraction_variance_unexplained"].value, found["l0"].value
+        findings = [
+            f"{type(sae).__name__} with {sae.n:,} latents leaves {fvu:.1%} of the variance of held-out rows "
+            f"unexplained, with {l0:.1f} latents active in a row."
+        ]
+        if stream.truth is not None and found["mean_nearest_cosine"].value is not None:
+            findings.append(
+                f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
+                f"{stream.l0:.1f} features are truly active in a row."
+            )
+        report = Report(
+            title=f"{type(sae).__name__} of {stream.name}{f' at {stream.site}' if stream.site else ''}",
+            kind=self.kind,
+            measurements=tuple(measurements),
+            settings=settings,
+            environment=environment()
+            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)},
+            tables={"training": curve} if curve["step"] else {},
+            findings=tuple(findings),
+        )
+        if run is not None:
+            run.about["environment"] = dict(report.environment)
+            report.write(run)
+            run.finish(report.title, str(report.environment["finished"]))
+        return report
+
+    def _batch(self, source: ActivationSource) -> int:
+        rows = getattr(source, "__len__", None)
+        return self.batch if rows is None else min(self.batch, max(rows(), 2))
+
+    def _learn(self, training: Training, run: RunFolder | None) -> Generator[Progress, None, dict[str, list[float]]]:
+        tracker = _tracker(self.tracker, run)
+        curve: dict[str, list[float]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
+        curve |= {"l0": [], "dead": [], "rows_per_second": []}
+        if run is not None and training.done and (run / _CURVE).is_file():
+            kept = files.read_json(run / _CURVE)
+            shown = sum(index <= training.done for index in kept["step"])
+            curve = {name: kept[name][:shown] for name in curve}
+        whole = False
+        try:
+            for step in training:
+                whole, index = True, step.index
+                if index % _SHOWN == 0 or index in (1, self.steps):
+                    curve["step"].append(index)
+                    curve["loss"].append(step.loss)
+                    for name in ("fraction_variance_unexplained", "l0", "dead", "rows_per_second"):
+                        curve[name].append(step.numbers[name])
+                    tracker.log(index, {"loss": step.loss, **step.numbers})
+                    unexplained = step.numbers["fraction_variance_unexplained"]
+                    yield Progress("Learning", index, self.steps, f"{unexplained:.1%} of variance unexplained")
+                if run is not None and index % self.checkpoint_every == 0:
+                    _keep(run, training, curve)
+                whole = False
+        except (KeyboardInterrupt, GeneratorExit):
+            # Between two steps everything is whole; within one it is the last checkpoint that counts.
+            if run is not None and whole:
+                _keep(run, training, curve)
+            raise
+        finally:
+            tracker.close()
+        return curve
+
+    def _measure(self, sae: SAE, stream: Stream) -> Generator[Progress, None, list[Measurement]]:
+        yield Progress("Measuring", 0, 1)
+        size = min(4096, self.held_out)
+        length = getattr(stream.held_out, "__len__", None)
+        if length is not None:
+            size = min(size, length())
+        batches = max(self.held_out // size, 1)
+        # A world or store has no rows set apart: an order that no training draws.
+        options: dict[str, Any] = {"batches": batches, "size": size, "seed": self.seed + 1_000_003}
+        documents = None if stream.corpus is None else stream.corpus.document
+        found = list(measure.evaluate(sae, stream.held_out, documents=documents, **options))
+        if stream.truth is not None:
+            found += list(measure.recovery_scores(sae, stream.held_out, stream.truth, **options))
+            found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
+        if stream.loaded is not None and stream.corpus is not None and stream.site is not None:
+            found += _recovered(sae, stream, self.seed)
+        yield Progress("Measuring", 1, 1)
+        return [
+            measurement.at_site(site=str(stream.site)) if stream.site is not None else measurement
+            for measurement in found
+        ]
+
+
+def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
+    assert stream.loaded is not None
+    assert stream.corpus is not None
+    assert stream.site is not None
+    corpus = stream.corpus.take(torch.arange(min(_SPLICED_WINDOWS, len(stream.corpus))))
+    mean = next(stream.train.batches(256, seed=0)).x.mean(0)
+    changes = (None, sae.reconstruct, lambda x: mean.expand_as(x))
+    with torch.no_grad():
+        clean, spliced, ablated = (
+            capture.next_token_loss(stream.loaded, corpus, splice=None if change is None else {stream.site: change})
+            for change in changes
+        )
+    if not int(clean.counts.sum()):
+        return []
+    return list(
+        measure.cross_entropy_recovered(
+            clean.nats, spliced.nats, ablated.nats, clean.counts, documents=corpus.document, seed=seed
+        )
+    )
+
+
+def _keep(run: RunFolder, training: Training, curve: dict[str, list[float]]) -> None:
+    files.write_json(run / _CURVE, curve)
+    save_state(run / _CHECKPOINT, training.state())
+
+
+class _Tracker:
+    """Takes the curve nowhere; the others take it to a package of their own."""
+
+    def log(self, step: int, numbers: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Tensorboard(_Tracker):
+    def __init__(self, folder: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(folder)
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class _Hosted(_Tracker):
+    """wandb, and trackio, which has the same functions."""
+
+    def __init__(self, package: str) -> None:
+        import importlib
+
+        self.package = importlib.import_module(package)
+        self.package.init(project="superscope")
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        self.package.log(dict(numbers), step=step)
+
+    def close(self) -> None:
+        self.package.finish()
+
+
+def _tracker(name: str, run: RunFolder | None) -> _Tracker:
+    if name == "none":
+        return _Tracker()
+    try:
+        if name == "tensorboard":
+            return _Tensorboard(str(run / "tensorboard") if run is not None else "runs/tensorboard")
+        return _Hosted(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"--tracker {name} needs the package {name}: pip install {name}.") from error
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

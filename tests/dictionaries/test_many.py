@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from superscope.core import Activations, ActivationSource, ShapeError
+from superscope.dictionaries import BatchTopK, ReLU, TopK, train
+from superscope.dictionaries.many import train_many
+from superscope.worlds import exactly_k
+
+
+def members(dtype: torch.dtype) -> list:
+    saes = [
+        TopK(d=16, n=40, k=2, seed=0),
+        TopK(d=16, n=40, k=2, seed=1),
+        TopK(d=16, n=24, k=5, seed=2),
+        ReLU(d=16, n=40, seed=3),
+        BatchTopK(d=16, n=40, k=3, seed=4),
+        TopK(d=16, n=64, k=1, seed=5),
+    ]
+    return [sae.to(dtype) for sae in saes]
+
+
+class Double(ActivationSource):
+    """A world far from the origin, so that rounding about the bias shows."""
+
+    d = 16
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.world, self.dtype, self.asked = exactly_k(n=32, d=16, k=2), dtype, 0
+
+    def batches(self, size: int, *, seed: int):
+        self.asked += 1
+        for batch in self.world.batches(size, seed=seed):
+            yield Activations((batch.x + 3.0).to(self.dtype))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 3e-2)])
+@pytest.mark.parametrize("dead_after", [256, 10**6])
+def test_each_member_is_what_it_is_alone(dtype, tolerance, dead_after) -> None:
+    options = {"steps": 30, "batch": 64, "lr": 0.01, "seed": 3, "dead_after": dead_after}
+    together, source = members(dtype), Double(dtype)
+    steps = list(train_many(together, source, **options))
+    assert len(steps) == 30
+    for index, (sae, alone) in enumerate(zip(together, members(dtype), strict=True)):
+        last = list(train(alone, Double(dtype), **options))[-1]
+        assert last.loss == pytest.approx(steps[-1][index].loss, rel=tolerance, abs=tolerance)
+        for name in ("fraction_variance_unexplained", "l0", "dead"):
+            assert steps[-1][index].numbers[name] == pytest.approx(last.numbers[name], rel=tolerance, abs=tolerance)
+        for name, tensor in alone.state_dict().items():
+            assert float((sae.state_dict()[name] - tensor).norm()) <= tolerance * max(float(tensor.norm()), 1e-3), name
+
+
+def test_dead_latents_are_revived_in_the_test_above() -> None:
+    saes = members(torch.float64)
+    found = list(train_many(saes, Double(torch.float64), steps=30, batch=64, lr=0.01, seed=3, dead_after=256))
+    assert max(step.numbers["dead"] for steps in found for step in steps) > 0
+
+
+def test_the_stream_is_read_once() -> None:
+    source = Double(torch.float32)
+    for _ in train_many(members(torch.float32), source, steps=3, batch=16):
+        pass
+    assert source.asked == 1
+
+
+def test_equal_members_share_one_choice_and_learn_the_truth() -> None:
+    world = exactly_k(n=32, d=16, k=2)
+    saes = [TopK(d=16, n=32, k=2, seed=seed) for seed in range(3)]
+    *_, last = train_many(saes, world, steps=301, batch=256, lr=0.01)
+    assert all(step.numbers["mmcs"] > 0.9 for step in last)
+
+
+def test_members_can_be_saved_and_used_afterwards(tmp_path) -> None:
+    saes = [TopK(d=16, n=32, k=2, seed=seed) for seed in range(2)]
+    for _ in train_many(saes, exactly_k(n=32, d=16, k=2), steps=3, batch=16):
+        pass
+    saes[1].save(tmp_path / "one")
+    torch.testing.assert_close(TopK.load(tmp_path / "one").atoms, saes[1].atoms)
+
+
+def test_bad_input_is_told_in_sentences() -> None:
+    world = exactly_k(n=32, d=16, k=2)
+    sae = TopK(d=16, n=32, k=2)
+    with pytest.raises(ValueError, match="no SAE"):
+        train_many([], world, steps=1)
+    with pytest.raises(ValueError, match="twice"):
+        train_many([sae, sae], world, steps=1)
+    with pytest.raises(ShapeError, match="member 1"):
+        train_many([sae, TopK(d=8, n=32, k=2)], world, steps=1)
+    with pytest.raises(ValueError, match="float64"):
+        train_many([sae, TopK(d=16, n=32, k=2).double()], world, steps=1)
+    with pytest.raises(ValueError, match="lr must be"):
+        train_many([sae], world, steps=1, lr=-1.0)
+    assert list(train_many([sae], world, steps=0)) == []
+
+
+def test_a_diverging_member_is_named() -> None:
+    saes = [TopK(d=16, n=32, k=2), TopK(d=16, n=32, k=2, seed=1)]
+    run = train_many(saes, exactly_k(n=32, d=16, k=2), steps=5, batch=16)
+    next(run)
+    with torch.no_grad():
+        saes[1].atoms.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="member 1"):
+        next(run)
