@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..core import Report
 from .toy import COLOURS
@@ -35,6 +35,10 @@ def frontier(report: Report) -> Figure:
         axes.annotate(f"k = {k}", (l0, unexplained), textcoords="offset points", xytext=(6, 6), fontsize=8)
     _truth(axes, truth)
     axes.set(xscale="log", yscale="log", xlabel="L0: latents active in a row", ylabel="share of variance unexplained")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(_plain))
+        axis.set_minor_formatter(FuncFormatter(_plain))
+    axes.margins(0.1)
     axes.set_title(report.title, fontsize=10)
     if truth is not None:
         axes.legend(fontsize=8)
@@ -61,7 +65,7 @@ def criteria(report: Report) -> Figure:
     panels[-1].set(xlabel="k")
     panels[-1].xaxis.set_major_locator(FixedLocator(list(table["k"])))
     panels[-1].xaxis.set_minor_locator(NullLocator())
-    panels[-1].xaxis.set_major_formatter(ScalarFormatter())
+    panels[-1].xaxis.set_major_formatter(FuncFormatter(_plain))
     figure.suptitle(report.title, fontsize=10)
     return figure
 
@@ -78,6 +82,10 @@ def _spread(axes: Axes, table: Any, across: str, name: str, chosen: int) -> None
         axes.vlines(x, table[f"{name}_low"], table[f"{name}_high"], color=COLOURS[4], lw=3, alpha=0.4)
     colours = [COLOURS[4] if k == chosen else "white" for k in table["k"]]
     axes.scatter(x, y, c=colours, edgecolors=COLOURS[4], zorder=2)
+
+
+def _plain(value: float, position: int | None) -> str:
+    return f"{value:g}"
 
 
 def _truth(axes: Axes, truth: float | None) -> None:

@@ -16,7 +16,7 @@ import tyro
 from .. import measure
 from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
-from ..dictionaries import TopK
+from ..dictionaries import SAE, TopK
 from ..dictionaries.many import train_many
 from ..measure.choice import decoder_projection, description_length, mean_overlap
 from .stream import Stream, open_stream
@@ -147,10 +147,10 @@ class Frontier(Study):
 
     def _trained(
         self, stream: Stream, n: int, ks: Sequence[int], run: RunFolder | None
-    ) -> Generator[Progress, None, dict[tuple[int, int], TopK]]:
+    ) -> Generator[Progress, None, dict[tuple[int, int], SAE]]:
         """One SAE for each k and seed; a finished k is taken from an interrupted run."""
         stage, total = "Learning dictionaries", len(ks) * self.steps
-        saes: dict[tuple[int, int], TopK] = {}
+        saes: dict[tuple[int, int], SAE] = {}
         length = getattr(stream.train, "__len__", None)
         batch = self.batch if length is None else min(self.batch, max(length(), 2))
         for done, k in enumerate(ks):
@@ -178,7 +178,7 @@ class Frontier(Study):
         return saes
 
     def _measured(
-        self, stream: Stream, saes: dict[tuple[int, int], TopK], ks: Sequence[int]
+        self, stream: Stream, saes: dict[tuple[int, int], SAE], ks: Sequence[int]
     ) -> Generator[Progress, None, tuple[list[Measurement], dict[str, list[Any]]]]:
         length = getattr(stream.held_out, "__len__", None)
         size = min(4096, self.held_out, *(() if length is None else (length(),)))
