@@ -112,7 +112,7 @@ def description_length(
     Example:
         >>> from superscope.recovery import OMP
         >>> from superscope.worlds import exactly_k
-        >>> world = exactly_k(n=40, d=20, k=2)
+        >>> world = exactly_k(n=40, d=20, k=2, noise=0.05)
         >>> bits = [
         ...     description_length(OMP(world.dictionary, k=k), world, precision=0.05, batches=1, size=512)
         ...     for k in (1, 2, 4)
