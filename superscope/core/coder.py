@@ -24,12 +24,12 @@ class SparseCoder(ABC):
         """The code of each row of x."""
 
     @final
-    def decode(self, code: SparseCode) -> Float[Tensor, "*batch d"]:
+    def decode(self, code: SparseCode) -> Float[Tensor, "*batch e"]:
         """x = W f + bias, with the coder's own dictionary."""
         return self.dictionary.compose(code)
 
     @final
-    def reconstruct(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    def reconstruct(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch e"]:
         """decode(encode(x))."""
         return self.decode(self.encode(x))
 

@@ -212,19 +212,28 @@ class Training(Iterator[Step]):
                     optimizer.state[parameter] = kept[name]
         return optimizer
 
+    @torch.no_grad()
     def _before(self) -> None:
         self.sae.project()
         clip = self.settings["clip"]
         if clip is None:
             return
         if self.settings["clip_by"] == "global":
-            torch.nn.utils.clip_grad_norm_(self.sae.parameters(), clip)
+            shrink = (clip / self._norm()).clamp(max=1)
+            for parameter in self.sae.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(shrink)
             return
         for parameter in self.sae.parameters():
             gradient = parameter.grad
             if gradient is not None:
                 rows = gradient.norm(dim=-1, keepdim=True) if gradient.ndim > 1 else gradient.abs()
                 gradient.mul_(clip / rows.clamp(min=clip))
+
+    def _norm(self) -> Tensor:
+        """The norm of the gradients of all parameters together."""
+        gradients = [p.grad for p in self.sae.parameters() if p.grad is not None]
+        return torch.stack([gradient.norm() for gradient in gradients]).norm()
 
     @torch.no_grad()
     def _resample(self) -> None:

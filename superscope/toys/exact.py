@@ -196,7 +196,9 @@ def two_active_gradient(
     n = b.shape[-1]
     P = pair.double().permute(1, 2, 0).contiguous()
     others = _others(n)
-    sets = [(others[:, :, None], None, P.gather(1, others[:, :, None].expand(-1, -1, P.shape[-1])))]
+    sets: list[tuple[Tensor, Tensor | None, Tensor | None]] = [
+        (others[:, :, None], None, P.gather(1, others[:, :, None].expand(-1, -1, P.shape[-1])))
+    ]
     if n > 2:
         ids = _pairs(n)
         sets.append((ids, P[ids[..., 0], ids[..., 1]], None))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import sparse
+from . import exchange, sparse
 from .base import SAE
 
 
@@ -45,14 +45,17 @@ class AbsTopK(SAE):
         self.k = k
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
-        indices = pre.abs().topk(self.k, dim=-1, sorted=False).indices
-        return SparseCode(pre.gather(-1, indices), indices, self.n)
+        sizes, indices = pre.abs().topk(min(self.k, pre.shape[-1]), dim=-1, sorted=False)
+        kept = exchange.current().largest(sizes, self.k)
+        return SparseCode(torch.where(kept, pre.gather(-1, indices), 0.0), indices, self.n)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         with torch.no_grad():
             code = self.encode(x)
         chosen = sparse.Chosen(code.indices, self.n)
-        values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
+        pre = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
+        # A value of 0 is a latent that another shard's pushed out: nothing may flow back through it.
+        values = torch.where(code.values != 0, pre, 0.0)
         return chosen.code(values), sparse.decode(values, self.atoms, chosen) + self.bias
 
     def rectify(self, pre: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..._version import __version__
 from ...core import Dictionary, FormatError, ShapeError, SparseCode, SparseCoder, files
+from . import exchange
 
 _ABOUT = ("kind", "architecture", "arguments", "superscope", "notes")
 # Numbers in one block of pre-activations: 8 MB in float32, small enough to stay in cache beside the encoder.
@@ -134,7 +135,7 @@ class SAE(nn.Module, SparseCoder):
         self.bias.copy_(geometric_median(x) if centre == "median" else x.double().mean(0).to(x.dtype))
         self.encoder_bias.zero_()
         self.encoder.copy_(self.atoms)
-        r = (self.reconstruct(x) - self.bias).double()
+        r = (self.reconstruction(x)[1] - self.bias).double()
         t = (x - self.bias).double()
         # r = 0 only where no latent is positive on any row, which leaves nothing to scale.
         energy = float(r.square().sum())
@@ -176,16 +177,16 @@ class SAE(nn.Module, SparseCoder):
         encoder, atoms, encoder_bias = self.encoder[rows], self.atoms[rows], self.encoder_bias[rows]
         pre = torch.addmm(encoder_bias, x - self.bias.detach(), encoder.T)
         values = self.rectify(pre)
-        if k < len(rows):
-            # What is below the k-th largest is cut to 0; a tie at the cut keeps both, which does no harm.
-            size = values.detach().abs()
-            values = torch.where(size >= size.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), values, 0.0)
-        e_hat = values @ atoms
-        return (error - e_hat).square().sum() / error.square().sum().clamp(min=torch.finfo(error.dtype).tiny)
+        values = torch.where(exchange.current().largest(values.detach().abs(), k), values, 0.0)
+        e_hat = exchange.current().total(values @ atoms)
+        energy = exchange.current().row_mean(error.square().sum())
+        left, tiny = (error - e_hat).square().sum(), torch.finfo(error.dtype).tiny
+        # Where there is no error there is nothing to fit, and a share of nothing would be infinite.
+        return torch.where(energy > tiny, left, 0.0) / energy.clamp(min=tiny)
 
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """E (x - b) + e, dense."""
-        return torch.addmm(self.encoder_bias, x - self.bias, self.encoder.T)
+        return torch.addmm(self.encoder_bias, x - exchange.current().spread(self.bias), self.encoder.T)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         """The code and D^T f + b, with gradients to every parameter: what training descends on.
@@ -194,7 +195,7 @@ class SAE(nn.Module, SparseCoder):
         the chosen pre-activations alone overrides it with the sparse products.
         """
         code = self.sparsify(self.pre_activations(x))
-        return code, code.dense() @ self.atoms + self.bias
+        return code, exchange.current().total(code.dense() @ self.atoms) + self.bias
 
     @final
     def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode:
@@ -229,7 +230,7 @@ class SAE(nn.Module, SparseCoder):
         """D and b, without gradients. They share memory with the weights, so training goes on to change them."""
         return Dictionary(self.atoms.detach(), self.bias.detach())
 
-    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch e"]:
         """The reconstruction of x."""
         return self.reconstruct(x)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...core import SparseCode
-from . import sparse
+from . import exchange, sparse
 from .base import SAE, Fit
 from .topk import choose_largest
 
@@ -59,21 +59,29 @@ class BatchTopKSAE(SAE):
         """
         wanted = self.k * len(x)
         floor = self._last * _MARGIN if self._last > 0 else self._guess(x)
+        start = floor
         while True:
             rows, columns, values = self._above(x, floor)
-            if len(values) >= wanted or floor <= 0:
+            enough = float(exchange.current().average(torch.tensor(float(len(values))))) >= wanted
+            if enough or floor <= 0:
                 break
-            floor = floor / 2 if floor > 1e-6 * float(values.max() if len(values) else 0) else 0.0
-        if len(values) > wanted:
-            kept = values.topk(wanted, sorted=False).indices.sort().values
+            floor = floor / 2 if floor > 1e-6 * start else 0.0
+        least = exchange.current().threshold(values, wanted)
+        if least > floor:
+            # Ties at the threshold are all kept.
+            kept = (values >= least).nonzero().squeeze(1)
             rows, columns, values = rows[kept], columns[kept], values[kept]
-        self._last = float(values.min()) if len(values) else -1.0
+        self._last = exchange.current().least(float(values.min()) if len(values) else float("inf"))
+        if self._last == float("inf"):
+            self._last = -1.0
         return rows, columns, values
 
     def _guess(self, x: Float[Tensor, "b d"]) -> float:
         """A threshold for a batch when nothing is known: that of its first block, lowered by a third."""
         pre = self.pre_activations(x[: max(_BLOCK // self.n, 1)])
-        return float(pre.flatten().topk(self.k * len(pre)).values[-1].relu()) * 2 / 3
+        values, wanted = pre.flatten(), self.k * len(pre)
+        largest = values.topk(min(wanted, len(values)), sorted=False).values
+        return max(exchange.current().threshold(largest, wanted), 0.0) * 2 / 3
 
     def _above(self, x: Float[Tensor, "b d"], floor: float) -> tuple[Tensor, Tensor, Tensor]:
         rows, columns, values = [], [], []
@@ -89,9 +97,10 @@ class BatchTopKSAE(SAE):
     @torch.no_grad()
     def learn_threshold(self, values: Float[Tensor, "m"]) -> None:
         """Moves the threshold towards the smallest value that this batch kept."""
-        if len(values):
-            least = values.min()
-            self.threshold.copy_(least if float(self.threshold) < 0 else torch.lerp(least, self.threshold, _MOMENTUM))
+        least = exchange.current().least(float(values.min()) if len(values) else float("inf"))
+        if least < float("inf"):
+            before = float(self.threshold)
+            self.threshold.fill_(least if before < 0 else least + _MOMENTUM * (before - least))
 
 
 @final

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...core import SparseCode
+from . import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 from .relu import check_penalty, warmed
@@ -85,6 +86,6 @@ class Gated(SAE):
         values = self._magnitudes(gate.values, gate.columns)
         x_hat = gate.compose(values, self.atoms) + self.bias
         by_gate = gate.compose(gate.values, self.atoms.detach()) + self.bias.detach()
-        penalty = self.coefficient * gate.values.sum() / (len(x) * self.d * scale)
+        penalty = self.coefficient * exchange.current().total(gate.values.sum()) / (len(x) * self.d * scale)
         loss = self.squared(x_hat, target, scale) + self.squared(by_gate, target, scale)
         return Fit(gate.code(values), x_hat, loss + warmed(progress, self.warmup) * penalty)

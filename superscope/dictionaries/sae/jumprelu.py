@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
-from . import sparse
+from . import exchange, sparse
 from .base import SAE, Fit
 
 # Numbers in one block of pre-activations, as in base.
@@ -103,12 +103,18 @@ class JumpReLU(SAE):
         self.encoder.copy_(self.atoms)
         some = x[: max(_BLOCK // self.n, 1)]
         pre = self.pre_activations(some)
-        self.threshold.fill_(float(pre.flatten().topk(self.k * len(some)).values[-1].relu()))
+        self.threshold.fill_(max(self._level(pre), 0.0))
         super().start(x, target=target, centre=centre)
         pre = self.pre_activations(some)
-        level = float(pre.flatten().topk(self.k * len(some)).values[-1])
+        level = self._level(pre)
         self.threshold.fill_(max(level, 0.0))
         self.width.fill_(self.bandwidth * (level if level > 0 else float(pre.std())))
+
+    def _level(self, pre: Float[Tensor, "b n"]) -> float:
+        """What k values a row lie above."""
+        values = pre.flatten()
+        wanted = self.k * len(pre)
+        return exchange.current().threshold(values.topk(min(wanted, len(values)), sorted=False).values, wanted)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         code, x_hat, _ = self._jump(x)
@@ -140,7 +146,7 @@ class JumpReLU(SAE):
         with torch.no_grad():
             above = values > theta
             code = sparse.packed(rows[above], columns[above], f[above], len(x), self.n)
-        return code, x_hat, on.sum() / len(x)
+        return code, x_hat, exchange.current().average(on.sum() / len(x))
 
     @torch.no_grad()
     def _near(self, x: Float[Tensor, "b d"]) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"], Float[Tensor, "m"]]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from . import sparse
+from . import exchange, sparse
 from .base import Fit
 from .batch_topk import BatchTopKSAE
 
@@ -64,10 +64,11 @@ class Matryoshka(BatchTopKSAE):
         self.learn_threshold(values)
         chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
         values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
+        first = exchange.current().first()
         x_hat: Tensor = self.bias.expand_as(target)
         loss = values.new_zeros(())
         for low, high in zip((0, *self.widths), self.widths, strict=False):
-            at = ((columns >= low) & (columns < high)).nonzero().squeeze(1)
+            at = ((columns >= low - first) & (columns < high - first)).nonzero().squeeze(1)
             group = sparse.Chosen.ragged(rows[at], columns[at], len(x), self.n)
             x_hat = x_hat + sparse.decode(values[at], self.atoms, group)
             loss = loss + self.squared(x_hat, target, scale)

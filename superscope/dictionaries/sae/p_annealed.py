@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
+from . import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 from .relu import check_penalty, warmed
@@ -86,7 +87,8 @@ class PAnnealed(SAE):
         return 1 - (1 - self.end) * min(max(progress - self.begin, 0.0) / (1 - self.begin), 1.0)
 
     def penalty(self, code: SparseCode, *, scale: float = 1.0) -> Float[Tensor, ""]:
-        return self.strength * _powers(code.values, self.exponent, scale).sum() / (len(code) * self.d)
+        paid = _powers(code.values, self.exponent, scale).sum()
+        return self.strength * exchange.current().total(paid) / (len(code) * self.d)
 
     @torch.no_grad()
     def anneal(self, code: SparseCode, *, scale: float, progress: float) -> None:
@@ -94,9 +96,9 @@ class PAnnealed(SAE):
         exponent = self.exponent_at(progress)
         if exponent == float(self.exponent):
             return
-        before = _powers(code.values, self.exponent, scale).double().sum()
+        before = exchange.current().average(_powers(code.values, self.exponent, scale).double().sum())
         self.exponent.fill_(exponent)
-        after = _powers(code.values, self.exponent, scale).double().sum()
+        after = exchange.current().average(_powers(code.values, self.exponent, scale).double().sum())
         if float(after) > 0:
             self.strength.mul_(float(before / after))
 

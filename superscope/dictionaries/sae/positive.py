@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import sparse
+from . import exchange, sparse
 from .base import SAE
 
 # Denser than one latent in 32, dense products cost less than gathers of k rows each.
@@ -76,6 +76,6 @@ def rectified(sae: SAE, x: Float[Tensor, "b d"]) -> Positive:
     row, column = (dense > 0).nonzero(as_tuple=True)
 
     def compose(given: Tensor, atoms: Tensor) -> Tensor:
-        return given.new_zeros(dense.shape).index_put((row, column), given) @ atoms
+        return exchange.current().total(given.new_zeros(dense.shape).index_put((row, column), given) @ atoms)
 
     return Positive(dense[row, column], column, compose, lambda given: sparse.packed(row, column, given, len(x), sae.n))

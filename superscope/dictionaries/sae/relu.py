@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
+from . import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 
@@ -28,7 +29,8 @@ class ReLU(SAE):
         d: dimension of x.
         n: number of latents.
         coefficient: $\lambda$, in the units of the April 2024 update: for x scaled to |x|^2 = d. Its default is that
-            update's for language models; small worlds want less (0.1 to 1 where d = 64).
+            update's for language models; on a world of n = 256, d = 64, k = 4 and 512
+            latents, 4 left an l0 of 9 and 400 latents silent, 3 one of 16, 0.3 one of 137.
         norm: which of the two.
         warmup: share of training over which $\lambda$ rises linearly from 0.
         seed: of the random start.
@@ -73,7 +75,7 @@ class ReLU(SAE):
         values = code.values
         if self.norm == "weighted":
             values = values * self.atoms.norm(dim=1)[code.indices]
-        return self.coefficient * values.sum() / (len(code) * self.d * scale)
+        return self.coefficient * exchange.current().total(values.sum()) / (len(code) * self.d * scale)
 
     def fit(
         self,

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
 from ...kernels import gather_sum
+from . import exchange
 
 if TYPE_CHECKING:
     from .base import SAE
@@ -170,12 +171,13 @@ def pre_activations(
         values: those very numbers, already computed when the latents were chosen; they are not computed again.
         chosen: the latents of each row, the same object for `decode`.
     """
+    bias = exchange.current().spread(bias)
     return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen)  # type: ignore[no-any-return]
 
 
 def decode(values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
-    """x_b = sum_s values_bs atoms[indices_bs], with sparse gradients to values and atoms."""
-    return _Decode.apply(values, atoms, chosen)  # type: ignore[no-any-return]
+    """x_b = sum_s values_bs atoms[indices_bs] over all shards, with sparse gradients to values and atoms."""
+    return exchange.current().total(_Decode.apply(values, atoms, chosen))
 
 
 def reconstruction(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import sparse
+from . import exchange, sparse
 from .base import SAE
 
 
@@ -52,5 +53,6 @@ class TopK(SAE):
 
 def choose_largest(pre: Float[Tensor, "b n"], k: int) -> SparseCode:
     """The k largest of each row, those below zero set to 0."""
-    values, indices = pre.topk(k, dim=-1, sorted=False)
-    return SparseCode(values.relu(), indices, pre.shape[-1])
+    values, indices = pre.topk(min(k, pre.shape[-1]), dim=-1, sorted=False)
+    kept = exchange.current().largest(values, k)
+    return SparseCode(torch.where(kept, values.relu(), 0.0), indices, pre.shape[-1])
