@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test slow lint coverage clean
+.PHONY: demo test slow peers lint coverage clean
 
 demo: $(VENV)/demo
 	$(BIN)/superscope scan
@@ -14,6 +14,9 @@ test: $(VENV)/test
 
 slow: $(VENV)/test
 	$(BIN)/python -m pytest -m slow
+
+peers:
+	scripts/peers
 
 lint: $(VENV)/test
 	scripts/lint
