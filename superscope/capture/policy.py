@@ -11,7 +11,7 @@ class Policy:
 
     A dictionary learned with one treatment of beginnings and special tokens does not fit activations of another: the
     activations there are of another size, and a model that was trained with a beginning-of-sequence token computes
-    something else without one (Gemma's loss rises from 3.5 to 22 nats).
+    something else without one (Gemma 7B's perplexity on LAMBADA rises from 3.46 to 5.9e9).
 
     Args:
         context: ids in a window.
