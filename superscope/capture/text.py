@@ -55,8 +55,8 @@ def documents(text: str | Path | Sequence[str] | Sequence[Document] | Any | None
         ModuleNotFoundError: if a dataset is named and the `datasets` library is not installed.
 
     Example:
-        >>> documents(["One thing.", "", "Another."])
-        (Document(name='text 0', text='One thing.'), Document(name='text 2', text='Another.'))
+        >>> [(document.name, document.text) for document in documents(["One thing.", "", "Another."])]
+        [('text 0', 'One thing.'), ('text 2', 'Another.')]
     """
     found, said = _opened(text, streaming=False)
     result = tuple(document for document in found if document.messages or document.text.strip())
