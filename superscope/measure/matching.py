@@ -70,7 +70,8 @@ def _mean_nearest(a: Tensor, b: Tensor) -> float:
 
 
 def _chance(of: Dictionary, draws: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+    # Not the generator that a random frame of the same seed is drawn from: a truth must not be its own chance level.
+    generator = torch.Generator().manual_seed(seed + 2**40)
     return [random_atoms(of.n, of.d, generator).double() for _ in range(draws)]
 
 
