@@ -566,8 +566,9 @@ def _dataset_named(named: str, *, streaming: bool) -> Iterator[Document]:
         raise ModuleNotFoundError(
             f"documents: '{named}' needs the datasets library; install it with: pip install 'superscope[models]'."
         ) from error
+    options: dict[str, Any] = {"streaming": True} if streaming else {}
     try:
-        rows = datasets.load_dataset(name, split=split or "train", **({"streaming": True} if streaming else {}))
+        rows = datasets.load_dataset(name, split=split or "train", **options)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"documents: the dataset '{name}' (split '{split or 'train'}') could not be loaded: {_first_line(error)} "
