@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core import Report
 from ..measure.toy import dimensionalities
@@ -30,6 +33,8 @@ _LINES = (
     (3 / 8, "antiprism 3/8"),
     (1 / 4, "icosahedron 1/4"),
 )
+# Panels beside each other before a new row begins.
+_ACROSS = 6
 # Two values too near each other for their names to stand on one height.
 _ALIGN = {"pentagon 2/5": "bottom", "antiprism 3/8": "top"}
 
@@ -54,7 +59,11 @@ def phase_diagram(report: Report) -> Figure:
     axes = figure.subplots()
     colours = ListedColormap([COLOURS[i % len(COLOURS)] for i in range(len(names))])
     axes.pcolormesh(
-        densities, ratios, image, cmap=colours, norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names))
+        _edges(densities),
+        _edges(ratios),
+        image,
+        cmap=colours,
+        norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)),
     )
     handles: list[Artist] = [Patch(color=colours(i), label=name) for name, i in number.items()]
     if any(cells["theory"]):
@@ -68,8 +77,26 @@ def phase_diagram(report: Report) -> Figure:
         ylim=(ratios[0], ratios[-1]),
         title=report.title,
     )
+    _plain(axes.xaxis)
+    _plain(axes.yaxis)
     axes.legend(handles=handles, loc="lower left", framealpha=0.95)
     return figure
+
+
+def _edges(centres: Sequence[float]) -> np.ndarray:
+    """Cells' edges, half way in logarithms: the boundaries drawn over them are curves in the same."""
+    if len(centres) == 1:
+        return np.array([centres[0] / 2, centres[0] * 2])
+    logs = np.log(centres)
+    middle = (logs[1:] + logs[:-1]) / 2
+    return np.exp(np.concatenate([[2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]]]))
+
+
+def _plain(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers, 0.05 rather than a power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _theory(axes: Axes, ratios: Sequence[float], *, three: bool) -> Artist:
@@ -89,7 +116,8 @@ def _theory(axes: Axes, ratios: Sequence[float], *, three: bool) -> Artist:
 
 
 def dimensionality_scatter(report: Report) -> Figure:
-    """D_i of every represented feature over density, with the polytopes' values as lines.
+    """D_i of every represented feature over density, with the polytopes' values as lines, and the dimensions per
+    feature `d / ||W||^2` over them, which also hold where directions are arbitrary (dense features).
 
     Args:
         report: of a `ToySweep`.
@@ -116,8 +144,25 @@ def dimensionality_scatter(report: Report) -> Figure:
             fontsize=8,
             color="0.3",
         )
-    axes.scatter(x * jitter, y, s=6, color=COLOURS[4], alpha=0.35, linewidths=0)
+    dots = axes.scatter(x * jitter, y, s=14, color=COLOURS[4], alpha=0.4, linewidths=0)
+    dots.set_label("a feature of norm above 1/2")
+    densities = list(report.settings["densities"])
+    W = report.arrays["W"].double().unflatten(0, (-1, len(densities)))
+    # The median: a model that diverged, or one unlike the others, does not carry the line away.
+    star = (W.shape[-1] / W.square().sum((-2, -1))).nanmedian(0).values.numpy()
+    order = np.argsort(densities)
+    axes.plot(
+        np.array(densities)[order],
+        star[order],
+        "o-",
+        color=COLOURS[5],
+        lw=1.2,
+        ms=3.5,
+        label="dimensions per feature, d / ||W||²\n(median over seeds)",
+    )
+    axes.legend(loc="lower left", fontsize=8, framealpha=0.95)
     axes.set(xscale="log", xlabel=f"{ACTIVE} (dense on the left)", ylabel="dimensionality of a feature", ylim=(0, 1.05))
+    _plain(axes.xaxis)
     axes.set_title(report.title)
     axes.invert_xaxis()
     return figure
@@ -138,11 +183,27 @@ def feature_arrows(report: Report, *, seed: int | None = None) -> Figure:
         raise ValueError(
             f"feature_arrows: draws d = 2; this report has d = {models.shape[-1]}. Use `polytope` for d = 3."
         )
-    figure = Figure(figsize=(2.4 * len(densities), 2.7), layout="constrained")
-    for axes, W, p in zip(np.atleast_1d(figure.subplots(1, len(densities))), models, densities, strict=True):
+    figure, panels = _panels(len(densities), 2.4, 2.7)
+    for axes, W, p in zip(panels, models, densities, strict=True):
         _arrows(axes, W.numpy())
-        axes.set_title(f"{ACTIVE} {p:g}", fontsize=9)
+        axes.set_title(f"{ACTIVE} {p:.3g}", fontsize=9)
+    _name_features(figure, models.shape[-2])
     return figure
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes in rows of at most six; what is left of the last row stays empty."""
+    across = min(count, _ACROSS)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(max(width * across, 3.6), height * down), layout="constrained")
+    return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
+
+
+def _name_features(figure: Figure, n: int) -> None:
+    """A legend of the features' colours, where each has one of its own."""
+    if n <= len(COLOURS):
+        handles = [Line2D([], [], color=COLOURS[i], lw=2, label=f"feature {i}") for i in range(n)]
+        figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
 
 
 def _arrows(axes: Axes, W: np.ndarray) -> None:
@@ -177,7 +238,8 @@ def polytope(report: Report, *, density: float | None = None, seed: int | None =
     if density not in densities:
         raise ValueError(f"polytope: the report has densities {densities}; got {density}.")
     W = models[densities.index(density)].double().numpy()
-    W = W[np.linalg.norm(W, axis=1) > 0.1]
+    kept = np.flatnonzero(np.linalg.norm(W, axis=1) > 0.1)
+    W = W[kept]
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")
     axes = figure.add_subplot(projection="3d")
     distance = np.linalg.norm(W[:, None] - W[None], axis=-1)
@@ -186,10 +248,17 @@ def polytope(report: Report, *, density: float | None = None, seed: int | None =
         # Edges: pairs not much farther apart than either one's nearest neighbour.
         if distance[i, j] < 1.25 * max(distance[i].min(), distance[j].min()):
             axes.plot(*W[[i, j]].T, color="0.6", lw=1)
-    for i, w in enumerate(W):
+    reach = 1.05 * float(np.abs(W).max(initial=1.0))
+    for i, w in zip(kept, W, strict=True):
         axes.plot(*np.stack([0 * w, w]).T, color=COLOURS[i % len(COLOURS)], lw=1.6)
         axes.plot(*w[:, None], "o", color=COLOURS[i % len(COLOURS)], ms=7)
-    axes.set(box_aspect=(1, 1, 1), title=f"{len(W)} features, {ACTIVE} {density:g}")
+        axes.text(*(w + 0.13 * reach * w / np.linalg.norm(w)), str(i), ha="center", va="center", fontsize=9)
+    # One scale for the three axes: without it a regular polytope is drawn as an oblique one.
+    limits, ticks = (-reach, reach), [-1, 0, 1]
+    axes.set(xlim=limits, ylim=limits, zlim=limits, xticks=ticks, yticks=ticks, zticks=ticks, box_aspect=(1, 1, 1))
+    axes.set(xlabel="hidden 1", ylabel="hidden 2", zlabel="hidden 3")
+    axes.set_box_aspect((1, 1, 1), zoom=0.9)
+    axes.set_title(f"{len(W)} features (numbered), {ACTIVE} {density:.3g}")
     return figure
 
 
@@ -222,8 +291,8 @@ def training_strip(report: Report, *, density: float | None = None, seed: int | 
         if p == density and s == seed and loss is not None
     ]
     flat = W.shape[-1] == 2
-    figure = Figure(figsize=(9, 6.4 if flat else 4.4), layout="constrained")
-    grid = figure.add_gridspec(3 if flat else 2, 6, height_ratios=[1.2, 1, 1] if flat else [1, 1])
+    figure = Figure(figsize=(9.6, 6 if flat else 4.4), layout="constrained")
+    grid = figure.add_gridspec(3 if flat else 2, 6, height_ratios=[1, 1, 1] if flat else [1, 1])
     if flat:
         for column, place in enumerate(np.linspace(0, len(steps) - 1, 6).round().astype(int)):
             axes = figure.add_subplot(grid[0, column])
@@ -233,11 +302,14 @@ def training_strip(report: Report, *, density: float | None = None, seed: int | 
     top = figure.add_subplot(grid[-2, :])
     top.plot(*zip(*losses, strict=True), color="black", lw=1.2)
     top.set(yscale="log", ylabel="loss on the batch")
+    _plain(top.yaxis)
     top.tick_params(labelbottom=False)
     bottom = figure.add_subplot(grid[-1, :], sharex=top)
-    bottom.plot(steps, dimensionalities(W).numpy(), lw=1, alpha=0.8)
+    for i, dimensionality in enumerate(dimensionalities(W).T.numpy()):
+        bottom.plot(steps, dimensionality, color=COLOURS[i % len(COLOURS)], lw=1.2, alpha=0.8)
+    _name_features(figure, W.shape[-2])
     bottom.set(xlabel="training step", ylabel="dimensionality", ylim=(0, 1.05))
-    figure.suptitle(f"Training at {ACTIVE} {density:g}, seed {seed}")
+    figure.suptitle(f"Training at {ACTIVE} {density:.3g}, seed {seed}")
     return figure
 
 
@@ -255,16 +327,15 @@ def gram_matrices(report: Report, *, seed: int | None = None) -> Figure:
     seeds = list(report.settings["seeds"])
     first = (0 if seed is None else seeds.index(seed)) * len(densities)
     biases = report.arrays["b"][first : first + len(densities)]
-    figure = Figure(figsize=(2.3 * len(densities), 2.9), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(densities)))
+    figure, panels = _panels(len(densities), 2.3, 2.5)
     image = None
     for axes, W, b, p in zip(panels, models, biases, densities, strict=True):
         columns = torch.cat([W @ W.T, torch.full((len(W), 1), math.nan), b[:, None]], 1)
         image = axes.imshow(columns.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set(xticks=[], yticks=[])
-        axes.set_title(f"{ACTIVE} {p:g}", fontsize=8)
+        axes.set_title(f"{ACTIVE} {p:.3g}", fontsize=8)
     if image is not None:
-        figure.colorbar(image, ax=panels.tolist(), label="W'W; last column: bias", shrink=0.8)
+        figure.colorbar(image, ax=panels, label="W'W; last column: bias", shrink=0.8, extend="both")
     return figure
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from superscope import plots
@@ -61,6 +64,49 @@ def test_arrows_end_at_the_features(flat):
 def test_scatter_shows_each_represented_feature_once(flat):
     (points,) = plots.dimensionality_scatter(flat).axes[0].collections
     assert len(points.get_offsets()) == sum(norm > 0.5 for norm in flat.tables["features"]["norm"])
+
+
+def test_scatter_draws_the_dimensions_per_feature_of_each_density(flat):
+    axes = plots.dimensionality_scatter(flat).axes[0]
+    (line,) = [line for line in axes.lines if line.get_label().startswith("dimensions per feature")]
+    W = flat.arrays["W"].double()
+    star = {
+        p: torch.stack([2 / W[i].square().sum(), 2 / W[i + 2].square().sum()]).median()
+        for i, p in ((0, 0.3), (1, 0.05))
+    }
+    assert dict(zip(*line.get_data(), strict=True)) == pytest.approx({p: float(value) for p, value in star.items()})
+    assert "a feature of norm above 1/2" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_feature_has_one_colour_in_every_panel_and_a_name(flat):
+    figure = plots.training_strip(flat)
+    strip, bottom = figure.axes[0], figure.axes[-1]
+    assert [text.arrow_patch.get_edgecolor()[:3] for text in strip.texts] == [
+        to_rgb(x.get_color()) for x in bottom.lines
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"feature {i}" for i in range(5)]
+
+
+def test_polytope_has_one_scale_for_its_three_axes(solid):
+    axes = plots.polytope(solid).axes[0]
+    assert axes.get_xlim() == axes.get_ylim() == axes.get_zlim()
+    reach = float(solid.arrays["W"][0].abs().max())
+    assert axes.get_xlim()[1] >= reach
+
+
+def test_many_densities_stand_in_several_rows():
+    report = ToySweep(n=3, d=2, densities=(1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05), **SHORT).run()
+    for function in (plots.feature_arrows, plots.gram_matrices):
+        figure = function(report)
+        assert figure.get_figwidth() < 16
+        assert sum("P(feature active)" in axes.get_title() for axes in figure.axes) == 7
+
+
+def test_phase_boundaries_meet_cells_half_way_in_logarithms():
+    report = PhaseDiagram(n=2, d=1, size=3, restarts=2, steps=12).run()
+    mesh = plots.phase_diagram(report).axes[0].collections[0].get_coordinates()
+    densities = sorted(set(report.tables["cells"]["density"]))
+    assert mesh[0, 1:3, 0].tolist() == pytest.approx([(a * b) ** 0.5 for a, b in itertools.pairwise(densities)])
 
 
 def test_what_cannot_be_drawn_says_why(flat, solid):
