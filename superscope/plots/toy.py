@@ -252,12 +252,13 @@ def polytope(report: Report, *, density: float | None = None, seed: int | None =
     for i, w in zip(kept, W, strict=True):
         axes.plot(*np.stack([0 * w, w]).T, color=COLOURS[i % len(COLOURS)], lw=1.6)
         axes.plot(*w[:, None], "o", color=COLOURS[i % len(COLOURS)], ms=7)
-        axes.text(*(w + 0.13 * reach * w / np.linalg.norm(w)), str(i), ha="center", va="center", fontsize=9)
+        place = (w + 0.13 * reach * w / np.linalg.norm(w)).tolist()
+        axes.text(place[0], place[1], place[2], str(i), ha="center", va="center", fontsize=9)
     # One scale for the three axes: without it a regular polytope is drawn as an oblique one.
     limits, ticks = (-reach, reach), [-1, 0, 1]
-    axes.set(xlim=limits, ylim=limits, zlim=limits, xticks=ticks, yticks=ticks, zticks=ticks, box_aspect=(1, 1, 1))
+    axes.set(xlim=limits, ylim=limits, zlim=limits, xticks=ticks, yticks=ticks, zticks=ticks)
     axes.set(xlabel="hidden 1", ylabel="hidden 2", zlabel="hidden 3")
-    axes.set_box_aspect((1, 1, 1), zoom=0.9)
+    axes.set(box_aspect=(1, 1, 1))
     axes.set_title(f"{len(W)} features (numbered), {ACTIVE} {density:.3g}")
     return figure
 

@@ -210,7 +210,8 @@ def _others(n: int) -> Int[Tensor, "n others"]:
     return torch.tensor([[j for j in range(n) if j != i] for i in range(n)], dtype=torch.long)
 
 
-_Sets: TypeAlias = Sequence[tuple[Int[Tensor, "n sets k"], Tensor | None, Tensor | None]]
+# Sets of another size have other numbers of sets and members: those two axes have no names to bind.
+_Sets: TypeAlias = Sequence[tuple[Int[Tensor, "n _ _"], Tensor | None, Tensor | None]]
 
 
 def _subset_gradient(

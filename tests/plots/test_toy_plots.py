@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
@@ -63,19 +64,22 @@ def test_arrows_end_at_the_features(flat):
 
 def test_scatter_shows_each_represented_feature_once(flat):
     (points,) = plots.dimensionality_scatter(flat).axes[0].collections
-    assert len(points.get_offsets()) == sum(norm > 0.5 for norm in flat.tables["features"]["norm"])
+    assert len(np.asarray(points.get_offsets())) == sum(norm > 0.5 for norm in flat.tables["features"]["norm"])
 
 
 def test_scatter_draws_the_dimensions_per_feature_of_each_density(flat):
     axes = plots.dimensionality_scatter(flat).axes[0]
-    (line,) = [line for line in axes.lines if line.get_label().startswith("dimensions per feature")]
+    (line,) = [line for line in axes.lines if str(line.get_label()).startswith("dimensions per feature")]
     W = flat.arrays["W"].double()
     star = {
         p: torch.stack([2 / W[i].square().sum(), 2 / W[i + 2].square().sum()]).median()
         for i, p in ((0, 0.3), (1, 0.05))
     }
-    assert dict(zip(*line.get_data(), strict=True)) == pytest.approx({p: float(value) for p, value in star.items()})
-    assert "a feature of norm above 1/2" in [text.get_text() for text in axes.get_legend().get_texts()]
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    assert dict(zip(x.tolist(), y.tolist(), strict=True)) == pytest.approx({p: float(v) for p, v in star.items()})
+    legend = axes.get_legend()
+    assert legend is not None
+    assert "a feature of norm above 1/2" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_a_feature_has_one_colour_in_every_panel_and_a_name(flat):
