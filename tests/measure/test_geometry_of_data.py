@@ -11,6 +11,7 @@ import torch
 from superscope.core import Dictionary, ShapeError, SparseCode
 from superscope.measure import axis_alignment, coherence, isometry, read_out_interference
 from superscope.theory import welch
+from superscope.theory.rip import BASIS_PURSUIT_NEEDS
 
 
 def random(n: int, d: int, seed: int) -> Dictionary:
@@ -147,6 +148,24 @@ def test_isometry_at_two_is_the_coherence_and_never_falls() -> None:
         assert f.lower >= welch(200, 50)
     # Sampling alone reaches about half of what exchange finds.
     assert found[2].lower > 1.5 * found[2].typical
+
+
+@pytest.mark.parametrize(
+    ("k", "typical", "search", "upper"),
+    [
+        (4, 0.152, 0.564, 0.760),
+        (8, 0.279, 0.949, 1.57),
+        (16, 0.455, 1.47, 2.96),
+        (32, 0.729, 2.17, 5.43),
+    ],
+)
+def test_isometry_of_a_random_frame(k: int, typical: float, search: float, upper: float) -> None:
+    # Measured on another draw of 256 x 1024 with other code; draws differ by 5 % in either.
+    found = isometry(random(1024, 256, 20), k)
+    assert found.lower == pytest.approx(search, rel=0.1)
+    assert found.typical == pytest.approx(typical, rel=0.12)
+    assert found.upper == pytest.approx(upper, rel=0.06)
+    assert found.lower > BASIS_PURSUIT_NEEDS or k < 8
 
 
 def test_isometry_of_an_orthonormal_basis_is_zero() -> None:

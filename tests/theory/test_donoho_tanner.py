@@ -92,6 +92,17 @@ def test_remembered_limits_of_the_strong_threshold():
     assert strong_threshold(0.99999) == pytest.approx(0.168, abs=1e-3)
 
 
+def test_limits_of_small_delta_are_slow():
+    # Leading terms, never to be used: weak within 12 % at 1e-3, strong a third too high there and a sixth at 1e-6.
+    for delta, weak, weak_nn, strong in ((1e-3, 1.015, 1.121, 0.747), (1e-6, 1.031, 1.085, 0.855)):
+        leading = 1 / (2 * math.log(1 / delta))
+        assert weak_threshold(delta) / leading == pytest.approx(weak, abs=1e-3)
+        assert weak_threshold(delta, nonnegative=True) / leading == pytest.approx(weak_nn, abs=1e-3)
+        leading = 1 / (2 * math.e * math.log(1 / (delta * math.sqrt(math.pi))))
+        assert strong_threshold(delta) / leading == pytest.approx(strong, abs=1e-3)
+        assert strong_threshold(delta, nonnegative=True) > strong_threshold(delta)
+
+
 @settings(deadline=None, max_examples=8)
 @given(st.floats(0.002, 0.98), st.booleans())
 def test_thresholds_rise_with_delta_and_with_signs_known(delta, nonnegative):

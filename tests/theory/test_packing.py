@@ -16,6 +16,7 @@ from superscope.theory import (
     packing_rate,
     random_count,
 )
+from superscope.theory.packing import _delsarte_goethals
 
 LOG10 = math.log(10)
 
@@ -67,7 +68,13 @@ def test_cap_fraction_by_elementary_areas():
 @pytest.mark.parametrize(
     ("d", "eps", "union", "covering"),
     [
+        (64, 0.1, 0.33, 0.37),
+        (64, 0.2, 0.63, 0.96),
+        (256, 0.1, 0.63, 0.96),
         (256, 0.2, 1.60, 2.90),
+        (768, 0.05, 0.54, 0.78),
+        (1024, 0.05, 0.63, 0.96),
+        (4096, 0.05, 1.58, 2.86),
         (768, 0.1, 1.28, 2.26),
         (768, 0.2, 3.98, 7.65),
         (1024, 0.1, 1.59, 2.87),
@@ -79,8 +86,17 @@ def test_cap_fraction_by_elementary_areas():
     ],
 )
 def test_random_and_covering_counts(d, eps, union, covering):
-    assert random_count(d, eps) / LOG10 == pytest.approx(union, abs=0.016)
+    # The table has sqrt(2/P), the root of n(n-1) P = 2 without its - 1: half a direction less.
+    n = math.exp(random_count(d, eps))
+    assert math.log10(n * (n - 1)) / 2 == pytest.approx(union, abs=0.016)
     assert covering_count(d, eps) / LOG10 == pytest.approx(covering, abs=0.03)
+
+
+def test_random_directions_are_fewer_than_a_basis_at_real_sizes():
+    # 768 dimensions, cosines up to 0.1: a random draw keeps 19 directions, a greedy choice 182, a basis 768.
+    assert int(math.exp(random_count(768, 0.1))) == 19
+    assert math.ceil(math.exp(covering_count(768, 0.1))) == 182
+    assert direction_count(768, 0.1).lower > 1e5
 
 
 @pytest.mark.parametrize(("eps", "d"), [(0.1, 1096), (0.2, 193), (0.3, 64)])
@@ -124,6 +140,36 @@ def test_counts_that_are_known_exactly(d, eps, n):
 
 
 @pytest.mark.parametrize(
+    ("d", "angle", "n"),
+    [(2, 2, 3), (3, 5**0.5, 6), (6, 3, 16), (7, 3, 28), (15, 5, 36), (21, 5, 126), (22, 5, 176), (23, 5, 276)],
+)
+def test_most_equiangular_lines(d, angle, n):
+    # The largest systems are the largest of their cosine: nothing is lost by asking for at most it.
+    count = direction_count(d, 1 / angle)
+    assert (count.lower, count.upper) == (n, n)
+
+
+@pytest.mark.parametrize(
+    ("d", "angle", "known", "upper"),
+    [
+        (5, 3, 10, 10),
+        (16, 5, 40, 42),
+        (17, 5, 48, 51),
+        (18, 5, 57, 61),
+        (19, 5, 72, 76),
+        (20, 5, 90, 96),
+        (42, 7, 276, 288),
+        (43, 7, 344, 344),
+    ],
+)
+def test_equiangular_lines_lie_in_the_bracket(d, angle, known, upper):
+    # d(1 - a^2) / (1 - d a^2), the relative bound, reached only by the last and by 5.
+    count = direction_count(d, 1 / angle)
+    assert count.lower <= known <= count.upper
+    assert count.upper == upper
+
+
+@pytest.mark.parametrize(
     ("d", "eps", "n"),
     [(2, 0.5, 6), (8, 0.5, 240), (24, 0.5, 196560), (5, 0, 10), (3, -1 / 3, 4), (9, -0.5, 3), (4, -1, 2)],
 )
@@ -132,11 +178,27 @@ def test_signed_counts_that_are_known_exactly(d, eps, n):
     assert (count.lower, count.upper) == (n, n)
 
 
-@pytest.mark.parametrize(("d", "known"), [(3, 12), (4, 24), (5, 40), (6, 72), (7, 126), (16, 4320)])
+@pytest.mark.parametrize(
+    ("d", "known"),
+    [
+        (1, 2),
+        (3, 12),
+        (4, 24),
+        (5, 40),
+        (6, 72),
+        (7, 126),
+        (16, 4320),
+        (9, 306),
+        (10, 510),
+        (11, 593),
+        (12, 840),
+    ],
+)
 def test_kissing_numbers_lie_in_the_bracket(d, known):
     count = direction_count(d, 0.5, signed=True)
     assert count.lower <= known <= count.upper
-    assert count.lower == known
+    # From 9 to 12 dimensions the best known ones are no lines of a lattice, and only their number is known here.
+    assert (count.lower == known) == (d not in (9, 10, 11, 12))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +217,15 @@ def test_algebraic_lower_bounds(d, eps, log10):
     count = direction_count(d, eps)
     assert count.log_lower / LOG10 == pytest.approx(log10, abs=0.006)
     assert "set in" in count.lower_by
+
+
+def test_where_algebra_is_not_the_best_known():
+    # A basis (and one more) where nothing algebraic fits; 3 x Kerdock-256 and Delsarte-Goethals of the third kind.
+    assert direction_count(64, 0.1).lower == 65
+    assert direction_count(768, 0.05).lower == 769
+    third = max(count for count, size, _ in _delsarte_goethals(4096, 0.2**2) if size == 4096)
+    assert math.log10(third) == pytest.approx(16.86, abs=0.005)
+    assert direction_count(4096, 0.2).log_lower / LOG10 == pytest.approx(37.5, abs=0.05)
 
 
 def test_blocks_beat_three_kerdock_sets():

@@ -97,6 +97,18 @@ def test_one_step_is_far_below_l1():
     assert 4 * readout_threshold(24576, 768) < weak_count(24576, 768)
 
 
+@pytest.mark.parametrize(("n", "d"), [(1024, 256), (24576, 768), (16384, 2304), (131072, 4096)])
+def test_simple_forms_are_of_the_right_size(n, d):
+    # Leading terms for large n, both too low: d / (8 ln n) for a threshold at 1/2, and for the k largest
+    # d / (2 (sqrt(ln k) + sqrt(ln n))^2).
+    k = readout_threshold(n, d)
+    assert 0.6 < d / (2 * (math.sqrt(math.log(k)) + math.sqrt(math.log(n))) ** 2) / k < 1
+    fixed = d / (8 * math.log(n))
+    assert (
+        threshold_success(n, d, max(1, math.floor(0.75 * fixed))) > 0.5 > threshold_success(n, d, math.ceil(2 * fixed))
+    )
+
+
 def test_threshold_below_keeping_the_largest():
     # A fixed threshold also has to know where to stand.
     for k in (2, 6, 10):

@@ -84,6 +84,11 @@ def test_measured_constants_of_a_random_frame(k, deviation, search):
         assert rip_typical(256, k) > deviation
 
 
+@pytest.mark.parametrize(("k", "upper"), [(2, 0.297), (4, 0.891), (8, 2.08), (16, 4.45), (32, 9.21), (64, 18.7)])
+def test_upper_bound_of_a_random_frame(k, upper):
+    assert rip_upper(k, 0.297) == pytest.approx(upper, rel=2e-3)
+
+
 def test_typical_deviation_by_simulation():
     d, k = 400, 100
     top = [np.linalg.norm(_atoms(k, d, seed), 2) ** 2 - 1 for seed in range(8)]
