@@ -9,6 +9,7 @@ import torch
 
 from ..core import Dictionary
 from .fields import trace_bits
+from .sizes import check_whole
 
 
 def mutually_unbiased(d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
@@ -36,6 +37,7 @@ def mutually_unbiased(d: int, *, dtype: torch.dtype = torch.float32) -> Dictiona
         >>> mutually_unbiased(4)
         Dictionary(n=12, d=4, float32)
     """
+    check_whole("mutually_unbiased", d=d)
     if d not in (4, 16, 64, 256, 1024):
         raise ValueError(f"mutually_unbiased: d must be 4, 16, 64, 256 or 1024; got {d}.")
     m = d.bit_length() - 2  # forms live on GF(2^m) x GF(2), m odd
@@ -80,6 +82,7 @@ def gold(d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> gold(8)
         Dictionary(n=72, d=8, float32)
     """
+    check_whole("gold", d=d)
     if d not in (8, 32, 128, 512):
         raise ValueError(f"gold: d must be 8, 32, 128 or 512; got {d}.")
     table, trace = trace_bits(d.bit_length() - 1)
@@ -113,6 +116,7 @@ def basis_beside_hadamard(d: int, *, dtype: torch.dtype = torch.float32) -> Dict
         >>> basis_beside_hadamard(4)
         Dictionary(n=8, d=4, float32)
     """
+    check_whole("basis_beside_hadamard", d=d)
     if d < 2 or d & (d - 1):
         raise ValueError(f"basis_beside_hadamard: d must be a power of 2, at least 2; got {d}.")
     return Dictionary(torch.from_numpy(np.vstack([np.eye(d), _hadamard(d) / math.sqrt(d)])).to(dtype))

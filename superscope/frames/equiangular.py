@@ -12,6 +12,7 @@ from ..core import Dictionary
 from .fields import addition, multiplication, prime_power
 from .lattices import in_own_dimension, leech_vectors
 from .polytopes import simplex
+from .sizes import check_whole
 
 
 def equiangular(n: int, d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
@@ -42,6 +43,7 @@ def equiangular(n: int, d: int, *, dtype: torch.dtype = torch.float32) -> Dictio
         >>> equiangular(n=28, d=7)
         Dictionary(n=28, d=7, float32)
     """
+    check_whole("equiangular", n=n, d=d)
     if d < 1 or n <= d:
         raise ValueError(f"equiangular: n must exceed d, and d be at least 1; got n = {n}, d = {d}.")
     frame = _build(n, d)
@@ -79,6 +81,7 @@ def paley(d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> paley(3)
         Dictionary(n=6, d=3, float32)
     """
+    check_whole("paley", d=d)
     q = 2 * d - 1
     power = prime_power(q) if q > 1 else None
     if power is None or q % 4 != 1:
@@ -122,6 +125,7 @@ def steiner(points: int, block: int, *, dtype: torch.dtype = torch.float32) -> D
         >>> steiner(points=7, block=3)
         Dictionary(n=28, d=7, float32)
     """
+    check_whole("steiner", points=points, block=block)
     v = points
     if block == 2 and 4 <= v <= 63 and v & (v - 1) == 0:
         blocks = list(itertools.combinations(range(v), 2))

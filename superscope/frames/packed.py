@@ -21,6 +21,7 @@ from .bases import gold, mutually_unbiased
 from .equiangular import equiangular
 from .lattices import roots
 from .polytopes import cross_polytope, polygon, simplex
+from .sizes import check_whole
 
 COARSE = (8.0, 32.0, 128.0, 512.0)
 """p of the descent from a random start, in the order used. Without the 8 the 16 equiangular lines in R^6 are missed;
@@ -87,6 +88,7 @@ def packed(
         >>> float((W.atoms @ W.atoms.T).fill_diagonal_(0).abs().max())     # the best there is, 1/sqrt(3)
         0.57735...
     """
+    check_whole("packed", n=n, d=d, restarts=restarts, kicks=kicks)
     if n < 2 or d < 1:
         raise ValueError(f"packed: n must be at least 2 and d at least 1; got n = {n}, d = {d}.")
     if restarts < 0 or (restarts == 0 and not known):

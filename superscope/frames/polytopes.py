@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..core import Dictionary
+from .sizes import check_whole
 
 GOLDEN = (1 + math.sqrt(5)) / 2
 
@@ -35,6 +36,7 @@ def simplex(d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> simplex(d=3)
         Dictionary(n=4, d=3, float32)
     """
+    check_whole("simplex", d=d)
     if d < 1:
         raise ValueError(f"simplex: d must be at least 1; got {d}.")
     # Helmert's matrix: d orthonormal rows orthogonal to (1, ..., 1); its columns, stretched, are the vertices.
@@ -65,6 +67,7 @@ def basis(d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> basis(3).W.tolist()[0]
         [1.0, 0.0, 0.0]
     """
+    check_whole("basis", d=d)
     if d < 1:
         raise ValueError(f"basis: d must be at least 1; got {d}.")
     return _dictionary(np.eye(d), dtype)
@@ -92,6 +95,7 @@ def cross_polytope(d: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> cross_polytope(2).atoms.tolist()
         [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
     """
+    check_whole("cross_polytope", d=d)
     if d < 1:
         raise ValueError(f"cross_polytope: d must be at least 1; got {d}.")
     atoms = np.zeros((2 * d, d))
@@ -123,6 +127,7 @@ def polygon(k: int, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> polygon(5)
         Dictionary(n=5, d=2, float32)
     """
+    check_whole("polygon", k=k)
     if k < 3:
         raise ValueError(f"polygon: k must be at least 3; got {k}. Two opposite atoms are simplex(d=1).")
     angles = 2 * math.pi * np.arange(k) / k
@@ -174,6 +179,7 @@ def cube(d: int = 3, *, dtype: torch.dtype = torch.float32) -> Dictionary:
         >>> cube()
         Dictionary(n=8, d=3, float32)
     """
+    check_whole("cube", d=d)
     if not 1 <= d <= 20:
         raise ValueError(f"cube: d must be from 1 to 20, for 2^d atoms; got {d}.")
     return _dictionary(np.array(list(itertools.product((1.0, -1.0), repeat=d))) / math.sqrt(d), dtype)

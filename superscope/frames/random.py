@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..core import Dictionary
+from .sizes import check_whole
 
 
 def random_unit(n: int, d: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Dictionary:
@@ -31,6 +32,7 @@ def random_unit(n: int, d: int, *, seed: int = 0, dtype: torch.dtype = torch.flo
         >>> random_unit(n=512, d=64, seed=0)
         Dictionary(n=512, d=64, float32)
     """
+    check_whole("random_unit", n=n, d=d)
     if n < 1 or d < 1:
         raise ValueError(f"random_unit: n and d must be at least 1; got n = {n}, d = {d}.")
     if dtype not in (torch.float32, torch.float64):
@@ -70,6 +72,7 @@ def spectrum_matched(W: Dictionary, *, seed: int = 0, rounds: int = 20) -> Dicti
         >>> float((null.atoms.T @ null.atoms - crowded.atoms.T @ crowded.atoms).abs().max()) < 2.0
         True
     """
+    check_whole("spectrum_matched", rounds=rounds)
     if rounds < 1:
         raise ValueError(f"spectrum_matched: rounds must be at least 1; got {rounds}.")
     given = W.atoms.detach().double()

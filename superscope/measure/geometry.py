@@ -744,6 +744,8 @@ def _per_atom(W: Dictionary, given: Tensor, caller: str, name: str) -> Float[Ten
 
 
 def _whole(caller: str, name: str, value: int, least: int) -> int:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{caller}: {name} must be a whole number; got {value!r}. Pass an int.")
     if value < least:
         raise ValueError(f"{caller}: {name} must be at least {least}; got {value}.")
     return int(value)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core import Dictionary, Measurement
-from .geometry import _block, _Directions, _largest_overlaps, _partners, babel
+from .geometry import _block, _Directions, _largest_overlaps, _partners, _whole, babel
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +65,10 @@ def isometry(W: Dictionary, k: int, *, starts: int = 64, sweeps: int = 40, seed:
     directions = _Directions.of(W, "isometry")
     unit, index = directions.unit, directions.index
     n = len(unit)
-    if not 2 <= k <= n:
+    if _whole("isometry", "k", k, 0) not in range(2, n + 1):
         raise ValueError(f"isometry: k must lie between 2 and {n}, the number of nonzero atoms; got {k}.")
     for name, count in (("starts", starts), ("sweeps", sweeps)):
-        if count < 1:
-            raise ValueError(f"isometry: {name} must be at least 1; got {count}.")
+        _whole("isometry", name, count, 1)
     generator = torch.Generator().manual_seed(seed)
     random = torch.stack([torch.randperm(n, generator=generator)[:k] for _ in range(starts)]).to(unit.device)
     eigenvalues = torch.linalg.eigvalsh(_gram(unit, random))

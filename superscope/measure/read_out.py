@@ -79,7 +79,9 @@ def read_out_interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]
 
     Raises:
         ShapeError: if f has another number of features than W has atoms.
-        ValueError: if there are fewer than two rows or two nonzero atoms, or f is nowhere active.
+        TypeError: if f is not floating point.
+        ValueError: if there are fewer than two rows or two nonzero atoms, f is nowhere active, or an entry of it is NaN
+            or infinite.
 
     Source:
         Benedetto and Fickus, "Finite normalized tight frames", 2003 (the floor).
@@ -107,6 +109,12 @@ def read_out_interference(W: Dictionary, f: SparseCode | Float[Tensor, "rows n"]
     rows = math.prod(f.values.shape[:-1]) if isinstance(f, SparseCode) else math.prod(f.shape[:-1])
     if rows < 2:
         raise ValueError(f"read_out_interference: f must have at least two rows to have a variance; got {rows}.")
+    values = f.values if isinstance(f, SparseCode) else f
+    if not values.is_floating_point():
+        raise TypeError(f"read_out_interference: f must be floating point; got {values.dtype}. Convert with f.float().")
+    # A finite sum needs finite terms, and takes no copy.
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        raise ValueError("read_out_interference: f has a NaN or infinite entry. Remove or repair that row.")
     atoms = W.atoms.detach().double()
     squares = atoms.square().sum(1)
     zero = squares == 0

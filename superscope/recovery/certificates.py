@@ -33,6 +33,7 @@ def fuchs(W: Dictionary, code: SparseCode, *, nonnegative: bool) -> tuple[Bool[T
 
     Raises:
         ShapeError: if code indexes another number of atoms, or is not a list of rows.
+        ValueError: if a value is NaN or infinite.
 
     Source:
         Fuchs, "On sparse representations in arbitrary redundant bases", 2004, Theorem 4.
@@ -47,7 +48,8 @@ def fuchs(W: Dictionary, code: SparseCode, *, nonnegative: bool) -> tuple[Bool[T
     certified, condition = [], []
     k = code.values.shape[1]
     step = max(1, _NUMBERS // (W.n + k * W.d))
-    for start in range(0, len(code), step):
+    # Once even for no rows at all, so that they get answers of no rows.
+    for start in range(0, max(len(code), 1), step):
         part = code[slice(start, start + step)]
         chosen, gram, regular, spread = _supports(atoms, part)
         h = (torch.linalg.solve(gram, part.values.double().sign()[:, :, None]) * chosen).sum(1)
@@ -76,6 +78,7 @@ def exact_recovery_coefficient(W: Dictionary, code: SparseCode) -> Float[Tensor,
 
     Raises:
         ShapeError: if code indexes another number of atoms, or is not a list of rows.
+        ValueError: if a value is NaN or infinite.
 
     Source:
         Tropp, "Greed is good: algorithmic results for sparse approximation", 2004, Theorem 3.1.
@@ -90,7 +93,8 @@ def exact_recovery_coefficient(W: Dictionary, code: SparseCode) -> Float[Tensor,
     found = []
     k = code.values.shape[1]
     step = max(1, _NUMBERS // (2 * k * W.n + k * W.d))
-    for start in range(0, len(code), step):
+    # Once even for no rows at all, so that they get answers of no rows.
+    for start in range(0, max(len(code), 1), step):
         part = code[slice(start, start + step)]
         chosen, gram, regular, _ = _supports(atoms, part)
         mass = torch.linalg.solve(gram, chosen @ atoms.T).abs().sum(1)
@@ -108,6 +112,11 @@ def _checked(caller: str, W: Dictionary, code: SparseCode) -> Float[Tensor, "n d
         raise ShapeError(
             f"{caller}: code must be a list of rows; got batch shape {tuple(code.values.shape[:-1])}. "
             "Flatten its values and indices to (rows, k)."
+        )
+    bad = (~torch.isfinite(code.values)).any(1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"{caller}: row {int(bad.nonzero()[0])} of code has a NaN or infinite value. Remove or repair it."
         )
     return W.atoms.detach().double()
 

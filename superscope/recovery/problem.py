@@ -206,6 +206,8 @@ def check_dictionary(caller: str, W: Dictionary) -> None:
             f"{caller}: dictionary must be a Dictionary; got {type(W).__name__}{shape}. "
             "Write Dictionary(matrix) with one atom per row: n x d, not the formula's d x n."
         )
+    if W.n < 1 or W.d < 1:
+        raise ValueError(f"{caller}: dictionary must have at least one atom and one dimension; got {W}.")
 
 
 def check_count(caller: str, name: str, value: int, least: int = 1, most: int | None = None, most_is: str = "") -> None:
@@ -220,11 +222,21 @@ def check_count(caller: str, name: str, value: int, least: int = 1, most: int | 
 
 
 def check_positive(caller: str, name: str, value: float) -> None:
+    check_real(caller, name, value)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{caller}: {name} must be a finite number above 0; got {value}.")
 
 
+def check_real(caller: str, name: str, value: object) -> None:
+    """Refuses what is no number."""
+    try:
+        float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        raise TypeError(f"{caller}: {name} must be a number; got {value!r}. Pass a float.") from None
+
+
 def check_tolerance(caller: str, value: float) -> None:
+    check_real(caller, "tolerance", value)
     if not 0 <= value < 1:
         raise ValueError(f"{caller}: tolerance must lie in [0, 1); got {value}. It is relative to the size of x.")
 

@@ -10,6 +10,7 @@ import torch
 
 from superscope import frames
 from superscope.core import Dictionary
+from superscope.frames.sizes import check_whole
 from superscope.theory import best_lower_bound, bukh_cox, direction_count, mean_power, orthoplex, rankin, welch
 
 DOUBLE = torch.float64
@@ -326,6 +327,27 @@ def test_random_unit_moments():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: frames.simplex(2.5),
+        lambda: frames.basis("3"),
+        lambda: frames.polygon(5.0),
+        lambda: frames.cube(3.0),
+        lambda: frames.equiangular(6.0, 3),
+        lambda: frames.paley(3.0),
+        lambda: frames.random_unit(3, 2.0),
+        lambda: frames.packed(5.5, 3),
+    ],
+)
+def test_sizes_are_whole_numbers(call):
+    # Under a type checker the annotation refuses first; the sentence is for everybody else.
+    with pytest.raises(TypeError):
+        call()
+    with pytest.raises(TypeError, match="f: d must be a whole number; got 2.5. Pass an int"):
+        check_whole("f", n=3, d=2.5)
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 20), (30, 40)])

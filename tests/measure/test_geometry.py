@@ -28,6 +28,7 @@ from superscope.measure import (
     nearest_histogram,
     weighted_interference_energy,
 )
+from superscope.theory import coherence_guarantee
 
 
 def random(n: int, d: int, seed: int, dtype: torch.dtype = torch.float64) -> Dictionary:
@@ -322,6 +323,29 @@ def test_anchors_of_real_shapes() -> None:
     assert found.chance == pytest.approx(0.2963, abs=5e-5)
     assert 0.27 < found.value < 0.34
     assert float(capacities(W.unit()).sum()) == pytest.approx(204.96, abs=0.8)
+
+
+def test_what_coherence_certifies_of_a_random_dictionary() -> None:
+    # 1024 x 256: two active features by either criterion, where basis pursuit finds 68.
+    W = random(1024, 256, 18, torch.float32)
+    assert babel(W, most=8).guarantee == 2
+    assert coherence_guarantee(coherence(W).value) == 2
+    n, d = W.n, W.d
+    assert frame_potential(W).value == pytest.approx(n + n * (n - 1) / d, rel=0.005)
+
+
+@pytest.mark.slow
+def test_a_random_dictionary_of_the_size_of_an_sae() -> None:
+    W = random(24_576, 768, 19, torch.float32)
+    assert 0.200 < coherence(W).value < 0.240  # 99.9 % of draws; the median is 0.2133
+    assert mean_max_cosine(W).value == pytest.approx(0.152, abs=5e-4)
+    curve = babel(W, most=128)
+    for m, typical in ((1, 0.153), (4, 0.573), (16, 2.11), (64, 7.58), (128, 14.2)):
+        assert float(curve.median[m - 1]) == pytest.approx(typical, rel=0.02)
+    assert capacity_used(W.unit()).value == pytest.approx(0.970, abs=1e-3)
+    # No pair above 0.3 by chance.
+    histogram = cosine_histogram(W, bins=20)
+    assert int(histogram.count[:7].sum() + histogram.count[13:].sum()) == 0
 
 
 def test_histograms_stand_beside_their_chance() -> None:

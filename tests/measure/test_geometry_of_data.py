@@ -106,6 +106,10 @@ def test_interference_refuses() -> None:
         read_out_interference(W, torch.ones(1, 10))
     with pytest.raises(ValueError, match="zero everywhere"):
         read_out_interference(W, torch.zeros(5, 10))
+    with pytest.raises(ValueError, match="f has a NaN or infinite entry"):
+        read_out_interference(W, torch.full((5, 10), float("nan")))
+    with pytest.raises(TypeError):
+        read_out_interference(W, torch.ones(5, 10, dtype=torch.long))
     holes = Dictionary(torch.cat([W.atoms, torch.zeros(1, 4, dtype=torch.float64)]))
     found = read_out_interference(holes, independent(11, 60, 0.5, 9))
     assert bool(found.measured_variance[10].isnan())
@@ -179,6 +183,8 @@ def test_isometry_repeats_and_refuses() -> None:
     for k in (1, 31):
         with pytest.raises(ValueError, match="k must lie between 2 and 30"):
             isometry(W, k)
+    with pytest.raises(TypeError):
+        isometry(W, 2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="starts must be at least 1"):
         isometry(W, 3, starts=0)
 

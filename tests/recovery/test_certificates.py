@@ -85,3 +85,23 @@ def test_codes_of_another_dictionary_are_refused():
         fuchs(W, SparseCode(torch.ones(1, 2), torch.tensor([[0, 1]]), 9), nonnegative=True)
     with pytest.raises(ShapeError, match="list of rows"):
         exact_recovery_coefficient(W, SparseCode(torch.ones(2), torch.tensor([0, 1]), 4))
+
+
+def test_broken_codes_are_refused_and_no_rows_give_no_answers():
+    W = frames.simplex(d=3)
+    with pytest.raises(ValueError, match="row 1 of code has a NaN or infinite value"):
+        fuchs(
+            W, SparseCode(torch.tensor([[1.0, 1.0], [1.0, math.nan]]), torch.tensor([[0, 1]] * 2), 4), nonnegative=True
+        )
+    with pytest.raises(ValueError, match="exact_recovery_coefficient: row 0 of code"):
+        exact_recovery_coefficient(W, SparseCode(torch.tensor([[math.inf]]), torch.tensor([[0]]), 4))
+    none = SparseCode(torch.ones(0, 2), torch.zeros(0, 2, dtype=torch.long), 4)
+    assert [len(part) for part in fuchs(W, none, nonnegative=True)] == [0, 0]
+    assert len(exact_recovery_coefficient(W, none)) == 0
+
+
+def test_codes_of_more_atoms_than_dimensions_are_never_certified():
+    W = frames.random_unit(n=10, d=4)
+    six = SparseCode(torch.ones(1, 6), torch.arange(6)[None], 10)
+    assert exact_recovery_coefficient(W, six).tolist() == [math.inf]
+    assert fuchs(W, six, nonnegative=True)[0].tolist() == [False]

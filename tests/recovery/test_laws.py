@@ -27,6 +27,7 @@ from superscope.recovery import (
     Thresholding,
     refit,
 )
+from superscope.recovery.problem import check_real
 
 ALL = (*SOLVERS, LinearProgram)
 GREEDY = (Thresholding, MatchingPursuit, OMP, NNOMP, HTP)
@@ -341,10 +342,31 @@ def test_hostile_settings() -> None:
             solver(W, penalty=1.0, steps=0)
         with pytest.raises(ValueError, match=r"tolerance must lie in \[0, 1\)"):
             solver(W, penalty=1.0, tolerance=-1e-3)
+    # A TypeError either way; the sentence where annotations are not checked.
+    with pytest.raises(TypeError):
+        FISTA(W, penalty="a little")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="penalty must be a number; got 'a little'. Pass a float"):
+        check_real("FISTA", "penalty", "a little")
     with pytest.raises(ValueError, match="alpha must be a finite number above 0"):
         AMP(W, alpha=-1.0)
     with pytest.raises(ValueError, match="steps must be at least 3"):
         MatchingPursuit(W, k=3, steps=2)
+
+
+@pytest.mark.parametrize("solver", ALL)
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
+def test_a_dictionary_of_nothing_is_refused(solver: type[RecoveryCoder], shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one atom and one dimension"):
+        build(solver, Dictionary(torch.zeros(shape, dtype=torch.float64)), 1)
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_a_single_atom_is_projected_on(solver: type[RecoveryCoder]) -> None:
+    W = Dictionary(torch.tensor([[0.0, 2.0]], dtype=torch.float64))
+    x = torch.tensor([[0.0, 6.0]], dtype=torch.float64)
+    # The penalty 0.1 on f costs 0.1 / |w|^2.
+    expected = 3.0 - (0.025 if solver in PENALISED else 0.0)
+    assert float(build(solver, W, 1).encode(x).dense()) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("solver", ALL)
