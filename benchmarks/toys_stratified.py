@@ -2,17 +2,21 @@
 
 `sampled` is given as many rows as take the processor time of a step of `stratified`: its rows are chosen by timing both
 and corrected until their times agree within a tenth; the times that remain are printed, with the ratio of variance x
-time, in which what is left of the difference counts too. `stratified` has the published recipe's 1024 rows, and 4096 in
-a second line: its closed-form terms cost the same however many rows follow them. Beside it stands the same for equal
-rows. Models are taken part of the way through training, where gradients are what an optimiser sees. One thread,
-process time, steps of both in turn, medians. With several models a step's fixed cost is shared, as in a sweep.
+time, in which what is left of the difference counts too. Beside it stands the same for equal rows.
+Each case is measured for one model, where a step's fixed cost weighs most, and for twenty side by side, as in a sweep.
+Models are taken part of the way through training, where gradients are what an optimiser sees. One thread, process
+time, steps of both in turn, medians.
 
-    python benchmarks/toys_stratified.py [--draws 40] [--rows 1024 4096] [--models 1]
+    python benchmarks/toys_stratified.py [--draws 40] [--rows 1024] [--models 1 20]
+
+`--rows` are those of `stratified`; the published recipe's are 1024. Its closed-form terms cost the same however many
+rows follow them, so that more rows are better for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -60,12 +64,12 @@ def measure(ensemble: Ensemble, rows: dict[str, int], draws: int) -> tuple[dict[
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--draws", type=int, default=40)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1024, 4096])
-    parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1024])
+    parser.add_argument("--models", type=int, nargs="+", default=[1, 20])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for n, d, p in CASES:
-        ensemble = Ensemble(Tied(n, d), Independent(n, p), seeds=range(arguments.models))
+    for (n, d, p), models in itertools.product(CASES, arguments.models):
+        ensemble = Ensemble(Tied(n, d), Independent(n, p), seeds=range(models))
         for _ in train(ensemble, Recipe(steps=300, batch=256, lr=0.01), every=300):
             pass
         for count in arguments.rows:
@@ -87,7 +91,7 @@ def main() -> None:
                         "d": d,
                         "density": p,
                         "n_times_density": round(n * p, 3),
-                        "models": arguments.models,
+                        "models": models,
                         "rows_stratified": count,
                         "rows_sampled_in_equal_time": rows["sampled"],
                         "milliseconds": {name: round(1e3 * value, 3) for name, value in seconds.items()},
