@@ -92,8 +92,9 @@ def _cross(a: Float[Tensor, "e n"], b: Float[Tensor, "e n"]) -> tuple[Tensor, Te
 
 
 def two_active_chances(p: Float[Tensor, "e n"]) -> tuple[Float[Tensor, "e n n"], Float[Tensor, "e"]]:
-    """P(exactly i and j active), and P(three or more), of independent gates below density 1, in float64."""
-    p = p.double()
+    """P(exactly i and j active), and P(three or more), of independent gates, in float64."""
+    # A density of 1 has no odds; so near it they cancel against the product to within 1e-12.
+    p = p.double().clamp(max=1 - 1e-12)
     odds = p / (1 - p)
     pair = odds[:, :, None] * odds[:, None] * (1 - p).prod(1)[:, None, None]
     pair.diagonal(dim1=1, dim2=2).zero_()

@@ -380,8 +380,9 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
     density = torch.stack([law.density for law in ensemble.laws])
     none, single, several = counts_of_active(density)
     # With two active features the expected loss is a closed form too where outputs read linearly. It has n^3 terms, so
-    # it pays for small n; there only three or more are left to sampling. A density of 1 has no odds.
-    pairs = family.reads_linearly() and 3 <= family.n <= _MOST_IN_PAIRS and float(density.max()) < 0.5
+    # it pays for small n; there only three or more are left to sampling. The family alone decides, never a density of
+    # another model: each must train as it does alone.
+    pairs = family.reads_linearly() and 3 <= family.n <= _MOST_IN_PAIRS
     if pairs:
         chance, several = two_active_chances(density)
     batches = _Batches(ensemble, recipe, extra=3 if pairs else 2)

@@ -200,7 +200,7 @@ def test_several_keeps_its_digits():
 
 
 @settings(max_examples=3)
-@given(seeds, st.sampled_from([Tied(4, 2), Untied(4, 2)]), st.floats(0.02, 0.5))
+@given(seeds, st.sampled_from([Tied(4, 2), Untied(4, 2)]), st.floats(0.02, 0.95))
 def test_stratified_and_sampled_gradients_are_unbiased(seed, family, p):
     ensemble = Ensemble(family, Independent(4, p), [1.0, 0.5, 0.7, 0.2], seeds=seed % 1000, dtype=torch.float64)
     shift = torch.randn(1, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -271,3 +271,15 @@ def test_three_or_more_active_are_drawn_by_their_law():
         assert float(x.var()) == pytest.approx(1 / 12, abs=0.002)
     g = torch.Generator().manual_seed(1)
     assert bool((draw_three_or_more(torch.rand(9, 6, generator=g), torch.full((1, 3), 1e-4), Uniform()) > 0).all())
+
+
+def test_chances_of_two_active_features_hold_up_to_density_one():
+    p = torch.tensor([[1.0, 0.3, 0.6], [1.0, 1.0, 0.2], [1.0, 1.0, 1.0]])
+    pair, three = two_active_chances(p)
+    expected = torch.zeros(3, 3, 3, dtype=torch.float64)
+    expected[0, 0, 1] = expected[0, 1, 0] = 0.3 * 0.4
+    expected[0, 0, 2] = expected[0, 2, 0] = 0.7 * 0.6
+    expected[1, 0, 1] = expected[1, 1, 0] = 0.8
+    # The densities are float32 numbers.
+    assert torch.allclose(pair, expected, atol=1e-7)
+    assert three.tolist() == pytest.approx([0.18, 0.2, 1.0], abs=1e-7)
