@@ -16,7 +16,6 @@ rows follow them, so that more rows are better for it.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import time
@@ -25,7 +24,7 @@ import torch
 
 from superscope.features import Independent
 from superscope.toys import Ensemble, Recipe, Tied, train
-from superscope.toys.train import _GRADIENTS
+from superscope.toys.train import _GRADIENTS, Estimator
 
 CASES = (
     (5, 2, 0.05),
@@ -40,14 +39,16 @@ CASES = (
 )
 
 
-def measure(ensemble: Ensemble, rows: dict[str, int], draws: int) -> tuple[dict[str, float], dict[str, float]]:
+def measure(
+    ensemble: Ensemble, rows: dict[Estimator, int], draws: int
+) -> tuple[dict[Estimator, float], dict[Estimator, float]]:
     """Variance of the gradient (summed over its entries) and median process seconds of a step, of each estimator."""
     gradients = {
         estimator: _GRADIENTS[estimator](ensemble, Recipe(batch=count, estimator=estimator))
         for estimator, count in rows.items()
     }
-    found: dict[str, list[torch.Tensor]] = {estimator: [] for estimator in rows}
-    seconds: dict[str, list[float]] = {estimator: [] for estimator in rows}
+    found: dict[Estimator, list[torch.Tensor]] = {estimator: [] for estimator in rows}
+    seconds: dict[Estimator, list[float]] = {estimator: [] for estimator in rows}
     with torch.no_grad():
         for gradient in gradients.values():
             gradient(0, False)
@@ -68,12 +69,12 @@ def main() -> None:
     parser.add_argument("--models", type=int, nargs="+", default=[1, 20])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for (n, d, p), models in itertools.product(CASES, arguments.models):
+    for (n, d, p), models in [(case, int(count)) for case in CASES for count in arguments.models]:
         ensemble = Ensemble(Tied(n, d), Independent(n, p), seeds=range(models))
         for _ in train(ensemble, Recipe(steps=300, batch=256, lr=0.01), every=300):
             pass
         for count in arguments.rows:
-            rows = {"sampled": count, "stratified": count}
+            rows: dict[Estimator, int] = {"sampled": count, "stratified": count}
             variance, seconds = measure(ensemble, rows, arguments.draws)
             equal_rows = variance["sampled"] / variance["stratified"]
             cost = seconds["stratified"] / seconds["sampled"]
