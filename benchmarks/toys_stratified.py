@@ -19,6 +19,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -43,7 +44,7 @@ def measure(
     ensemble: Ensemble, rows: dict[Estimator, int], draws: int
 ) -> tuple[dict[Estimator, float], dict[Estimator, float]]:
     """Variance of the gradient (summed over its entries) and median process seconds of a step, of each estimator."""
-    gradients = {
+    gradients: dict[Estimator, Callable] = {
         estimator: _GRADIENTS[estimator](ensemble, Recipe(batch=count, estimator=estimator))
         for estimator, count in rows.items()
     }
@@ -58,7 +59,9 @@ def measure(
                 slopes = gradient(index, False)[1]
                 seconds[estimator].append(time.process_time() - clock)
                 found[estimator].append(torch.cat([slope.double().flatten() for slope in slopes.values()]))
-    variance = {estimator: float(torch.stack(each).var(0).sum()) for estimator, each in found.items()}
+    variance: dict[Estimator, float] = {
+        estimator: float(torch.stack(each).var(0).sum()) for estimator, each in found.items()
+    }
     return variance, {estimator: statistics.median(each) for estimator, each in seconds.items()}
 
 
