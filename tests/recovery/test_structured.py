@@ -219,15 +219,15 @@ def test_ten_active_features_are_found_and_not_refitting_costs_a_tenth() -> None
     ],
 )
 def test_half_points_on_structured_dictionaries(name: str, greedy: int, l1: int, signed: int) -> None:
-    W, trials = dictionary(name), 40
+    W, trials = dictionary(name), 24
     for expected, law, make in (
         (greedy, "uniform", lambda k: NNOMP(W, k=k)),
-        (l1, "uniform", lambda k: BasisPursuit(W, nonnegative=True)),
-        (signed, "normal", lambda k: BasisPursuit(W)),
+        (l1, "uniform", lambda k: BasisPursuit(W, nonnegative=True, steps=800)),
+        (signed, "normal", lambda k: BasisPursuit(W, steps=800)),
     ):
         grid = range(max(1, expected - 8), expected + 9, 4)
         shares = {k: share_found(make(k), codes(N, k, trials, 100 + k, law)) for k in grid}
-        # Both figures are of one draw of atoms and 40 to 60 codes per k.
+        # Both figures are of one draw of atoms; here 24 codes per k, in the table 40 to 60.
         assert half_point(shares, trials) == pytest.approx(expected, abs=5), (law, shares)
 
 
