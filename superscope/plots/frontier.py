@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -84,8 +84,8 @@ def _spread(axes: Axes, table: Any, across: str, name: str, chosen: int) -> None
     axes.scatter(x, y, c=colours, edgecolors=COLOURS[4], zorder=2)
 
 
-def _plain(value: float, position: int | None) -> str:
-    return f"{value:g}"
+def _plain(value: SupportsFloat, position: int | None) -> str:
+    return f"{float(value):g}"
 
 
 def _truth(axes: Axes, truth: float | None) -> None:

@@ -220,9 +220,9 @@ class Train(Study):
         rows = getattr(source, "__len__", None)
         return self.batch if rows is None else min(self.batch, max(rows(), 2))
 
-    def _learn(self, training: Training, run: RunFolder | None) -> Generator[Progress, None, dict[str, list[float]]]:
+    def _learn(self, training: Training, run: RunFolder | None) -> Generator[Progress, None, dict[str, list[Any]]]:
         tracker = _tracker(self.tracker, run)
-        curve: dict[str, list[float]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
+        curve: dict[str, list[Any]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
         curve |= {"l0": [], "dead": [], "rows_per_second": []}
         if run is not None and training.done and (run / _CURVE).is_file():
             kept = files.read_json(run / _CURVE)
@@ -296,7 +296,7 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     )
 
 
-def _keep(run: RunFolder, training: Training, curve: dict[str, list[float]]) -> None:
+def _keep(run: RunFolder, training: Training, curve: dict[str, list[Any]]) -> None:
     files.write_json(run / _CURVE, curve)
     save_state(run / _CHECKPOINT, training.state())
 
