@@ -117,7 +117,13 @@ def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
         str(tmp_path / "run"),
     ]
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A test run in the background of a shell inherits an ignored interrupt, and would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = tmp_path / "run" / "saes" / "trained" / "transformer.h.0" / "seed0" / "training.json"
     while not first.exists():
