@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -155,7 +154,7 @@ CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]]
     "superscope BatchTopK": functools.partial(ours, BatchTopK),
     "superscope Matryoshka": functools.partial(ours, Matryoshka),
     "superscope JumpReLU": functools.partial(ours, JumpReLU),
-    "superscope ReLU": functools.partial(ours, ReLU, coefficient=1.0),
+    "superscope ReLU": functools.partial(ours, ReLU),
     "sparsify TopK, Adam": functools.partial(sparsify, "adam"),
     "sparsify TopK, signum": functools.partial(sparsify, "signum"),
     "SAELens TopK": functools.partial(saelens, "TopK"),
@@ -182,10 +181,18 @@ def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> float:
     """MB that three steps add to what the process held when the model was built; to be run in a process of its own."""
     step, _ = CONTESTANTS[name](d, n, k, batch)
     x = torch.randn(batch, d)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: a process begins with the peak of the one that started it. Linux forgets the peak when told 5.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
     for _ in range(3):
         step(x.clone())
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(what: str) -> float:
+    """VmRSS (now) or VmHWM (at most) of this process, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 def main() -> None:
