@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 from .. import theory
 from .._version import __version__
 from ..core import Measurement, Report, RunFolder
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _LIMITS = (
     "best coherence there could be",
@@ -65,7 +64,7 @@ class Bounds(Study):
             raise ValueError(f"snr must be above 0 and finite; got {self.snr}.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         settings = dataclasses.asdict(self)
         run = None
         if out is not None:
@@ -94,7 +93,7 @@ class Bounds(Study):
             kind=self.kind,
             measurements=tuple(row.measurement(self.n) for row in rows),
             settings=settings,
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={
                 "bounds": {
                     "name": [row.name for row in rows],
@@ -111,7 +110,7 @@ class Bounds(Study):
         yield Progress("Evaluating bounds", 1, 1, f"{len(rows)} figures")
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _coherence(self) -> Iterator[_Row]:
@@ -411,7 +410,3 @@ def ladder_table(ladder: tuple[theory.Rung, ...]) -> dict[str, list[Any]]:
 def _count(log_value: float) -> str:
     """A count, given by its logarithm: whole while short, a power of ten beyond."""
     return f"{math.exp(log_value):,.0f}" if log_value < math.log(1e9) else f"10^{log_value / math.log(10):.1f}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
 from ..dictionaries import ARCHITECTURES, formats
 from ..dictionaries.formats import OURS, Imported
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _ROWS = 256
 """Made-up rows on which original and copy are compared."""
@@ -69,7 +68,7 @@ class Convert(Study):
             raise ValueError("source and target must be paths; got an empty one.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, settings = _now(), dataclasses.asdict(self)
+        began, settings = timestamp(), dataclasses.asdict(self)
         target = Path(self.target).expanduser()
         if out is not None:
             RunFolder.standing(out, kind=self.kind, settings=settings)
@@ -103,7 +102,7 @@ class Convert(Study):
             kind=self.kind,
             measurements=measurements,
             settings=settings,
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={
                 "files": {
                     "file": [str(file.relative_to(target.parent)) for file in listed],
@@ -118,7 +117,7 @@ class Convert(Study):
         yield Progress("Comparing", 1, 1, f"largest difference {worst:.1e}")
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _read(self) -> Imported:
@@ -228,7 +227,3 @@ def _stored(original: Imported, written: formats.Agreement) -> Generator[Measure
                 reference_is="equal",
                 at={"of": at},
             )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import time
 from collections.abc import Generator, Sequence
@@ -20,7 +19,7 @@ from ..dictionaries import SAE, TopK
 from ..dictionaries.many import train_many
 from ..measure.choice import decoder_projection, description_length, mean_overlap
 from .stream import Stream, open_stream
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _ENOUGH = 0.95
 """Share of the most recurring directions that a k must have to count as one where seeds agree."""
@@ -87,7 +86,7 @@ class Frontier(Study):
             raise ValueError(f"precision must be positive and finite; got {self.precision}.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = _now(), time.monotonic()
+        began, clock = timestamp(), time.monotonic()
         settings = dataclasses.asdict(self)
         run = None
         if out is not None:
@@ -135,7 +134,7 @@ class Frontier(Study):
             measurements=tuple(measurements),
             settings=settings,
             environment=environment()
-            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)},
+            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
             tables={"frontier": table},
             findings=reasons,
         )
@@ -266,7 +265,3 @@ def recommend(table: dict[str, list[Any]]) -> tuple[int, tuple[str, ...]]:
     )
     ends = ("It is the end of what was tried; extend --ks there.",) if chosen in (0, len(ks) - 1) else ()
     return k, (first, second, *third, *ends)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shutil
 import time
 from collections.abc import Generator
@@ -21,7 +20,7 @@ from ..capture.harvesting import inputs
 from ..capture.places import Local, Place
 from ..core import Measurement, Report, RunFolder, files
 from ..core.units import Executor, executor
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _POLICY = Policy()
@@ -76,7 +75,7 @@ class Harvest(Study):
                 raise ValueError(f"{name} must be at least 1; got {value}.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock, worked = _now(), time.monotonic(), time.process_time()
+        began, clock, worked = timestamp(), time.monotonic(), time.process_time()
         settings = dataclasses.asdict(self)
         if out is None and self.store is None:
             raise ValueError("a harvest needs a place to write to: give --store FOLDER, or a run folder with --out.")
@@ -135,7 +134,7 @@ class Harvest(Study):
         report = dataclasses.replace(
             report,
             environment=dict(report.environment)
-            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)}
+            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)}
             | {"cpu_seconds": round(time.process_time() - worked, 1), "store": str(where)},
         )
         if run is not None:
@@ -266,7 +265,3 @@ def _require_room(where: Place, store: Store, windows: Windows) -> None:
         there = sum(record.bytes for record in store.records())
         row = sum(said["d"] for said in store.manifest.sites.values()) * _NAMES[store.manifest.dtype].itemsize + 20
         files.require_space(where.path, max(row * windows.n_tokens - there, 0))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ..features import Independent
 from ..theory import toy_loss
 from ..toys import Ensemble, Recipe, Tied, best_of
 from ..toys.exact import MOST_FEATURES
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 from .toy_training import keep, kept_training
 
 OTHER_PHASES = ("last ignored", "last dedicated", "last shares")
@@ -71,7 +70,7 @@ class PhaseDiagram(Study):
         Recipe(lr=self.lr)
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         run = None
         if out is not None:
             run = RunFolder.start(
@@ -89,7 +88,7 @@ class PhaseDiagram(Study):
         report = self._report(cells, best, loss, began)
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _trained(
@@ -208,7 +207,7 @@ class PhaseDiagram(Study):
             kind=self.kind,
             measurements=tuple(measurements),
             settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={"cells": table},
             arrays={"W": W, "b": best.parameters["b"].double()},
             findings=tuple(findings),
@@ -244,7 +243,3 @@ def _wilson(successes: int, n: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(centre - half, 0.0), min(centre + half, 1.0)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +16,7 @@ from .._version import __version__
 from ..capture.outline import outline
 from ..core import Measurement, Report, RunFolder
 from ..theory import cost
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _BFLOAT16 = 2
 
@@ -81,7 +80,7 @@ class Plan(Study):
             raise ValueError("machine here is this machine's processor, of which there is one; leave --devices out.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         settings = dataclasses.asdict(self)
         d, parameters, subject = self._model()
         run = None
@@ -150,7 +149,8 @@ class Plan(Study):
             kind=self.kind,
             measurements=measurements,
             settings=settings,
-            environment=environment() | {"created": began, "finished": _now(), "machine": dataclasses.asdict(machine)},
+            environment=environment()
+            | {"created": began, "finished": timestamp(), "machine": dataclasses.asdict(machine)},
             tables={
                 "layouts": {
                     "mesh": [str(mesh) for mesh in layouts],
@@ -181,7 +181,7 @@ class Plan(Study):
         )
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _model(self) -> tuple[int, float, str]:
@@ -296,7 +296,3 @@ def _bytes(number: float) -> str:
         if number >= size:
             return f"{number / size:,.3g} {unit}"
     return f"{number / 1e3:,.3g} kB"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

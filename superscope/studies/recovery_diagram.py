@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
 import math
 import time
@@ -23,7 +22,7 @@ from .._version import __version__
 from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode, files
 from ..recovery import RecoveryCoder
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 Magnitudes = Literal["uniform", "equal", "exponential"]
 SolverName = Literal[
@@ -95,7 +94,7 @@ class Recover(Study):
             raise ValueError("NNOMP finds nonnegative features only. Leave out --signed, or take --solver OMP.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = _now(), time.monotonic()
+        began, clock = timestamp(), time.monotonic()
         settings = dataclasses.asdict(self)
         if out is not None:
             RunFolder.standing(out, kind=self.kind, settings=settings)
@@ -159,12 +158,12 @@ class Recover(Study):
         report = dataclasses.replace(
             report,
             environment=environment()
-            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)},
+            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
         )
         if run is not None:
             report.write(run)
             run.about["files"].pop(_UNFINISHED, None)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
             (run / _UNFINISHED).unlink(missing_ok=True)
         return report
 
@@ -454,7 +453,3 @@ def row_measurement(row: dict[str, Any], n: int) -> Measurement:
 
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import time
 from collections.abc import Generator
@@ -16,7 +15,7 @@ import tyro
 from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
 from .reproduce_experiments import EXPERIMENTS, Lab
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Reproduce(Study):
                 raise ValueError(f"only knows the experiments E0 to E{len(EXPERIMENTS) - 1}; got {name!r}.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         run = None
         if out is not None:
             run = RunFolder.start(
@@ -75,7 +74,7 @@ class Reproduce(Study):
             files.write_text(run / "experiments.md", table(report) + "\n")
             run.keep("experiments.md")
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _report(self, rows: list[dict[str, Any]], began: str) -> Report:
@@ -99,7 +98,7 @@ class Reproduce(Study):
             kind=self.kind,
             measurements=(measurement,),
             settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={"experiments": {key: [row[key] for row in rows] for key in rows[0]}},
             findings=tuple(findings),
         )
@@ -114,7 +113,3 @@ def table(report: Report) -> str:
         cells = (name, columns["title"][i], columns["criterion"][i], columns["found"][i], met, columns["note"][i])
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

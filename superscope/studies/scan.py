@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import queue
 import threading
 import time
@@ -20,7 +19,7 @@ from .._version import __version__
 from ..capture import Corpus, Loaded, StoredSource, pieces, spelling
 from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
 from ..dictionaries import SAE, TopK, train
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _ROOM = 3 * 2**30
 """Bytes of activations held at once; sites beyond it are read in further passes over the text."""
@@ -96,7 +95,7 @@ class Scan(Study):
             raise ValueError(f"n must be at least 2; got {self.n}.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = _now(), time.monotonic()
+        began, clock = timestamp(), time.monotonic()
         # Whether the folder can be used is found out before minutes are spent on what would go there.
         settings = dataclasses.asdict(self)
         if out is not None:
@@ -160,7 +159,7 @@ class Scan(Study):
             measurements=tuple(found.measurements),
             settings=settings,
             environment=environment()
-            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)}
+            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)}
             | {"text": f"{len(set(corpus.document.tolist()))} documents", "window": str(corpus.policy)},
             tables=found.tables,
             findings=_findings(found, sites, self.seeds),
@@ -648,7 +647,3 @@ def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ..
 def _span(shares: Sequence[float]) -> str:
     low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
     return low if low == high else f"{low.removesuffix('%')} to {high}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from .. import capture
 from .._version import __version__
 from ..capture.harvesting import device_of, text_config
 from ..core import Measurement, Report, RunFolder
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _PROBE = 8
 """Tokens of the pass that finds the shapes."""
@@ -69,7 +69,7 @@ class Sites(Study):
             for role, group in by_role.items()
             if role != "pattern"
         ]
-        now = _now()
+        now = timestamp()
         report = Report(
             title=f"{loaded.name}: {len(found)} sites in {layers} layers",
             kind=self.kind,
@@ -127,9 +127,3 @@ def _findings(by_role: dict[str, list[capture.Found]], asked: tuple[str, ...]) -
     if missing:
         found.append(f"Not in this model, or not known: {', '.join(missing)}.")
     return tuple(found)
-
-
-def _now() -> str:
-    import datetime
-
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

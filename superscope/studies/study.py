@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Generator
@@ -59,3 +60,8 @@ def environment() -> dict[str, Any]:
     for package in ("torch", "transformers", "numpy"):
         versions[package] = metadata.version(package)
     return versions | {"platform": platform.system(), "processor": platform.machine()}
+
+
+def timestamp() -> str:
+    """The time in UTC to the second, as records hold it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

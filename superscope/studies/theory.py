@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import time
 from collections.abc import Generator
@@ -36,7 +35,7 @@ from .recovery_diagram import (
     success_curve,
     with_chance,
 )
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _CODED = 1000
 """Rows on which encoders are compared with pursuit."""
@@ -96,7 +95,7 @@ class Theory(Study):
             raise ValueError(f"k must be at least 1; got {self.k}.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = _now(), time.monotonic()
+        began, clock = timestamp(), time.monotonic()
         settings = dataclasses.asdict(self)
         if out is not None:
             RunFolder.standing(out, kind=self.kind, settings=settings)
@@ -143,13 +142,13 @@ class Theory(Study):
             measurements=tuple(page.measurements),
             settings=settings,
             environment=environment()
-            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)},
+            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
             tables=page.tables,
             findings=tuple(page.findings() + [f"Note: {note}." for note in notes]),
         )
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
 
@@ -682,7 +681,3 @@ def _columns(table: Table) -> dict[str, list[Any]]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

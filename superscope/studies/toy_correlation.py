@@ -4,7 +4,6 @@ it."""
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..core import Measurement, Report, RunFolder
 from ..features import Correlated
 from ..measure.toy import FAINT, dimensionalities
 from ..toys import Ensemble, Recipe, Tied
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 from .toy_training import kept_training
 
 _DRAWS = 200
@@ -75,7 +74,7 @@ class ToyCorrelation(Study):
         return Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule="cosine", weight_decay=0.0)
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         settings = dataclasses.asdict(self)
         run = None
         if out is not None:
@@ -108,7 +107,7 @@ class ToyCorrelation(Study):
         report = self._report(table, began)
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _report(self, table: dict[str, list], began: str) -> Report:
@@ -132,7 +131,7 @@ class ToyCorrelation(Study):
             kind=self.kind,
             measurements=tuple(measurements),
             settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={"models": table},
             findings=findings,
         )
@@ -176,7 +175,3 @@ def _verdict(claim: str, trend: Measurement, *, up: bool) -> str:
     low, high = sorted((sign * trend.low, sign * trend.high))
     word = "holds" if low > 0 else "is refuted" if high < 0 else "is not decided"
     return f"{claim}: {word} (rank correlation {trend.value:.2f}, {trend.low:.2f} to {trend.high:.2f})."
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -11,7 +10,7 @@ from torch import Tensor
 from ..core import Dictionary, Measurement, Report, ShapeError, SparseCode
 from ..measure import coherence, interference
 from ..measure.toy import dimensionalities, feature_dimensionality, features_per_dimension, overlaps, representedness
-from .study import environment
+from .study import environment, timestamp
 from .toy_sweep import ToySweep
 
 
@@ -94,7 +93,7 @@ def measure_interference(
         >>> measure_interference(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))["coherence"][0].value
         1.0
     """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = timestamp()
     dictionary = W if isinstance(W, Dictionary) else Dictionary(W.detach().double())
     measured: list[Measurement] = [
         coherence(dictionary),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from .._version import __version__
 from ..core import Measurement, Report, RunFolder
 from ..features import Independent
 from ..toys import Ensemble, Recipe, Tied, attacked
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 from .toy_training import kept_training
 
 
@@ -65,7 +64,7 @@ class ToyRobustness(Study):
         )
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         settings = dataclasses.asdict(self)
         run = None
         if out is not None:
@@ -86,7 +85,7 @@ class ToyRobustness(Study):
         report = self._report(table, began)
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _report(self, table: dict[str, list], began: str) -> Report:
@@ -115,7 +114,7 @@ class ToyRobustness(Study):
             kind=self.kind,
             measurements=tuple(measurements),
             settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={"models": table},
             findings=tuple(findings),
         )
@@ -164,7 +163,3 @@ def noise_rises(ensemble: Ensemble, model: int, share: float, seed: int, rows: i
 
     clean = loss(one, f)
     return (loss(one, f + noise) - clean) / size**2, (loss(shaken, f) - clean) / max(clean, 1e-12)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

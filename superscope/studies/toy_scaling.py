@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from .._version import __version__
 from ..core import Measurement, Report, RunFolder
 from ..features import Uniform, Zipf
 from ..toys import Ensemble, Recipe, Tied
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 from .toy_training import kept_training
 
 REGIMES = ("weak", "strong")
@@ -75,7 +74,7 @@ class ToyScaling(Study):
         )
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         settings = dataclasses.asdict(self)
         run = None
         if out is not None:
@@ -104,7 +103,7 @@ class ToyScaling(Study):
         report = self._report(table, began)
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _report(self, table: dict[str, list], began: str) -> Report:
@@ -173,7 +172,7 @@ class ToyScaling(Study):
             kind=self.kind,
             measurements=tuple(measurements),
             settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={"models": table},
             findings=(
                 f"Strong superposition: loss falls as d^-{strong.value:.2f} ({strong.low:.2f} to "
@@ -185,7 +184,3 @@ class ToyScaling(Study):
     def _tail(self) -> float | None:
         # The sum over ranks beyond d falls as a power only if the tail converges.
         return self.alpha - 1 if self.alpha > 1 else None
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -4,7 +4,6 @@ recorded."""
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..measure.polytope import polytopes
 from ..measure.toy import FAINT, dimensionalities, jumps, overlaps
 from ..theory import toy_loss
 from ..toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, Untied, train
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
 _SAVES = 10
@@ -115,7 +114,7 @@ class ToySweep(Study):
         return Ensemble(families[self.family], laws, importance, seeds)
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = _now()
+        began = timestamp()
         settings = dataclasses.asdict(self)
         ensemble, recipe = self.ensemble(), self.recipe()
         run = None
@@ -148,7 +147,7 @@ class ToySweep(Study):
         yield Progress("Measuring", 1, 1)
         if run is not None:
             report.write(run)
-            run.finish(report.title, _now())
+            run.finish(report.title, timestamp())
         return report
 
     def _keep(
@@ -222,7 +221,7 @@ class ToySweep(Study):
             kind=self.kind,
             measurements=tuple(measurements),
             settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": _now()},
+            environment=environment() | {"created": began, "finished": timestamp()},
             tables={"features": features, "polytopes": named, "training": training, "jumps": found_jumps},
             arrays=arrays,
             findings=self._findings(norms, D, alive),
@@ -319,7 +318,3 @@ class ToySweep(Study):
         if lost := int((~alive).sum()):
             sentences.append(f"{lost} of {len(alive)} models diverged and are left out.")
         return tuple(sentences)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

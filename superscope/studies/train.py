@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import inspect
 import time
 from collections.abc import Generator
@@ -22,7 +21,7 @@ from ..dictionaries import ARCHITECTURES, SAE, train
 from ..dictionaries.checkpoint import load_state, save_state
 from ..dictionaries.train import Training
 from .stream import Stream, open_stream
-from .study import Progress, Study, environment
+from .study import Progress, Study, environment, timestamp
 
 _CHECKPOINT, _CURVE = "checkpoint.safetensors", "curve.json"
 _NAMES = {architecture.__name__.lower(): architecture for architecture in ARCHITECTURES}
@@ -143,7 +142,7 @@ class Train(Study):
         return _NAMES[self.architecture.lower()](d=d, n=n, **arguments, seed=self.seed).to(self.device)
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = _now(), time.monotonic()
+        began, clock = timestamp(), time.monotonic()
         settings = dataclasses.asdict(self)
         run = None
         if out is not None:
@@ -206,7 +205,7 @@ class Train(Study):
             measurements=tuple(measurements),
             settings=settings,
             environment=environment()
-            | {"created": began, "finished": _now(), "seconds": round(time.monotonic() - clock, 1)},
+            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
             tables={"training": curve} if curve["step"] else {},
             findings=tuple(findings),
         )
@@ -348,7 +347,3 @@ def _tracker(name: str, run: RunFolder | None) -> _Tracker:
         return _Hosted(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"--tracker {name} needs the package {name}: pip install {name}.") from error
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
