@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import theory
-from .._version import __version__
-from ..core import Measurement, Report, RunFolder
+from ..core import Measurement, Report
 from .study import Progress, Study, environment, timestamp
 
 _LIMITS = (
@@ -66,11 +65,7 @@ class Bounds(Study):
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
         settings = dataclasses.asdict(self)
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         yield Progress("Evaluating bounds", 0, 1)
         rows = [*self._coherence(), *self._guarantees(), *self._thresholds(), *self._directions(), *self._frames()]
         ladder = theory.capacity_ladder(self.n, self.d, signal_to_noise=self.snr)

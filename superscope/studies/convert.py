@@ -14,7 +14,6 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
 from ..dictionaries import ARCHITECTURES, formats
 from ..dictionaries.formats import OURS, Imported
@@ -84,11 +83,7 @@ class Convert(Study):
         yield Progress("Writing", 0, 1)
         told = {name: value for name, value in (("model", self.model), ("site", self.site)) if value}
         written = formats.write(original, target, self.to, notes=told)
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         yield Progress("Writing", 1, 1)
         yield Progress("Comparing", 0, 1)
         with warnings.catch_warnings():

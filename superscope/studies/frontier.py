@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from .. import measure
-from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
 from ..dictionaries import SAE, TopK
 from ..dictionaries.many import train_many
@@ -88,7 +87,6 @@ class Frontier(Study):
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began, clock = timestamp(), time.monotonic()
         settings = dataclasses.asdict(self)
-        run = None
         if out is not None:
             RunFolder.standing(out, kind=self.kind, settings=settings)
             files.require_space(out, 64 * 2**20)
@@ -107,10 +105,7 @@ class Frontier(Study):
         n, ks = self.n or 8 * stream.train.d, sorted(set(self.ks))
         if ks[-1] > n:
             raise ValueError(f"k = {ks[-1]} latents cannot be active among n = {n}. Give smaller --ks or a larger --n.")
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         yield Progress(f"Opening {self.source}", 1, 1, f"d = {stream.train.d}")
         saes = yield from self._trained(stream, n, ks, run)
         measurements, table = yield from self._measured(stream, saes, ks)

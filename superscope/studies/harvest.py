@@ -14,7 +14,6 @@ import torch
 import tyro
 
 from .. import capture
-from .._version import __version__
 from ..capture import Loaded, Policy, Store, Windows
 from ..capture.harvesting import inputs
 from ..capture.places import Local, Place
@@ -88,15 +87,7 @@ class Harvest(Study):
         asked = self.sites or (f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}",)
         named = capture.name_sites(loaded.model, asked)
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(named)} sites")
-        if out is not None and run is None:
-            run = RunFolder.start(
-                out,
-                kind=self.kind,
-                settings=settings,
-                environment=environment(),
-                version=__version__,
-                created=began,
-            )
+        run = run or self.open_run(out)
         stage = "Cutting the text into windows"
         yield Progress(stage, 0, self.tokens or 0)
         for done in capture.write_windows(

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
 from ..features import Independent
 from ..theory import toy_loss
@@ -71,16 +70,7 @@ class PhaseDiagram(Study):
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out,
-                kind=self.kind,
-                settings=dataclasses.asdict(self),
-                environment=environment(),
-                version=__version__,
-                created=began,
-            )
+        run = self.open_run(out)
         densities = np.geomspace(*self.densities, self.size).tolist()
         ratios = np.geomspace(*self.ratios, self.size).tolist()
         cells = [(p, r) for p in densities for r in ratios]

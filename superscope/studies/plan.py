@@ -12,9 +12,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from .._version import __version__
 from ..capture.outline import outline
-from ..core import Measurement, Report, RunFolder
+from ..core import Measurement, Report
 from ..theory import cost
 from .study import Progress, Study, environment, timestamp
 
@@ -83,11 +82,7 @@ class Plan(Study):
         began = timestamp()
         settings = dataclasses.asdict(self)
         d, parameters, subject = self._model()
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         yield Progress("Rating the machine", 0, 1)
         machine = timed() if self.machine == "here" else next(m for m in cost.MACHINES if m.name == self.machine)
         hardware = "this machine" if self.machine == "here" else f"{self.devices} {machine.name.upper()}"

@@ -18,7 +18,6 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from .. import measure, recovery, theory
-from .._version import __version__
 from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode, files
 from ..recovery import RecoveryCoder
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
@@ -121,11 +120,7 @@ class Recover(Study):
         if self.solver == "best":
             choice = recovery.best_for(W, sorted(ks)[len(ks) // 2], nonnegative=not self.signed)
             name, reason = type(choice.solver).__name__, choice.reason
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         kept = _unfinished(run)
         rows: list[dict[str, Any]] = []
         for supports, (source, sizes) in sources.items():

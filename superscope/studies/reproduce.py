@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from .._version import __version__
-from ..core import Measurement, Report, RunFolder, files
+from ..core import Measurement, Report, files
 from .reproduce_experiments import EXPERIMENTS, Lab
 from .study import Progress, Study, environment, timestamp
 
@@ -42,16 +41,7 @@ class Reproduce(Study):
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out,
-                kind=self.kind,
-                settings=dataclasses.asdict(self),
-                environment=environment(),
-                version=__version__,
-                created=began,
-            )
+        run = self.open_run(out)
         names = [name for name in EXPERIMENTS if not self.only or name in self.only]
         lab, rows = Lab(), []
         for number, name in enumerate(names):

@@ -15,7 +15,6 @@ import torch
 import tyro
 
 from .. import capture, measure
-from .._version import __version__
 from ..capture import Corpus, Loaded, StoredSource, pieces, spelling
 from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
 from ..dictionaries import SAE, TopK, train
@@ -136,14 +135,7 @@ class Scan(Study):
                 for site in group:
                     # The folder appears with the first result, so that whatever fails before it leaves nothing behind.
                     if out is not None and run is None:
-                        run = RunFolder.start(
-                            out,
-                            kind=self.kind,
-                            settings=settings,
-                            environment=environment(),
-                            version=__version__,
-                            created=began,
-                        )
+                        run = self.open_run(out)
                     source = sources.pop(site)
                     learned = yield from self._learned(subject, label, site, source, run)
                     for index, (_, curve) in enumerate(learned):

@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from .. import capture
-from .._version import __version__
 from ..capture.harvesting import device_of, text_config
 from ..core import Measurement, Report, RunFolder
 from .study import Progress, Study, environment, timestamp
@@ -87,15 +86,8 @@ class Sites(Study):
             },
             findings=_findings(by_role, self.roles or capture.ROLES),
         )
-        if out is not None:
-            run = run or RunFolder.start(
-                out,
-                kind=self.kind,
-                settings=settings,
-                environment=report.environment,
-                version=__version__,
-                created=now,
-            )
+        run = run or self.open_run(out)
+        if run is not None:
             report.write(run)
             run.finish(report.title, now)
         return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .._version import __version__
-from ..core import Report
+from ..core import Report, RunFolder
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,23 @@ class Study(ABC):
                 next(stages)
             except StopIteration as end:
                 return end.value
+
+    def open_run(self, out: Path | None) -> RunFolder | None:
+        """The run folder, new or the unfinished one of the same settings; None without `out`.
+
+        Raises:
+            FileExistsError: if the folder holds another run, a finished one, or files that are no run.
+        """
+        if out is None:
+            return None
+        return RunFolder.start(
+            out,
+            kind=self.kind,
+            settings=dataclasses.asdict(self),
+            environment=environment(),
+            version=__version__,
+            created=timestamp(),
+        )
 
 
 def environment() -> dict[str, Any]:

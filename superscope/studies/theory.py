@@ -19,7 +19,6 @@ from torch import Tensor
 
 from .. import frames, measure, recovery
 from .. import theory as bounds
-from .._version import __version__
 from ..core import Dictionary, Measurement, Report, RunFolder, SparseCode, Table
 from .bounds import ladder_table
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
@@ -116,11 +115,7 @@ class Theory(Study):
                 data = read_codes(found, tokens=self.tokens, text=self.text, seed=self.seed)
             else:
                 notes.append("the SAE does not say where it was trained, so its page has random codes only")
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         page = _Page(self, found, W, data)
         parts = (
             ("Comparing atoms", page.overlaps),

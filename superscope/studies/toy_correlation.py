@@ -12,8 +12,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.stats import spearmanr
 
-from .._version import __version__
-from ..core import Measurement, Report, RunFolder
+from ..core import Measurement, Report
 from ..features import Correlated
 from ..measure.toy import FAINT, dimensionalities
 from ..toys import Ensemble, Recipe, Tied
@@ -75,12 +74,7 @@ class ToyCorrelation(Study):
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
-        settings = dataclasses.asdict(self)
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         table: dict[str, list] = {
             name: [] for name in ("ratio", "correlation", "seed", "superposition", "per_dimension")
         }

@@ -11,8 +11,7 @@ from typing import ClassVar
 import torch
 from scipy.stats import spearmanr
 
-from .._version import __version__
-from ..core import Measurement, Report, RunFolder
+from ..core import Measurement, Report
 from ..features import Independent
 from ..toys import Ensemble, Recipe, Tied, attacked
 from .study import Progress, Study, environment, timestamp
@@ -65,12 +64,7 @@ class ToyRobustness(Study):
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
-        settings = dataclasses.asdict(self)
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         ensemble = Ensemble(Tied(self.n, self.d), [Independent(self.n, p) for p in self.densities], None, self.seed)
         for step in kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20)):
             yield Progress("Training", step.index, self.steps)

@@ -11,8 +11,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.stats import linregress, t
 
-from .._version import __version__
-from ..core import Measurement, Report, RunFolder
+from ..core import Measurement, Report
 from ..features import Uniform, Zipf
 from ..toys import Ensemble, Recipe, Tied
 from .study import Progress, Study, environment, timestamp
@@ -75,12 +74,7 @@ class ToyScaling(Study):
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
-        settings = dataclasses.asdict(self)
-        run = None
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = self.open_run(out)
         columns = ("regime", "d", "seed", "loss", "error", "represented", "left_out")
         table: dict[str, list] = {name: [] for name in columns}
         law = Zipf(self.n, self.alpha, self.active, Uniform(0.0, 2.0))

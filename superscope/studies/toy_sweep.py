@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .._version import __version__
 from ..core import Measurement, Report, RunFolder, files
 from ..features import Fixed, Gaussian, Independent, Magnitude, Uniform
 from ..measure.polytope import polytopes
@@ -115,22 +114,17 @@ class ToySweep(Study):
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began = timestamp()
-        settings = dataclasses.asdict(self)
         ensemble, recipe = self.ensemble(), self.recipe()
-        run = None
         history: list[tuple[int, Tensor]] = []
         weights: list[Tensor] = [ensemble.atoms.clone()]
         marks: list[int] = [0]
-        if out is not None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
-            if run.has("state.safetensors") and run.has("history.safetensors"):
-                ensemble.restore(run / "state.safetensors")
-                kept = files.read_tensors(run / "history.safetensors")
-                marks = kept["marks"].tolist()
-                weights = list(kept["weights"])
-                history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
+        run = self.open_run(out)
+        if run is not None and run.has("state.safetensors") and run.has("history.safetensors"):
+            ensemble.restore(run / "state.safetensors")
+            kept = files.read_tensors(run / "history.safetensors")
+            marks = kept["marks"].tolist()
+            weights = list(kept["weights"])
+            history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
         every = max(1, self.steps // max(self.record, 20))
         stage = f"Training {len(ensemble)} models"
         yield Progress(stage, ensemble.step, self.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shutil
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -14,16 +15,16 @@ import torch
 import tyro
 
 from .. import capture, measure
-from .._version import __version__
-from ..core import ActivationSource, Measurement, Report, RunFolder, files
+from ..core import ActivationSource, FormatError, Measurement, Report, RunFolder, files
 from ..core.errors import nearest
 from ..dictionaries import ARCHITECTURES, SAE, train
-from ..dictionaries.checkpoint import load_state, save_state
+from ..dictionaries.checkpoint import save_state
+from ..dictionaries.parallel import ParallelTraining, launched, mesh, newest, told
 from ..dictionaries.train import Training
 from .stream import Stream, open_stream
 from .study import Progress, Study, environment, timestamp
 
-_CHECKPOINT, _CURVE = "checkpoint.safetensors", "curve.json"
+_CHECKPOINT, _SHARDS, _CURVE = "checkpoint.safetensors", "checkpoint", "curve.json"
 _NAMES = {architecture.__name__.lower(): architecture for architecture in ARCHITECTURES}
 _OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin", "widths", "candidates", "slack")
 _SHOWN = 20
@@ -36,13 +37,17 @@ class Train(Study):
 
     SOURCE is a model (a Hugging Face name, a folder, "pocket"), a folder that `superscope harvest` wrote, a world whose
     features are known (`world:exactly_k`), or rows in a .safetensors or .npy file. Ctrl-C keeps what was learned: the
-    same command with the same --out goes on, to the bit on a CPU.
+    same command with the same --out goes on, to the bit on a CPU. SOURCE may also be the run folder of a training: its
+    settings are repeated, with those changed that are given here.
+
+    Several processes train one dictionary together where torchrun starts them, each holding a part of the latents:
+    torchrun --nproc-per-node 2 -m superscope.cli train SOURCE --out RUN. Any number of them can take RUN up again.
     """
 
     kind: ClassVar[str] = "train"
 
     source: Annotated[str, tyro.conf.Positional]
-    """Model, store, world:NAME, or file of rows."""
+    """Model, store, world:NAME, file of rows, or run folder of a training whose settings to repeat."""
     site: str | None = None
     """Where to read a model or store: `resid_post.6`, a module path. Default: the stream behind the middle block."""
     tensor: str | None = None
@@ -96,6 +101,10 @@ class Train(Study):
     """Tokens the model sees at once."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
+    groups: int = 1
+    """Groups of processes that see different rows, where torchrun starts several; in a group each has other latents."""
+    patience: float = 10.0
+    """Minutes to wait for another process before calling it lost."""
     tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Also write the curve to a tracker, which must be installed."""
     seed: int = 0
@@ -112,7 +121,7 @@ class Train(Study):
                 raise ValueError(
                     f"{self.architecture} has no option --{name.replace('_', '-')}. Its own are: {own or 'none'}."
                 )
-        least = {"steps": 1, "batch": 2, "checkpoint_every": 1, "tokens": 1, "held_out": 2, "context": 2}
+        least = {"steps": 1, "batch": 2, "checkpoint_every": 1, "tokens": 1, "held_out": 2, "context": 2, "groups": 1}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be at least {lowest}; got {getattr(self, name)}.")
@@ -142,10 +151,17 @@ class Train(Study):
         return _NAMES[self.architecture.lower()](d=d, n=n, **arguments, seed=self.seed).to(self.device)
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        saved = self._saved()
+        if saved is not None:
+            return (yield from saved.stages(out))
         began, clock = timestamp(), time.monotonic()
         settings = dataclasses.asdict(self)
+        where = mesh(self.groups, minutes=self.patience) if launched() else None
+        leads = where is None or where.leads
+        if where is not None:
+            out = Path(told(str(out))) if out is not None else None
         run = None
-        if out is not None:
+        if out is not None and leads:
             run = RunFolder.standing(out, kind=self.kind, settings=settings)
             files.require_space(out, 64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
@@ -161,25 +177,28 @@ class Train(Study):
             seed=self.seed,
         )
         sae = self.make(stream.train.d)
-        training = train(
-            sae,
-            stream.train,
-            steps=self.steps,
-            batch=self._batch(stream.train),
-            lr=self.lr,
-            seed=self.seed,
-            clip=self.clip,
-            resample_every=self.resample_every,
-            dead_after=self.dead_after,
-        )
+        options: dict[str, Any] = {
+            "steps": self.steps,
+            "batch": self._batch(stream.train),
+            "lr": self.lr,
+            "seed": self.seed,
+            "clip": self.clip,
+            "resample_every": self.resample_every,
+            "dead_after": self.dead_after,
+        }
+        training = train(sae, stream.train, **options)
         yield Progress(f"Opening {self.source}", 1, 1, f"d = {stream.train.d}")
-        if run is not None and (run / _CHECKPOINT).is_file():
-            training.restore(load_state(run / _CHECKPOINT))
+        if where is not None:
+            training = ParallelTraining(sae, stream.train, where, **options)
+            if out is not None:
+                training.resume(out / _SHARDS, alone=out / _CHECKPOINT)
+        elif run is not None:
+            state = newest(run / _SHARDS, run / _CHECKPOINT, 0, sae.n)
+            if state is not None:
+                training.restore(state)
+        if training.done:
             yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
-        elif out is not None and run is None:
-            run = RunFolder.start(
-                out, kind=self.kind, settings=settings, environment=environment(), version=__version__, created=began
-            )
+        run = run or self.open_run(out)
         curve = yield from self._learn(training, run)
         measurements = yield from self._measure(sae, stream)
         if run is not None:
