@@ -273,7 +273,7 @@ def test_outliers_are_dropped_at_every_site_and_counted(tmp_path: Path, loaded: 
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, loaded: Loaded) -> None:
-    """Units come and go, however long the text: three are alive at most (made, waiting, being written), none at last."""
+    """Units come and go, however long the text: at most three live (made, waiting, being written), none at last."""
     policy = Policy(context=16)
     for times in (1, 4):
         windows = windowed(tmp_path / str(times), loaded, policy, ["".join(TEXTS)] * 3 * times)
