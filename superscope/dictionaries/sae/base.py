@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..._version import __version__
 from ...core import Dictionary, FormatError, ShapeError, SparseCode, SparseCoder, files
-from . import exchange
+from . import exchange, precision
 
 _ABOUT = ("kind", "architecture", "arguments", "superscope", "notes")
 # Numbers in one block of pre-activations: 8 MB in float32, small enough to stay in cache beside the encoder.
@@ -186,7 +186,7 @@ class SAE(nn.Module, SparseCoder):
 
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """E (x - b) + e, dense."""
-        return torch.addmm(self.encoder_bias, x - exchange.current().spread(self.bias), self.encoder.T)
+        return precision.product(self.encoder_bias, x - exchange.current().spread(self.bias), self.encoder)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         """The code and D^T f + b, with gradients to every parameter: what training descends on.

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
 from ...kernels import gather_sum
-from . import exchange
+from . import exchange, precision
 
 if TYPE_CHECKING:
     from .base import SAE
@@ -171,8 +171,22 @@ def pre_activations(
         values: those very numbers, already computed when the latents were chosen; they are not computed again.
         chosen: the latents of each row, the same object for `decode`.
     """
+    if precision.lowered():
+        values = _anew(x, encoder, encoder_bias, bias, values, chosen)
     bias = exchange.current().spread(bias)
     return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _anew(
+    x: Tensor, encoder: Tensor, encoder_bias: Tensor, bias: Tensor, values: Tensor, chosen: Chosen
+) -> Float[Tensor, "*m"]:
+    """The chosen pre-activations in full precision; those given as 0, which were not positive or not kept, stay 0."""
+    with torch.enable_grad():
+        # <E_i, x_b - b> at the chosen (b, i) is a bag's gradient for its weights: no (b, k, d) array is made.
+        leaf = torch.zeros_like(values).requires_grad_()
+        (found,) = torch.autograd.grad(chosen.gather(leaf, encoder.detach()), leaf, x - bias)
+    return torch.where(values != 0, found + encoder_bias[chosen.columns].view_as(found), values)
 
 
 def decode(values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:

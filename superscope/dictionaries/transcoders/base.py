@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core import Dictionary, ShapeError, SparseCode
-from ..sae import sparse
+from ..sae import precision, sparse
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
 from ..sae.topk import choose_largest
@@ -62,7 +62,7 @@ class Predictor(SAE):
 
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """g E (x - c) + e, dense."""
-        return torch.addmm(self.encoder_bias, self.inputs(x), self.encoder.T)
+        return precision.product(self.encoder_bias, self.inputs(x), self.encoder)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)

@@ -1,0 +1,70 @@
+"""In which numbers the encoder's product is made: half-length ones where the device multiplies them faster."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class _Lowered:
+    """The product's dtype, and the encoder in it, made once for all blocks of rows of a step."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._of: Tensor | None = None
+        self._encoder = torch.empty(0)
+
+    def encoder(self, given: Tensor) -> Tensor:
+        if self._of is not given:
+            self._of, self._encoder = given, given.detach().to(self.dtype)
+        return self._encoder
+
+
+_CURRENT: ContextVar[_Lowered | None] = ContextVar("precision", default=None)
+
+
+@functools.cache
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether a device ("cpu", "cuda:1") multiplies bfloat16 matrices faster than float32 ones. Asked of it once."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        # Without these instructions a product in bfloat16 is emulated, and slower than one in float32.
+        asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(ask is not None and ask() for ask in asked)
+    return False
+
+
+@contextmanager
+def using(dtype: torch.dtype) -> Iterator[None]:
+    """Makes the products of float32 encoders in `dtype`; weights and what is kept of the product stay float32.
+
+    The weights must not change inside: they are converted once.
+    """
+    token = _CURRENT.set(_Lowered(dtype) if dtype != torch.float32 else None)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def lowered() -> bool:
+    """Whether products are made in fewer bits than they are used in, so that what is chosen is worth computing anew."""
+    return _CURRENT.get() is not None
+
+
+def product(bias: Float[Tensor, "n"], x: Float[Tensor, "b d"], encoder: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
+    """x E^T + e, dense, in the dtype of x; multiplied in that of `using`, with sums in float32."""
+    current = _CURRENT.get()
+    if current is None or encoder.dtype != torch.float32:
+        return torch.addmm(bias, x, encoder.T)
+    if torch.is_grad_enabled() and (encoder.requires_grad or x.requires_grad):
+        return F.linear(x.to(current.dtype), encoder.to(current.dtype)) + bias
+    return F.linear(x.to(current.dtype), current.encoder(encoder)) + bias
