@@ -52,11 +52,12 @@ class Contest:
     def table(self, against: tuple[str, ...]) -> str:
         """Rate, its range over rounds, the ratio of medians to each peer, quality."""
         peers = [name for name in against if name in self._work]
-        head = f"{'':28s}{'rows/s':>10s}{'from':>10s}{'to':>10s}" + "".join(f"{'x ' + p[:13]:>16s}" for p in peers)
+        wide = {p: len(p) + 4 for p in peers}
+        head = f"{'':28s}{'rows/s':>10s}{'from':>10s}{'to':>10s}" + "".join(f"{'x ' + p:>{wide[p]}s}" for p in peers)
         lines = [head + f"{'quality':>14s}"]
         for name in sorted(self._work, key=self.rate, reverse=True):
             rows, seconds = self._work[name][0], self._seconds[name]
-            ratios = "".join(f"{self.rate(name) / self.rate(p):16.2f}" for p in peers)
+            ratios = "".join(f"{self.rate(name) / self.rate(p):{wide[p]}.2f}" for p in peers)
             lines.append(
                 f"{name:28s}{self.rate(name):10.1f}{rows / max(seconds):10.1f}{rows / min(seconds):10.1f}{ratios}"
                 f"{self._quality[name]:14.6f}"
