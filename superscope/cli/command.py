@@ -6,8 +6,11 @@ import dataclasses
 import datetime
 import importlib.util
 import inspect
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import tyro
@@ -32,8 +35,19 @@ class Output:
 
 
 def run(entry: Entry, arguments: Sequence[str]) -> int:
-    """Parses the options, runs the study, writes the run folder and its HTML, prints the summary."""
+    """Parses the options, runs the study, writes the run folder and its HTML, prints the summary.
+
+    Of several processes that torchrun started the first does all this; the others follow it and speak of errors alone.
+    """
+    rank, processes = (int(os.environ.get(name, fallback)) for name, fallback in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if processes > 1:
+        signal.signal(signal.SIGTERM, _told_to_end)
     study_class = entry.load()
+    if processes > 1 and not getattr(study_class, "shared", False):
+        if rank == 0:
+            alone = f"superscope {entry.command}: this command runs in one process; start it without torchrun."
+            Console(stderr=True, highlight=False).print(alone, markup=False, soft_wrap=True, style="red")
+        return 2
 
     # Two flat groups of options from two dataclasses: tyro reads their fields and docstrings.
     flat = tyro.conf.arg(name="")
@@ -48,6 +62,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
             description=inspect.cleandoc(study_class.__doc__ or ""),
             args=list(arguments),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            console_outputs=rank == 0,
         )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
@@ -60,10 +75,14 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     if output.out is None:
         command += f" --out {out}"
     try:
-        report = _watch(study, out, errors)
+        report = _watch(study, out, errors, shown=rank == 0)
+        if rank:
+            return 0
         page = write_html(out)
         _draw(report, out)
     except KeyboardInterrupt:
+        if rank:
+            return 130
         errors.print()
         if (out / "about.json").exists():
             errors.print(f"Interrupted. What was finished is kept in {out}; resume with: {command}", soft_wrap=True)
@@ -72,8 +91,9 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         return 130
     except (ValueError, TypeError, LookupError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        errors.print(f"superscope {entry.command}: {message}", markup=False, soft_wrap=True, style="red")
-        if (out / "about.json").exists():
+        one = f" (process {rank} of {processes})" if processes > 1 else ""
+        errors.print(f"superscope {entry.command}{one}: {message}", markup=False, soft_wrap=True, style="red")
+        if rank == 0 and (out / "about.json").exists():
             errors.print(f"What was finished is kept in {out}; resume with: {command}", markup=False, soft_wrap=True)
         return 2
     if output.json:
@@ -98,7 +118,12 @@ def _new_folder(command: str, study: Any) -> Path:
     return Path("runs") / "-".join(part for part in (command, subject, stamp) if part)
 
 
-def _watch(study: Study, out: Path, console: Console) -> Report:
+def _told_to_end(number: int, frame: FrameType | None) -> None:
+    # torchrun ends all processes with this signal once one of them is gone; Slurm does when the time is over.
+    raise InterruptedError("told to end (SIGTERM): another process was lost, or the job's time is over.")
+
+
+def _watch(study: Study, out: Path, console: Console, *, shown: bool = True) -> Report:
     """Drains the study's stages into progress bars (silent where standard error is no terminal)."""
     columns = (
         SpinnerColumn(),
@@ -108,7 +133,7 @@ def _watch(study: Study, out: Path, console: Console) -> Report:
         TimeElapsedColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bars:
         stages = study.stages(out)
         task, name = None, None
         while True:

@@ -12,7 +12,8 @@ import copy
 import datetime
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..core import Activations, ActivationSource, FormatError, Step, files
+from .checkpoint import load_state
 from .sae import SAE, AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK, exchange
 from .train import State, Training, train
 
@@ -52,34 +54,81 @@ class Mesh:
     same_rows: Any
     same_atoms: Any
 
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first process, which alone keeps the run folder and speaks to the user."""
+        return self.group == 0 and self.shard == 0
+
+
+def launched() -> bool:
+    """Whether this process is one of several that `torchrun` started, or another launcher that sets RANK likewise."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
 
 def mesh(groups: int = 1, *, minutes: float = 10.0) -> Mesh:
     """The mesh of all processes that `torchrun` started: `groups` of them by as many shards as are left.
 
-    Starts torch.distributed (gloo on processors, nccl on GPUs) if the caller has not.
+    Starts torch.distributed (gloo for what is on processors, nccl for what is on GPUs) if the caller has not.
 
     Args:
         groups: groups that see different rows; must divide the number of processes.
         minutes: how long to wait for another process before calling it lost.
 
     Raises:
-        ValueError: if groups does not divide the number of processes, or nothing started them.
+        ValueError: if groups does not divide the number of processes, minutes are not positive, or nothing started
+            them.
+        ConnectionError: if the others do not come.
     """
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"mesh: minutes must be positive and finite; got {minutes}.")
+    patience = datetime.timedelta(minutes=minutes)
     if not dist.is_initialized():
         if "RANK" not in os.environ:
             raise ValueError(
                 "mesh: this process was not started by torchrun. Start it with "
                 "`python -m torch.distributed.run --nproc-per-node 2 your_script.py`."
             )
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=minutes))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        with _heard("Meeting the others"):
+            dist.init_process_group(backend, timeout=patience)
     world, rank = dist.get_world_size(), dist.get_rank()
     if groups < 1 or world % groups:
         raise ValueError(f"mesh: groups must divide the {world} processes; got {groups}.")
     shards = world // groups
-    rows = [dist.new_group(list(range(g * shards, (g + 1) * shards))) for g in range(groups)]
-    atoms = [dist.new_group(list(range(s, world, shards))) for s in range(shards)]
+    with _heard("Meeting the others"):
+        rows = [dist.new_group(list(range(g * shards, (g + 1) * shards)), timeout=patience) for g in range(groups)]
+        atoms = [dist.new_group(list(range(s, world, shards)), timeout=patience) for s in range(shards)]
     return Mesh(groups, shards, rank // shards, rank % shards, rows[rank // shards], atoms[rank % shards])
+
+
+def told(text: str) -> str:
+    """The first process's text, on every process: what each would otherwise make up for itself, such as a path."""
+    with _heard("Agreeing on a path"):
+        said = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = torch.tensor(len(said))
+        dist.broadcast(length, 0)
+        if dist.get_rank():
+            said = torch.zeros(int(length), dtype=torch.uint8)
+        dist.broadcast(said, 0)
+    return bytes(said.tolist()).decode()
+
+
+@contextmanager
+def _heard(doing: str) -> Iterator[None]:
+    """Turns what a backend says of a process that does not answer into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not any(sign in said.lower() for sign in _LOST):
+            raise
+        raise ConnectionError(
+            f"{doing}: another process of the mesh was lost or is too slow ({said}). "
+            "Start all of them again; they go on from the last checkpoint."
+        ) from error
+
+
+_LOST = ("connect", "timeout", "timed out", "closed by peer", "broken pipe", "clients joined", "wait timeout")
 
 
 class _Total(torch.autograd.Function):
@@ -272,17 +321,8 @@ class ParallelTraining(Training):
         super().__init__(shard(sae, where), source, checked)
 
     def __next__(self) -> Step:
-        try:
-            with exchange.using(self.exchange):
-                return super().__next__()
-        except RuntimeError as error:
-            if not any(sign in str(error).lower() for sign in ("connect", "timeout", "timed out", "closed by peer")):
-                raise
-            said = str(error).splitlines()[0]
-            raise ConnectionError(
-                f"Step {self.done + 1}: another process of the mesh was lost or is too slow ({said}). "
-                "Start all of them again; they go on from the last checkpoint."
-            ) from error
+        with _heard(f"Step {self.done + 1}"), exchange.using(self.exchange):
+            return super().__next__()
 
     def _objective(self, given: Activations) -> tuple[Tensor, Mapping[str, float]]:
         size = self.settings["batch"] // self.where.groups
@@ -293,13 +333,13 @@ class ParallelTraining(Training):
         error = target - fit.x_hat.detach()
         loss = fit.loss
         dead = self._silent >= self.settings["dead_after"]
-        n_dead = torch.tensor(int(dead.sum()))
+        n_dead = dead.sum()
         dist.all_reduce(n_dead, group=self.where.same_rows)
         if int(n_dead) and self.settings["auxiliary"]:
             # Shards without a dead latent take part all the same: the others wait for their candidates.
             loss = loss + self.settings["auxiliary"] * self.sae.auxiliary(x, error, dead, self.settings["auxiliary_k"])
         with torch.no_grad():
-            fired = torch.zeros(self.sae.n, dtype=torch.int32)
+            fired = torch.zeros(self.sae.n, dtype=torch.int32, device=x.device)
             fired[fit.code.indices[fit.code.values != 0]] = 1
             dist.all_reduce(fired, op=dist.ReduceOp.MAX, group=self.where.same_atoms)
             self._silent.add_(len(given.x)).masked_fill_(fired.bool(), 0)
@@ -325,8 +365,7 @@ class ParallelTraining(Training):
         super()._before()
 
     def _norm(self) -> Tensor:
-        own = torch.zeros(())
-        shared = torch.zeros(())
+        own, shared = (torch.zeros((), device=self.sae.atoms.device) for _ in range(2))
         for name, parameter in self.sae.named_parameters():
             if parameter.grad is not None:
                 squared = parameter.grad.square().sum()
@@ -341,6 +380,9 @@ class ParallelTraining(Training):
         """Writes the state: a file a shard, then the list of them, which is the mark that all are whole.
 
         The files of the step before are kept until that list is there, so a kill at any moment leaves a checkpoint.
+
+        Raises:
+            ConnectionError: if another process was lost; the checkpoint before stays.
         """
         folder = Path(folder)
         state = self.state()
@@ -350,31 +392,48 @@ class ParallelTraining(Training):
         digest = bytes.fromhex(files.sha256(folder / name)) if self.where.group == 0 else bytes(32)
         mine = torch.tensor(list(digest), dtype=torch.uint8)
         everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, mine)
-        if dist.get_rank() == 0:
-            listed = {self._file(shard): bytes(everyone[shard].tolist()).hex() for shard in range(self.where.shards)}
-            files.write_json(
-                folder / "checkpoint.json",
-                {"kind": _KIND, "facts": dict(state.facts), "n": self.whole.n, "files": listed},
-            )
-            for old in folder.glob("step-*.safetensors"):
-                if old.name not in listed:
-                    old.unlink()
-        dist.barrier()
+        with _heard(f"The checkpoint of step {self.done}"):
+            dist.all_gather(everyone, mine)
+            if dist.get_rank() == 0:
+                self._list(folder, state.facts, [bytes(part.tolist()).hex() for part in everyone])
+            dist.barrier()
+
+    def _list(self, folder: Path, facts: Mapping[str, Any], hashes: list[str]) -> None:
+        listed = {self._file(shard): hashes[shard] for shard in range(self.where.shards)}
+        files.write_json(
+            folder / "checkpoint.json",
+            {"kind": _KIND, "facts": dict(facts), "n": self.whole.n, "files": listed},
+        )
+        for old in folder.glob("step-*.safetensors"):
+            if old.name not in listed:
+                old.unlink()
 
     def _file(self, shard: int) -> str:
         return f"step-{self.done:08d}-shard-{shard:04d}-of-{self.where.shards:04d}.safetensors"
 
-    def resume(self, folder: Path | str) -> ParallelTraining:
+    def resume(self, folder: Path | str, *, alone: Path | str | None = None) -> ParallelTraining:
         """Goes on from the checkpoint in a folder, if there is one; any number of shards may have written it.
+
+        Args:
+            folder: that `save` wrote into; every process must see it.
+            alone: where a training in one process may have left its state (`save_state`); the later one counts.
 
         Raises:
             FormatError: if a file is missing or has changed.
-            ValueError: if it is the checkpoint of another training.
+            ValueError: if it is the checkpoint of another training, or not every process sees it.
         """
-        if (Path(folder) / "checkpoint.json").exists():
-            first, past = _part(self.whole.n, self.where)
-            self.restore(read_sharded(folder, first, past))
+        state = newest(folder, alone, *_part(self.whole.n, self.where))
+        if state is not None:
+            self.restore(state)
+        least, most = torch.tensor(self.done), torch.tensor(self.done)
+        with _heard("Taking up a checkpoint"):
+            dist.all_reduce(least, op=dist.ReduceOp.MIN)
+            dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        if int(least) != int(most):
+            raise ValueError(
+                f"ParallelTraining.resume: some processes found step {int(most)} in {folder} and others "
+                f"step {int(least)}. Keep it on a disk that every process sees."
+            )
         return self
 
     def gathered(self) -> SAE:
@@ -391,10 +450,33 @@ class ParallelTraining(Training):
             mine = tensor.new_zeros(max(sizes), *tensor.shape[1:])
             mine[: len(tensor)] = tensor
             parts = [torch.empty_like(mine) for _ in range(P)]
-            dist.all_gather(parts, mine, group=self.where.same_rows)
+            with _heard("Gathering the shards"):
+                dist.all_gather(parts, mine, group=self.where.same_rows)
             collected[name] = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
         whole.load_state_dict(collected)
         return whole
+
+
+def newest(folder: Path | str, alone: Path | str | None, first: int, past: int) -> State | None:
+    """Latents `first` to `past` of the later of two states that a run may have left; None if it left neither.
+
+    Args:
+        folder: of a sharded checkpoint.
+        alone: file of a training in one process.
+
+    Raises:
+        FormatError: if one of them is damaged.
+    """
+    found: list[State] = []
+    if (Path(folder) / "checkpoint.json").exists():
+        found.append(read_sharded(folder, first, past))
+    if alone is not None and Path(alone).is_file():
+        state = load_state(alone)
+        rows = {
+            key: t if not t.ndim or _parameter(key) == "bias" else t[first:past] for key, t in state.tensors.items()
+        }
+        found.append(State(rows, state.facts))
+    return max(found, key=lambda state: state.facts["done"], default=None)
 
 
 _KIND = "superscope sharded training"

@@ -45,6 +45,8 @@ class Train(Study):
     """
 
     kind: ClassVar[str] = "train"
+    shared: ClassVar[bool] = True
+    """Several processes may run it together."""
 
     source: Annotated[str, tyro.conf.Positional]
     """Model, store, world:NAME, file of rows, or run folder of a training whose settings to repeat."""
@@ -198,8 +200,13 @@ class Train(Study):
                 training.restore(state)
         if training.done:
             yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
-        run = run or self.open_run(out)
-        curve = yield from self._learn(training, run)
+        if leads:
+            run = run or self.open_run(out)
+        curve = yield from self._learn(training, run, out)
+        if isinstance(training, ParallelTraining):
+            sae = training.gathered()
+        if not leads:
+            return Report(title="The first process has the report", kind=self.kind, measurements=())
         measurements = yield from self._measure(sae, stream)
         if run is not None:
             sae.save(run / "sae", notes={"source": self.source, "site": str(stream.site or ""), "steps": self.steps})
@@ -207,6 +214,7 @@ class Train(Study):
                 run.keep(f"sae/{name}")
             for name in (_CHECKPOINT, _CURVE):
                 (run / name).unlink(missing_ok=True)
+            shutil.rmtree(run / _SHARDS, ignore_errors=True)
         found = {m.name: m for m in measurements}
         fvu, l0 = found["fraction_variance_unexplained"].value, found["l0"].value
         findings = [
@@ -238,8 +246,30 @@ class Train(Study):
         rows = getattr(source, "__len__", None)
         return self.batch if rows is None else min(self.batch, max(rows(), 2))
 
-    def _learn(self, training: Training, run: RunFolder | None) -> Generator[Progress, None, dict[str, list[Any]]]:
-        tracker = _tracker(self.tracker, run)
+    def _saved(self) -> Train | None:
+        """The training whose run folder SOURCE is, with the settings changed that were given beside it.
+
+        Raises:
+            FormatError: if SOURCE is the run folder of another study, or its settings are none of ours.
+        """
+        folder = Path(self.source)
+        if not (folder / "about.json").is_file() or (folder / "store").exists():
+            return None
+        about = RunFolder.open(folder).about
+        if about["kind"] != self.kind:
+            raise FormatError(f"{folder} is a run of `superscope {about['kind']}`, which has no rows to learn from.")
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        files.refuse_unknown(about["settings"], tuple(fields), f"{folder}/about.json")
+        given = {name: getattr(self, name) for name in fields if getattr(self, name) != fields[name].default}
+        settings = about["settings"] | {name: value for name, value in given.items() if name != "source"}
+        return dataclasses.replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+    def _learn(
+        self, training: Training, run: RunFolder | None, out: Path | None
+    ) -> Generator[Progress, None, dict[str, list[Any]]]:
+        # Of several processes all keep their part of a checkpoint in `out`, and one has the run.
+        together = isinstance(training, ParallelTraining)
+        tracker = _tracker(self.tracker if run is not None or not together else "none", run)
         curve: dict[str, list[Any]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
         curve |= {"l0": [], "dead": [], "rows_per_second": []}
         if run is not None and training.done and (run / _CURVE).is_file():
@@ -258,13 +288,13 @@ class Train(Study):
                     tracker.log(index, {"loss": step.loss, **step.numbers})
                     unexplained = step.numbers["fraction_variance_unexplained"]
                     yield Progress("Learning", index, self.steps, f"{unexplained:.1%} of variance unexplained")
-                if run is not None and index % self.checkpoint_every == 0:
-                    _keep(run, training, curve)
+                if out is not None and index % self.checkpoint_every == 0:
+                    _keep(run, out, training, curve)
                 whole = False
         except (KeyboardInterrupt, GeneratorExit):
             # Between two steps everything is whole; within one it is the last checkpoint that counts.
-            if run is not None and whole:
-                _keep(run, training, curve)
+            if out is not None and whole and not together:
+                _keep(run, out, training, curve)
             raise
         finally:
             tracker.close()
@@ -314,9 +344,13 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     )
 
 
-def _keep(run: RunFolder, training: Training, curve: dict[str, list[Any]]) -> None:
-    files.write_json(run / _CURVE, curve)
-    save_state(run / _CHECKPOINT, training.state())
+def _keep(run: RunFolder | None, out: Path, training: Training, curve: dict[str, list[Any]]) -> None:
+    if run is not None:
+        files.write_json(run / _CURVE, curve)
+    if isinstance(training, ParallelTraining):
+        training.save(out / _SHARDS)
+    else:
+        save_state(out / _CHECKPOINT, training.state())
 
 
 class _Tracker:
