@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core import Report, Table
 from ..theory import weak_threshold
-from .toy import COLOURS
+from .style import COLOURS, plain_ticks
 
 _OURS, _CHANCE, _BOUND = COLOURS[4], "0.45", COLOURS[5]
 _LIMITS = ("best coherence there could be", "RIP ceiling", "unique for all", "unique for nearly all", "rate bound")
@@ -93,7 +91,7 @@ def babel_function(report: Report) -> Figure:
     positive = min((v for name in ("largest", "median", "chance") for v in babel[name] if v > 0), default=0.0)
     if positive > 0:
         axes.set(xscale="log", yscale="log", ylim=(min(positive, 0.5) / 1.5, None))
-        _plain(axes.xaxis, axes.yaxis)
+        plain_ticks(axes.xaxis, axes.yaxis)
     axes.set(xlabel="neighbours m", ylabel="sum of the m largest |cosines|")
     axes.legend(fontsize=8)
     return figure
@@ -136,7 +134,7 @@ def capacity_ladder(report: Report) -> Figure:
         axes.barh([0], [0], color=colour, label=label)
     axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="active features k")
     axes.set_xlim(0.7, max(k) * 2.5)
-    _plain(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.invert_yaxis()
     # Beside the bars: inside the panel it would cover the longest of them.
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
@@ -168,7 +166,7 @@ def recovery_curves(report: Report) -> Figure:
             axes.axvline(k, color=_CHANCE if "random" in name else _BOUND, lw=1, ls=style, label=name)
         axes.axhline(0.5, color="0.85", lw=0.8, zorder=0)
         axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="active features k", title=f"{supports} supports")
-        _plain(axes.xaxis)
+        plain_ticks(axes.xaxis)
     figure.axes[0].set_ylabel("codes found exactly (band: 95 %)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
     figure.suptitle(report.title, fontsize=9)
@@ -212,7 +210,7 @@ def interference(report: Report) -> Figure:
             ylabel="measured variance",
             title=f"{series}: {float(np.sum(y) / np.sum(x)):.2f} times the prediction",
         )
-        _plain(axes.xaxis, axes.yaxis)
+        plain_ticks(axes.xaxis, axes.yaxis)
         axes.legend(fontsize=8)
     figure.suptitle(report.title, fontsize=9)
     return figure
@@ -307,7 +305,7 @@ def certificates(report: Report) -> Figure:
     left.set(xscale="log", ylim=(-0.03, 1.03), xlabel="active features k", ylabel="certified (band: 95 %)")
     right.set(xscale="log", yscale="log", xlabel="active features k", ylabel="median condition number of the support")
     right.axhline(1, color=_BOUND, lw=1, ls="--", label="orthogonal atoms")
-    _plain(left.xaxis, right.xaxis, right.yaxis)
+    plain_ticks(left.xaxis, right.xaxis, right.yaxis)
     figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     right.legend(fontsize=8)
     figure.suptitle(report.title, fontsize=9)
@@ -385,7 +383,7 @@ def recovery_phase(report: Report) -> Figure:
     axes.set(
         xscale="log", yscale="log", xlabel="delta = dimensions / atoms of the part", ylabel="rho = active features / d"
     )
-    _plain(axes.xaxis, axes.yaxis)
+    plain_ticks(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8, loc="upper left")
     return figure
 
@@ -421,15 +419,6 @@ def _rows(table: Table, **wanted: str) -> list[int]:
     """Numbers of the rows whose cells are as wanted."""
     columns = [(table[name], value) for name, value in wanted.items()]
     return [i for i in range(len(next(iter(table.values())))) if all(cells[i] == value for cells, value in columns)]
-
-
-def _plain(*log_axes: Axis) -> None:
-    """Ticks of logarithmic axes as plain numbers, few enough not to overlap."""
-    for axis in log_axes:
-        low, high = sorted(axis.get_view_interval())
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
 
 
 def _dot(points: Sequence[Any]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..core import Report
-from .toy import COLOURS
+from .style import COLOURS
 
 _CRITERIA = (
     ("description_length", "bits for a held-out row", "shortest decides"),

@@ -10,19 +10,16 @@ import numpy as np
 import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core import Report
 from ..measure.toy import dimensionalities
 from ..theory.toy_loss import PHASES_3_2, phase_boundary
+from .style import COLOURS, plain_ticks
 
-# Okabe and Ito's colours: told apart by every kind of colour vision, and in grey.
-COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
 ACTIVE = "P(feature active)"
 _LINES = (
     (1.0, "dedicated"),
@@ -77,8 +74,7 @@ def phase_diagram(report: Report) -> Figure:
         ylim=(ratios[0], ratios[-1]),
         title=report.title,
     )
-    _plain(axes.xaxis)
-    _plain(axes.yaxis)
+    plain_ticks(axes.xaxis, axes.yaxis)
     axes.legend(handles=handles, loc="lower left", framealpha=0.95)
     return figure
 
@@ -90,13 +86,6 @@ def _edges(centres: Sequence[float]) -> np.ndarray:
     logs = np.log(centres)
     middle = (logs[1:] + logs[:-1]) / 2
     return np.exp(np.concatenate([[2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]]]))
-
-
-def _plain(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as plain numbers, 0.05 rather than a power of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _theory(axes: Axes, ratios: Sequence[float], *, three: bool) -> Artist:
@@ -162,7 +151,7 @@ def dimensionality_scatter(report: Report) -> Figure:
     )
     axes.legend(loc="lower left", fontsize=8, framealpha=0.95)
     axes.set(xscale="log", xlabel=f"{ACTIVE} (dense on the left)", ylabel="dimensionality of a feature", ylim=(0, 1.05))
-    _plain(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_title(report.title)
     axes.invert_xaxis()
     return figure
@@ -303,7 +292,7 @@ def training_strip(report: Report, *, density: float | None = None, seed: int | 
     top = figure.add_subplot(grid[-2, :])
     top.plot(*zip(*losses, strict=True), color="black", lw=1.2)
     top.set(yscale="log", ylabel="loss on the batch")
-    _plain(top.yaxis)
+    plain_ticks(top.yaxis)
     top.tick_params(labelbottom=False)
     bottom = figure.add_subplot(grid[-1, :], sharex=top)
     for i, dimensionality in enumerate(dimensionalities(W).T.numpy()):
