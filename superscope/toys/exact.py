@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -163,61 +161,6 @@ def exact_gradient(
         (loss, dL/dG, dL/db), in float64.
     """
     P = supports.double().T.contiguous()
-    n = b.shape[-1]
-    subsets = [_subsets(n, k) for k in range(n)]
-    return _subset_gradient(G, b, importance, [(ids, P[without], P[with_own]) for ids, without, with_own in subsets])
-
-
-@functools.lru_cache(maxsize=32)
-def _pairs(n: int) -> Int[Tensor, "n pairs 2"]:
-    # For each output the pairs of other features.
-    return torch.tensor(
-        [list(itertools.combinations([j for j in range(n) if j != i], 2)) for i in range(n)], dtype=torch.long
-    ).reshape(n, math.comb(n - 1, 2), 2)
-
-
-def two_active_gradient(
-    G: Float[Tensor, "e n n"],
-    b: Float[Tensor, "e n"],
-    importance: Float[Tensor, "e n"],
-    pair: Float[Tensor, "e n n"],
-) -> tuple[Float[Tensor, "e"], Float[Tensor, "e n n"], Float[Tensor, "e n"]]:
-    r"""The part of `exact_gradient` with exactly two active features, for any n: $O(E n^3)$ time and memory.
-
-    Args:
-        G: responses, row j the output, column i the feature.
-        b: biases.
-        importance: I.
-        pair: P(exactly i and j active), symmetric.
-
-    Returns:
-        (loss, dL/dG, dL/db), in float64.
-    """
-    n = b.shape[-1]
-    P = pair.double().permute(1, 2, 0).contiguous()
-    others = _others(n)
-    sets: list[tuple[Tensor, Tensor | None, Tensor | None]] = [
-        (others[:, :, None], None, P.gather(1, others[:, :, None].expand(-1, -1, P.shape[-1])))
-    ]
-    if n > 2:
-        ids = _pairs(n)
-        sets.append((ids, P[ids[..., 0], ids[..., 1]], None))
-    return _subset_gradient(G, b, importance, sets)
-
-
-@functools.lru_cache(maxsize=32)
-def _others(n: int) -> Int[Tensor, "n others"]:
-    return torch.tensor([[j for j in range(n) if j != i] for i in range(n)], dtype=torch.long)
-
-
-# Sets of another size have other numbers of sets and members: those two axes have no names to bind.
-_Sets: TypeAlias = Sequence[tuple[Int[Tensor, "n _ _"], Tensor | None, Tensor | None]]
-
-
-def _subset_gradient(
-    G: Float[Tensor, "e n n"], b: Float[Tensor, "e n"], importance: Float[Tensor, "e n"], sets: _Sets
-) -> tuple[Float[Tensor, "e"], Float[Tensor, "e n n"], Float[Tensor, "e n"]]:
-    # For each output: sets of k other features, and P that exactly they are active without and with the output's own.
     e, n = b.shape
     a_all = G.double().permute(1, 2, 0).contiguous()
     c = b.double().T.contiguous()
@@ -231,36 +174,30 @@ def _subset_gradient(
     loss, by_b, by_own = torch.zeros_like(c), torch.zeros_like(c), torch.zeros_like(c)
     by_G = torch.zeros(n * n, e, dtype=torch.float64)
     flat = a_all.reshape(n * n, e)
-    for ids, off, on in sets:
-        k = ids.shape[-1]
+    for k in range(n):
+        ids, without, with_own = _subsets(n, k)
+        off, on = P[without], P[with_own]
         places = torch.arange(n)[:, None, None] * n + ids
         others = _Others(flat[places.flatten()].reshape(*ids.shape, e), c, _LEAST[k])
-        low = others.at(None)
-        if off is not None:
-            loss += (off * low[2]).sum(1)
-            by_b += (off * 2 * low[1]).sum(1)
-        if on is not None:
-            top = others.at(own)
-            rise = (top[3] - low[3]) * o
-            loud = 1 / 3 + kap * rise - top[2] * o
-            loud_b = 3 * kap * (top[2] - low[2]) * o - 2 * top[1] * o
-            loud_own = kap * (3 * top[2] - rise) * o - rise * o * o / 3 - 2 * top[1] * o + top[2] * o * o
-            if any_small:
-                near = [(node, others.at(own * node)) for node in _GAUSS]
-                loud = torch.where(few, 1 / 3 + sum(t[2] / 2 - y * t[1] for y, t in near), loud)
-                loud_b = torch.where(few, sum(t[1] - y * t[0] for y, t in near), loud_b)
-                loud_own = torch.where(few, sum(y * t[1] - y * y * t[0] for y, t in near), loud_own)
-            loss += (on * loud).sum(1)
-            by_b += (on * loud_b).sum(1)
-            by_own += (on * loud_own).sum(1)
+        low, top = others.at(None), others.at(own)
+        rise = (top[3] - low[3]) * o
+        loud = 1 / 3 + kap * rise - top[2] * o
+        loud_b = 3 * kap * (top[2] - low[2]) * o - 2 * top[1] * o
+        loud_own = kap * (3 * top[2] - rise) * o - rise * o * o / 3 - 2 * top[1] * o + top[2] * o * o
+        if any_small:
+            near = [(node, others.at(own * node)) for node in _GAUSS]
+            loud = torch.where(few, 1 / 3 + sum(t[2] / 2 - y * t[1] for y, t in near), loud)
+            loud_b = torch.where(few, sum(t[1] - y * t[0] for y, t in near), loud_b)
+            loud_own = torch.where(few, sum(y * t[1] - y * y * t[0] for y, t in near), loud_own)
+        loss += (off * low[2] + on * loud).sum(1)
+        by_b += (off * 2 * low[1] + on * loud_b).sum(1)
+        by_own += (on * loud_own).sum(1)
         for j in range(k):
-            total = 0.0 if off is None else off * others.slope(2, low, j)
-            if on is not None:
-                slope = kap * (others.slope(3, top, j) - others.slope(3, low, j)) * o - others.slope(2, top, j) * o
-                if any_small:
-                    along = sum(others.slope(2, t, j) / 2 - y * others.slope(1, t, j) for y, t in near)
-                    slope = torch.where(few, along, slope)
-                total = total + on * slope
+            slope = kap * (others.slope(3, top, j) - others.slope(3, low, j)) * o - others.slope(2, top, j) * o
+            if any_small:
+                along = sum(others.slope(2, t, j) / 2 - y * others.slope(1, t, j) for y, t in near)
+                slope = torch.where(few, along, slope)
+            total = off * others.slope(2, low, j) + on * slope
             by_G.index_add_(0, places[:, :, j].flatten(), total.reshape(-1, e))
     diagonal = torch.arange(n) * (n + 1)
     by_G[diagonal] += by_own

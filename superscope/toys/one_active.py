@@ -91,14 +91,9 @@ def _cross(a: Float[Tensor, "e n"], b: Float[Tensor, "e n"]) -> tuple[Tensor, Te
     )
 
 
-def two_active_chances(p: Float[Tensor, "e n"]) -> tuple[Float[Tensor, "e n n"], Float[Tensor, "e"]]:
-    """P(exactly i and j active), and P(three or more), of independent gates, in float64."""
-    # A density of 1 has no odds; so near it they cancel against the product to within 1e-12.
-    p = p.double().clamp(max=1 - 1e-12)
-    odds = p / (1 - p)
-    pair = odds[:, :, None] * odds[:, None] * (1 - p).prod(1)[:, None, None]
-    pair.diagonal(dim1=1, dim2=2).zero_()
-    return pair, _at_least(p, 3)[:, 3, 0]
+def three_active_chance(p: Float[Tensor, "e n"]) -> Float[Tensor, "e"]:
+    """P(three or more active) of independent gates, in float64."""
+    return _at_least(p.double().clamp(max=1 - 1e-12), 3)[:, 3, 0]
 
 
 def _at_least(p: Float[Tensor, "e n"], most: int) -> Float[Tensor, "e counts starts"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,17 +14,18 @@ from torch import Tensor
 
 from ..features import Independent, Uniform, Zipf
 from .ensemble import Ensemble, closed_form
-from .exact import exact_gradient, two_active_gradient
+from .exact import exact_gradient
 from .family import mix
 from .one_active import (
     counts_of_active,
     draw_three_or_more,
     draw_two_or_more,
     one_active_gradient,
-    two_active_chances,
+    three_active_chance,
 )
 from .pair import pair_gradient
 from .tied import Tied
+from .two_active import two_active_gradient
 
 Estimator = Literal["sampled", "stratified", "exact"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -34,8 +35,6 @@ _BLOCK = 2**18
 _PIECE = 2**17
 # Pairs of features worked on at once: the thirty-odd vectors of one block fit the second-level cache.
 _PAIRS = 4096
-# Features up to which the closed form of two active ones costs less than it saves.
-_MOST_IN_PAIRS = 32
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,14 @@ class Recipe:
     mean differs by the factor n, which Adam hides):
 
     - `sampled`: a batch. For dynamics, where the noise is part of the phenomenon.
-    - `stratified`: the terms with no and one active feature in closed form, a batch only for two or more; unbiased, and
-      worth it where n p <= 1 or so. Independent features with uniform magnitudes.
+    - `stratified`: the terms with no, one and two active features in closed form, a batch only for three or more (for
+      two or more where the hidden layer has a ReLU, n = 2, or three are likelier than two); unbiased, and worth it
+      where n p <= 1 or so. Independent features with uniform magnitudes.
     - `exact`: the closed form. Linear models of any n; ReLU models of n <= 8. No noise at all, hence other dynamics.
 
     Args:
         steps: index of the last step.
-        batch: rows per step (of two or more active features, if stratified).
+        batch: rows per step (of three or more active features, or two, if stratified).
         lr: Adam's peak learning rate.
         schedule: constant, or decay to 0 along a line or a cosine.
         warmup: steps over which lr rises from 0.
@@ -179,8 +179,10 @@ def _adamw(ensemble: Ensemble, slopes: dict[str, Tensor], recipe: Recipe, index:
 class _Batches:
     """Uniforms by (seed, step), and the models in blocks that share the work."""
 
-    def __init__(self, ensemble: Ensemble, recipe: Recipe, extra: int = 0) -> None:
-        # `extra` uniforms per row beside those of a block's own law.
+    def __init__(
+        self, ensemble: Ensemble, recipe: Recipe, extra: int = 0, kinds: Sequence[object] | None = None
+    ) -> None:
+        # `extra` uniforms per row beside those of a block's own law. Models share a block if of one kind.
         self.ensemble, self.recipe, self.extra = ensemble, recipe, extra
         # The size of a model alone decides how it is blocked, never what else is in the ensemble.
         work = recipe.batch * max(ensemble.family.n, ensemble.family.outputs)
@@ -189,10 +191,14 @@ class _Batches:
         # by another routine, with other roundings.
         size = 1 if 2 * work > _BLOCK else max(2, _BLOCK // work)
         self.blocks: list[slice] = []
+
+        def alike(i: int) -> tuple[object, object]:
+            return ensemble.laws[i].structure(), kinds[i] if kinds is not None else None
+
         start = 0
         while start < count:
             stop = min(start + size, count)
-            while not all(ensemble.laws[i].structure() == ensemble.laws[start].structure() for i in range(start, stop)):
+            while not all(alike(i) == alike(start) for i in range(start, stop)):
                 stop = start + max(1, (stop - start) // 2)
             self.blocks.append(slice(start, stop))
             start = stop
@@ -379,13 +385,15 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
         )
     density = torch.stack([law.density for law in ensemble.laws])
     none, single, several = counts_of_active(density)
-    # With two active features the expected loss is a closed form too where outputs read linearly. It has n^3 terms, so
-    # it pays for small n; there only three or more are left to sampling. The family alone decides, never a density of
-    # another model: each must train as it does alone.
-    pairs = family.reads_linearly() and 3 <= family.n <= _MOST_IN_PAIRS
-    if pairs:
-        chance, several = two_active_chances(density)
-    batches = _Batches(ensemble, recipe, extra=3 if pairs else 2)
+    # With two active features the expected loss is a closed form too where outputs read linearly, which leaves only
+    # three or more to sampling. It costs about as much as a batch, so it is for models in which two are likelier than
+    # more. The family and a model's own law decide, never another model: each must train as it does alone.
+    by_pairs = [False] * len(ensemble)
+    if family.reads_linearly() and family.n >= 3:
+        many = three_active_chance(density)
+        paired = several >= 2 * many
+        several, by_pairs = torch.where(paired, many, several), paired.tolist()
+    batches = _Batches(ensemble, recipe, extra=3, kinds=by_pairs)
     loss = torch.zeros(len(ensemble), dtype=torch.float64)
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
 
@@ -394,9 +402,8 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
             parameters = {name: batches.doubled(value, block) for name, value in ensemble.parameters.items()}
             importance = batches.doubled(ensemble.importance, block)
             p, p0, p1, p2 = (batches.doubled(value, block) for value in (density, none, single, several))
-            low_loss, low = _few_active(
-                family, parameters, importance, p0, p1, batches.doubled(chance, block) if pairs else None
-            )
+            pairs = by_pairs[block.start]
+            low_loss, low = _few_active(family, parameters, importance, p0, p1, p if pairs else None)
             if family.n > 1:
                 draw = draw_three_or_more if pairs else draw_two_or_more
                 f = draw(batches.uniforms(index, block), p, wanted)
@@ -413,14 +420,15 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
     return gradient
 
 
-def _few_active(family, parameters, importance, none, single, pair=None):
-    # Exact loss and gradient of inputs with no or one active feature (or two), pulled back through the responses.
+def _few_active(family, parameters, importance, none, single, density=None):
+    # Exact loss and gradient of inputs with no or one active feature (or two, given densities), pulled back through
+    # the responses.
     if type(family) is Tied:
         W, b = parameters["W"], parameters["b"]
         G = torch.bmm(W, W.mT)
         loss, by_G, by_b = one_active_gradient(G, b, importance, none, single)
-        if pair is not None:
-            pair_loss, pair_G, pair_b = two_active_gradient(G, b, importance, pair)
+        if density is not None:
+            pair_loss, pair_G, pair_b = two_active_gradient(G, b, importance, density)
             loss, by_G, by_b = loss + pair_loss, by_G + pair_G, by_b + pair_b
         # G = W W': each row of W is met twice.
         return loss, {"W": torch.bmm((by_G + by_G.mT).to(W), W), "b": by_b.to(b)}
@@ -431,8 +439,9 @@ def _few_active(family, parameters, importance, none, single, pair=None):
         for share, G in family.responses(leaves):
             given = G.new_zeros(G.shape[:2]) if bias is None else bias.detach()
             part, G_slope, b_slope = one_active_gradient(G.detach(), given, importance, share * none, share * single)
-            if pair is not None:
-                pair_loss, pair_G, pair_b = two_active_gradient(G.detach(), given, importance, pair)
+            if density is not None:
+                # Families that read linearly have one side, which serves all inputs.
+                pair_loss, pair_G, pair_b = two_active_gradient(G.detach(), given, importance, density)
                 part, G_slope, b_slope = part + pair_loss, G_slope + pair_G, b_slope + pair_b
             loss = loss + part
             carried.append((G, G_slope.to(G)))

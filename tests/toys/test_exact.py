@@ -21,15 +21,15 @@ from superscope.toys import (
     pair_gradient,
     train,
 )
-from superscope.toys.exact import two_active_gradient
 from superscope.toys.one_active import (
     counts_of_active,
     draw_three_or_more,
     draw_two_or_more,
     one_active_gradient,
-    two_active_chances,
+    three_active_chance,
 )
 from superscope.toys.train import _GRADIENTS
+from superscope.toys.two_active import two_active_gradient
 
 seeds = st.integers(0, 2**31)
 
@@ -234,32 +234,61 @@ def test_too_many_features():
         exact_loss(torch.zeros(1, 9, 9), torch.zeros(1, 9), torch.zeros(1, 512), torch.ones(1, 9))
 
 
-@settings(max_examples=15, deadline=None)
-@given(n=st.integers(2, 6), seed=st.integers(0, 10_000))
-def test_two_active_features_are_a_part_of_the_whole(n, seed):
-    g = torch.Generator().manual_seed(seed)
-    G = 0.6 * torch.randn(2, n, n, generator=g, dtype=torch.float64)
-    b = 0.3 * torch.randn(2, n, generator=g, dtype=torch.float64)
-    p = 0.05 + 0.4 * torch.rand(2, n, generator=g, dtype=torch.float64)
-    importance = torch.rand(2, n, generator=g, dtype=torch.float64)
-    pair, _ = two_active_chances(p)
-    supports = torch.zeros(2, 2**n, dtype=torch.float64)
+def pairs_alone(G, b, importance, p):
+    """The loss of two active features by the form for all sets."""
+    e, n = b.shape
+    supports = torch.zeros(e, 2**n, dtype=torch.float64)
     for i in range(n):
         for j in range(i):
-            supports[:, 2**i + 2**j] = pair[:, i, j]
-    for found, wanted in zip(
-        two_active_gradient(G, b, importance, pair), exact_gradient(G, b, supports, importance), strict=True
-    ):
-        assert torch.allclose(found, wanted, atol=1e-12)
+            quiet = [1 - p[:, l] for l in range(n) if l not in (i, j)]
+            supports[:, 2**i + 2**j] = p[:, i] * p[:, j] * (torch.stack(quiet).prod(0) if quiet else 1)
+    return exact_gradient(G, b, supports, importance)
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(2, 7), seed=st.integers(0, 10_000), dense=st.booleans())
+def test_two_active_features_are_a_part_of_the_whole(n, seed, dense):
+    g = torch.Generator().manual_seed(seed)
+    G = 0.6 * torch.randn(2, n, n, generator=g, dtype=torch.float64)
+    G = torch.where(G.abs() < 0.01, 0.01, G)
+    b = 0.3 * torch.randn(2, n, generator=g, dtype=torch.float64)
+    p = (1.0 if dense else 0.01) * (0.05 + 0.9 * torch.rand(2, n, generator=g, dtype=torch.float64))
+    importance = torch.rand(2, n, generator=g, dtype=torch.float64)
+    wanted = pairs_alone(G, b, importance, p)
+    for found, expected in zip(two_active_gradient(G, b, importance, p), wanted, strict=True):
+        assert torch.allclose(found, expected, atol=1e-9 * float(wanted[1].abs().max()))
+
+
+@pytest.mark.parametrize("tiny", [0.0, 1e-9, 2e-4, 2.9e-4, 3.1e-4, 1e-3])
+def test_two_active_features_with_small_overlaps(tiny):
+    # One tiny response, two to one output, and an own one; referee: Gauss-Legendre over both magnitudes.
+    G = torch.tensor([[1, tiny, -0.5, -tiny], [0.3, tiny, -tiny, 0.1], [-0.5, tiny, 0.9, 0.4], [0.2, 0.1, -tiny, 1.1]])
+    G, b = G.double()[None], torch.tensor([[0.05, 0.3, 0.2, 0.1]]).double()
+    p = torch.tensor([[0.1, 0.2, 0.3, 0.15]]).double()
+    x, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(200))
+    x, w = (x + 1) / 2, w / 2
+    G_leaf, b_leaf = G.clone().requires_grad_(), b.clone().requires_grad_()
+    expected = torch.zeros(1).double()
+    for i in range(4):
+        for j in range(i):
+            chance = p[0, i] * p[0, j] * torch.stack([1 - p[0, l] for l in range(4) if l not in (i, j)]).prod()
+            f = torch.zeros(200, 200, 4).double()
+            f[:, :, i], f[:, :, j] = x[:, None], x[None]
+            squares = ((f - torch.relu(f @ G_leaf[0].T + b_leaf[0])) ** 2).sum(-1)
+            expected = expected + chance * (w[:, None] * w * squares).sum()
+    slopes = torch.autograd.grad(expected, [G_leaf, b_leaf])
+    found = two_active_gradient(G, b, torch.ones(1, 4).double(), p)
+    assert float(found[0]) == pytest.approx(float(expected.detach()), rel=1e-6)
+    for slope, wanted in zip(found[1:], slopes, strict=True):
+        assert torch.allclose(slope, wanted, atol=3e-5 * float(slopes[0].abs().max()))
 
 
 def test_three_or_more_active_are_drawn_by_their_law():
     p = torch.tensor([[0.3, 0.1, 0.4, 0.2, 0.45]], dtype=torch.float64)
-    pair, several = two_active_chances(p)
+    several = three_active_chance(p)
     supports = Independent(5, tuple(p[0].tolist())).supports()
     many = torch.tensor([bin(a).count("1") >= 3 for a in range(32)])
     assert float(several) == pytest.approx(float(supports[many].sum()), rel=1e-12)
-    assert float(pair[0, 0, 1]) == pytest.approx(float(supports[3]), rel=1e-12)
     rows = 200_000
     f = draw_three_or_more(torch.rand(rows, 8, generator=torch.Generator().manual_seed(0)), p, Uniform())[0]
     found = torch.bincount(((f > 0).long() * 2 ** torch.arange(5)).sum(1), minlength=32) / rows
@@ -273,13 +302,11 @@ def test_three_or_more_active_are_drawn_by_their_law():
     assert bool((draw_three_or_more(torch.rand(9, 6, generator=g), torch.full((1, 3), 1e-4), Uniform()) > 0).all())
 
 
-def test_chances_of_two_active_features_hold_up_to_density_one():
+def test_two_and_three_active_features_hold_up_to_density_one():
     p = torch.tensor([[1.0, 0.3, 0.6], [1.0, 1.0, 0.2], [1.0, 1.0, 1.0]])
-    pair, three = two_active_chances(p)
-    expected = torch.zeros(3, 3, 3, dtype=torch.float64)
-    expected[0, 0, 1] = expected[0, 1, 0] = 0.3 * 0.4
-    expected[0, 0, 2] = expected[0, 2, 0] = 0.7 * 0.6
-    expected[1, 0, 1] = expected[1, 1, 0] = 0.8
     # The densities are float32 numbers.
-    assert torch.allclose(pair, expected, atol=1e-7)
-    assert three.tolist() == pytest.approx([0.18, 0.2, 1.0], abs=1e-7)
+    assert three_active_chance(p).tolist() == pytest.approx([0.18, 0.2, 1.0], abs=1e-7)
+    G, b, importance = model(0, 3, 2, 3)
+    wanted = pairs_alone(G, b, importance, p.double())
+    for found, expected in zip(two_active_gradient(G, b, importance, p), wanted, strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
