@@ -20,8 +20,9 @@ from .sae import (
     ReLU,
     TopK,
 )
-from .train import train
+from .train import Ramp, train
 from .transcoders import TRANSCODERS, Beside, Crosscoder, Paired, SkipTranscoder, Transcoder
+from .whitening import Whitening
 
 __all__ = [
     "ARCHITECTURES",
@@ -45,10 +46,12 @@ __all__ = [
     "OnlineDictionary",
     "PAnnealed",
     "Paired",
+    "Ramp",
     "ReLU",
     "SkipTranscoder",
     "TopK",
     "Transcoder",
+    "Whitening",
     "formats",
     "from_pretrained",
     "load",

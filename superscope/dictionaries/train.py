@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
+from .sae import precision as lengths
 from .sae.base import SAE
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,46 @@ class State:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    r"""A factor that goes from `start` to 1 over the first `share` of training, then stays there.
+
+    Args:
+        start: at the first step; 4 begins with four times as much, 0 with nothing.
+        share: of the steps.
+        shape: "linear", or "geometric": by equal ratios.
+
+    Raises:
+        ValueError: if start is negative or not finite, or 0 where the shape is geometric, or share is outside [0, 1].
+
+    Example:
+        >>> [Ramp(4, 0.5, "geometric")(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [4.0, 2.0, 1.0, 1.0]
+    """
+
+    start: float | int
+    share: float | int = 0.2
+    shape: Literal["linear", "geometric"] = "linear"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < math.inf or (self.shape == "geometric" and not self.start):
+            raise ValueError(
+                f"Ramp: start must be a finite factor, at least 0, and above it where the shape is geometric; "
+                f"got {self.start}."
+            )
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"Ramp: share must be in [0, 1]; got {self.share}.")
+        if self.shape not in ("linear", "geometric"):
+            raise ValueError(f'Ramp: shape must be "linear" or "geometric"; got {self.shape!r}.')
+
+    def __call__(self, progress: float) -> float:
+        """The factor after a share of training."""
+        if progress >= self.share:
+            return 1.0
+        left = 1 - progress / self.share
+        return float(self.start**left) if self.shape == "geometric" else 1 + (self.start - 1) * left
 
 
 class Training(Iterator[Step]):
@@ -132,14 +175,17 @@ class Training(Iterator[Step]):
             target = first.x if first.target is None else first.target
             self._scale = _scale(target)
             if self.settings["initialise"]:
-                self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
+                with self._scheduled():
+                    self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
         self._optimizer = self._adam()
         waiting = [] if first is None else [first]
         schedule = trapezoid(steps, self.settings["warmup"], self.settings["decay"])
         began = time.perf_counter()
 
         def objective() -> tuple[Tensor, Mapping[str, float]]:
-            return self._objective(waiting.pop() if waiting else next(self._batches))
+            given = waiting.pop() if waiting else next(self._batches)
+            with self._scheduled(), lengths.using(torch.bfloat16 if self.settings["precision"] == "bfloat16" else None):
+                return self._objective(given)
 
         for step in descend(
             objective,
@@ -158,6 +204,22 @@ class Training(Iterator[Step]):
             numbers = {**step.numbers, "rows_per_second": self.settings["batch"] / (now - began)}
             began = now
             yield Step(step.index, step.loss, numbers)
+
+    @contextmanager
+    def _scheduled(self) -> Iterator[None]:
+        """k and the penalty's weight as they should be at this step; as they were made, outside."""
+        sae, progress = self.sae, self.done / max(self.settings["steps"], 1)
+        made: dict[str, Any] = {}
+        for name, ramp in (("k", self.settings["k_ramp"]), ("coefficient", self.settings["penalty_ramp"])):
+            if ramp is not None:
+                made[name] = getattr(sae, name)
+                now = Ramp(**ramp)(progress) * made[name]
+                setattr(sae, name, min(max(round(now), 1), sae.about["n"]) if name == "k" else now)
+        try:
+            yield
+        finally:
+            for name, value in made.items():
+                setattr(sae, name, value)
 
     def _objective(self, given: Activations) -> tuple[Tensor, Mapping[str, float]]:
         sae, settings, x = self.sae, self.settings, given.x
@@ -286,7 +348,10 @@ def train(
     warmup: float | int = 0.05,
     decay: float | int = 0.5,
     centre: Literal["mean", "median"] = "mean",
-    dead_after: int = 50_000,
+    k_ramp: Ramp | None = None,
+    penalty_ramp: Ramp | None = None,
+    precision: Literal["full", "bfloat16", "auto"] = "full",
+    dead_after: int | None = None,
     auxiliary: float | int = 1 / 32,
     auxiliary_k: int | None = None,
     initialise: bool = True,
@@ -329,7 +394,14 @@ def train(
         warmup: share of the steps over which the rate rises linearly from 0.
         decay: share of the steps, the last ones, over which it falls linearly to 0.
         centre: where b starts.
-        dead_after: rows of silence that make a latent dead.
+        k_ramp: factor on k by progress: `Ramp(4)` begins with 4 k latents a row and ends with k.
+        penalty_ramp: factor on the penalty's coefficient by progress, beside the architecture's own warm-up.
+        precision: what the encoder's product is made in. "full" is the weights' own; "bfloat16" chooses latents by a
+            product of rounded numbers and computes the chosen ones anew in float32; "auto" does so where the device
+            multiplies bfloat16 faster (asked once), and is "full" elsewhere. Weights and moments stay float32.
+        dead_after: rows of silence that make a latent dead. None is a hundredth of the run's rows, between two
+            batches and 50 000. On the easy world (n = 256, d = 64, k = 4, 400 steps of 1 024 rows, lr 0.01, two seeds)
+            windows of 2 048, 4 096, 8 192, 20 480 and 50 000 rows ended at MMCS 0.997, 0.996, 0.994, 0.990, 0.984.
         auxiliary: weight of the dead latents' error; 0 leaves them dead.
         auxiliary_k: latents per row that fit the residual; None is d/2, as in the source, or all the dead if fewer.
         initialise: False goes on with the SAE's weights as they are.
@@ -375,7 +447,7 @@ def train(
         ("lr", lr, 0 < lr < float("inf"), "positive and finite"),
         ("warmup", warmup, 0 <= warmup <= 1, "a share in [0, 1]"),
         ("decay", decay, 0 <= decay <= 1, "a share in [0, 1]"),
-        ("dead_after", dead_after, dead_after >= 1, "at least 1"),
+        ("dead_after", dead_after, dead_after is None or dead_after >= 1, "at least 1, or None"),
         ("auxiliary", auxiliary, 0 <= auxiliary < float("inf"), "at least 0 and finite"),
         ("auxiliary_k", auxiliary_k, auxiliary_k is None or auxiliary_k >= 1, "at least 1, or None"),
         ("clip", clip, clip is None or 0 < clip < float("inf"), "positive and finite, or None"),
@@ -388,6 +460,21 @@ def train(
         raise ValueError(f'train: centre must be "mean" or "median"; got {centre!r}.')
     if clip_by not in ("global", "row"):
         raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
+    for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):
+        if ramp is not None and not hasattr(sae, attribute):
+            raise ValueError(f"train: {name} has nothing to act on: {type(sae).__name__} has no {attribute}.")
+    if precision not in ("full", "bfloat16", "auto"):
+        raise ValueError(f'train: precision must be "full", "bfloat16" or "auto"; got {precision!r}.')
+    if precision == "bfloat16" and sae.atoms.dtype != torch.float32:
+        raise ValueError(
+            f"train: precision = 'bfloat16' is for float32 weights, and these are {sae.atoms.dtype}. "
+            'Leave precision at "full", which takes the weights as they are.'
+        )
+    if precision == "auto":
+        fast = sae.atoms.dtype == torch.float32 and lengths.multiplies_bfloat16(str(sae.atoms.device))
+        precision = "bfloat16" if fast else "full"
+    if dead_after is None:
+        dead_after = min(50_000, max(2 * batch, steps * batch // 100))
     settings = {
         "steps": steps,
         "batch": batch,
@@ -396,6 +483,9 @@ def train(
         "warmup": warmup,
         "decay": decay,
         "centre": centre,
+        "k_ramp": None if k_ramp is None else dataclasses.asdict(k_ramp),
+        "penalty_ramp": None if penalty_ramp is None else dataclasses.asdict(penalty_ramp),
+        "precision": precision,
         "dead_after": dead_after,
         "auxiliary": auxiliary,
         "auxiliary_k": auxiliary_k or max(sae.d // 2, 1),

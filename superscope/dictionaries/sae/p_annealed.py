@@ -88,7 +88,10 @@ class PAnnealed(SAE):
 
     def penalty(self, code: SparseCode, *, scale: float = 1.0) -> Float[Tensor, ""]:
         paid = _powers(code.values, self.exponent, scale).sum()
-        return self.strength * exchange.current().total(paid) / (len(code) * self.d)
+        # A schedule moves the coefficient; the strength is what annealing has made of the first one.
+        made = self.about["coefficient"]
+        share = self.coefficient / made if made else 1.0
+        return share * self.strength * exchange.current().total(paid) / (len(code) * self.d)
 
     @torch.no_grad()
     def anneal(self, code: SparseCode, *, scale: float, progress: float) -> None:

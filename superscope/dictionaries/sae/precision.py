@@ -43,12 +43,12 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 @contextmanager
-def using(dtype: torch.dtype) -> Iterator[None]:
-    """Makes the products of float32 encoders in `dtype`; weights and what is kept of the product stay float32.
+def using(dtype: torch.dtype | None) -> Iterator[None]:
+    """Makes the products of float32 encoders in `dtype`; weights and what is kept stay float32. None changes nothing.
 
     The weights must not change inside: they are converted once.
     """
-    token = _CURRENT.set(_Lowered(dtype) if dtype != torch.float32 else None)
+    token = _CURRENT.set(None if dtype is None else _Lowered(dtype))
     try:
         yield
     finally:
