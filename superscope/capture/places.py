@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core import FormatError, files
+from .writing import bytes_of, in_order, said_of, write_tensors
 
 
 class Place(ABC):
@@ -49,8 +49,13 @@ class Place(ABC):
         """Puts a file there in one step, over an older one."""
 
     @abstractmethod
-    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Writes safetensors in one step."""
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], algorithm: str) -> tuple[str, str, int]:
+        """Writes safetensors in one step; the file's name, the hash of its content (see `hash_tensors`), its bytes.
+
+        Args:
+            name: of the file; `{hash}` in it stands for the first 16 digits of the hash, which is known when all is
+                written.
+        """
 
     @abstractmethod
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -123,16 +128,14 @@ def hash_tensors(tensors: Mapping[str, Tensor], algorithm: str) -> str:
         ModuleNotFoundError: if it needs the package xxhash and that is not installed.
 
     Example:
+        >>> import torch
         >>> hash_tensors({"x": torch.zeros(2)}, "sha256")[:20]
         'sha256:a250410883817'
     """
     digest = _hasher(algorithm)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            # The bytes as they are: numpy has no bfloat16.
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for name, tensor in in_order(tensors):
+        digest.update(said_of(name, tensor))
+        digest.update(bytes_of(tensor))
     return f"{algorithm}:{digest.hexdigest()}"
 
 
@@ -154,8 +157,8 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _named(name: str, said: str) -> str:
+    return name.replace("{hash}", said.partition(":")[2][:16])
 
 
 class Local(Place):
@@ -202,9 +205,22 @@ class Local(Place):
         finally:
             Path(first).unlink(missing_ok=True)
 
-    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        with files.atomic(self.path / name) as temporary:
-            safetensors.torch.save_file(_contiguous(tensors), temporary)
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], algorithm: str) -> tuple[str, str, int]:
+        folder = (self.path / name).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = _hasher(algorithm)
+        handle, first = tempfile.mkstemp(dir=folder, prefix=".rows.")
+        os.close(handle)
+        try:
+            size = write_tensors(Path(first), tensors, digest)
+            said = f"{algorithm}:{digest.hexdigest()}"
+            name = _named(name, said)
+            with files.atomic(self.path / name) as temporary:
+                # Flushed to the disk and given its name there.
+                Path(first).replace(temporary)
+        finally:
+            Path(first).unlink(missing_ok=True)
+        return name, said, size
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         path = self.path / name
@@ -263,8 +279,12 @@ class Remote(Place):
         if self.size(name) is None:
             self.write_json(name, value)
 
-    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        self.write(name, safetensors.torch.save(_contiguous(tensors)))
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], algorithm: str) -> tuple[str, str, int]:
+        said = hash_tensors(tensors, algorithm)
+        name = _named(name, said)
+        data = safetensors.torch.save(dict(in_order(tensors)))
+        self.write(name, data)
+        return name, said, len(data)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         try:

@@ -21,7 +21,7 @@ from ..core.errors import nearest
 from .permutation import Bijection
 from .places import Local, Place, hash_tensors, place
 
-SCHEMA = 1
+SCHEMA = 2
 ORIGIN = ("token", "document", "offset", "sequence", "position")
 """What is kept with every row: its token; its document and the token's place there; its window and the place in it."""
 
@@ -237,13 +237,13 @@ class Store:
         Args:
             facts: further fields of the record.
         """
-        said = hash_tensors(tensors, self.manifest.hashed)
-        name = f"units/{unit:06d}-{said.partition(':')[2][:16]}.safetensors"
-        self.place.write_tensors(name, tensors)
+        name, said, size = self.place.write_tensors(
+            f"units/{unit:06d}-{{hash}}.safetensors", tensors, self.manifest.hashed
+        )
         record = Record(
             unit=unit,
             file=name,
-            bytes=self.place.size(name) or 0,
+            bytes=size,
             hash=said,
             rows=len(tensors["origin"]),
             **facts,

@@ -174,10 +174,10 @@ def write_windows(
             "start": corpus.start,
         }
         number = len(shards)
-        place.write_tensors(f"text/{number:06d}.safetensors", tensors)
+        _, found, _ = place.write_tensors(f"text/{number:06d}.safetensors", tensors, hashed)
         held = set(document.tolist())
         place.write_json(f"text/{number:06d}.json", {str(i): names[i] for i in sorted(held)})
-        shards.append({"windows": len(text), "hash": hash_tensors(tensors, hashed)})
+        shards.append({"windows": len(text), "hash": found})
         # The last document may go on in the next file.
         names = {i: name for i, name in names.items() if i >= int(document.max())}
         said, n_kept, waiting, n_waiting = corpus.policy, n_kept + corpus.n_tokens, [], 0
