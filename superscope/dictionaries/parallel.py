@@ -404,9 +404,11 @@ class ParallelTraining(Training):
             folder / "checkpoint.json",
             {"kind": _KIND, "facts": dict(facts), "n": self.whole.n, "files": listed},
         )
-        for old in folder.glob("step-*.safetensors"):
-            if old.name not in listed:
-                old.unlink()
+        # Nobody writes now: the others wait. What a killed process left half written begins with a dot.
+        for pattern in ("step-*.safetensors", ".step-*", ".checkpoint.json.*"):
+            for old in folder.glob(pattern):
+                if old.name not in listed:
+                    old.unlink()
 
     def _file(self, shard: int) -> str:
         return f"step-{self.done:08d}-shard-{shard:04d}-of-{self.where.shards:04d}.safetensors"

@@ -3,66 +3,77 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from superscope.core import FormatError
-from superscope.dictionaries import SAE, MatchingPursuit, TopK, load, train
-from superscope.dictionaries.parallel import SHARDABLE, Mesh, MeshExchange, mesh, read_sharded, shard
+from superscope.dictionaries import (
+    ARCHITECTURES,
+    SAE,
+    TRANSCODERS,
+    MatchingPursuit,
+    TopK,
+    load,
+    train,
+)
+from superscope.dictionaries.checkpoint import save_state
+from superscope.dictionaries.parallel import SHARDABLE, Mesh, MeshExchange, launched, mesh, newest, read_sharded, shard
 from superscope.testing import example
 
-from .two import SETTINGS, D, K, N, rows
+from .conftest import HERE, ROOT, Processes
+from .two import NUMBERS, SETTINGS, D, K, N, make_shy, rows, watch_gradients
 
-HERE = Path(__file__).parent
-ROOT = str(HERE.parents[2])
 NAMES = [kind.__name__ for kind in SHARDABLE]
 
 
-def run(processes: int, out: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """The script `two` on some processes of this machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [*command, str(HERE / "two.py"), "--out", str(out), *arguments],
-        env=os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def alone(kind: type[SAE], steps: int) -> tuple[SAE, torch.Tensor]:
+def alone(kind: type[SAE], steps: int, **changed: Any) -> tuple[SAE, torch.Tensor, list[dict[str, torch.Tensor]]]:
     sae = example(kind, d=D, n=N, k=K)
-    numbers = [
-        [step.loss, *(step.numbers[key] for key in ("fraction_variance_unexplained", "l0", "dead"))]
-        for step in train(sae, rows(), steps=steps, **SETTINGS)
-    ]
-    return sae, torch.tensor(numbers, dtype=torch.float64)
+    training = train(sae, rows(), steps=steps, **(SETTINGS | changed))
+    make_shy(training)
+    gradients = watch_gradients(training)
+    numbers = [[step.loss, *(step.numbers[key] for key in NUMBERS)] for step in training]
+    return sae, torch.tensor(numbers, dtype=torch.float64), gradients
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> dict[str, Path]:
     """Every shardable architecture on two shards and on two groups; 13 latents, so that shards are unequal."""
     places = {}
     for title, groups in (("shards", "1"), ("groups", "2")):
         places[title] = tmp_path_factory.mktemp(title)
-        run(2, places[title], "--groups", groups, "--architectures", *NAMES)
+        processes.run(2, places[title], "--groups", groups, "--architectures", *NAMES)
     return places
 
 
 @pytest.mark.parametrize("title", ["shards", "groups"])
 @pytest.mark.parametrize("kind", SHARDABLE, ids=NAMES)
 def test_two_processes_make_the_steps_of_one(kind: type[SAE], title: str, runs: dict[str, Path]) -> None:
-    """Losses, numbers and, after eight steps of Adam, every weight; dead latents' losses included."""
-    sae, numbers = alone(kind, 8)
+    """Losses, numbers, the gradients of every parameter at every step, and after eight steps of Adam every weight."""
+    sae, numbers, gradients = alone(kind, 8)
     folder = runs[title] / kind.__name__
     found = torch.load(folder / "numbers.pt", weights_only=True)
     torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-5)
+    _, without, _ = alone(kind, 8, auxiliary=0.0)
+    assert not torch.equal(without, numbers), "the loss of dead latents was never felt, and so not compared"
+    parts = [torch.load(folder / f"gradients{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert len(gradients) == len(parts[0]) == len(parts[1]) == 8
+    for step, wanted in enumerate(gradients):
+        assert set(wanted) == {name for name, _ in sae.named_parameters()}
+        for name, gradient in wanted.items():
+            first, second = (part[step][name] for part in parts)
+            whole = torch.cat([first, second]) if title == "shards" and name != "bias" else first
+            if name == "bias" or title == "groups":
+                assert torch.equal(first, second), f"{name} differs between processes at step {step + 1}"
+            # To 1e-5 of the largest entry: a bound that small gradients cannot slip through.
+            size = float(gradient.abs().max())
+            assert float((whole - gradient).abs().max()) <= 1e-5 * size, f"gradient of {name} at step {step + 1}"
     together = load(folder / "sae").state_dict()
     for name, tensor in sae.state_dict().items():
         torch.testing.assert_close(
@@ -70,13 +81,15 @@ def test_two_processes_make_the_steps_of_one(kind: type[SAE], title: str, runs: 
         )
 
 
-@pytest.mark.parametrize("kind", [TopK, pytest.param(SHARDABLE[1], marks=pytest.mark.slow)], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [TopK, SHARDABLE[1]], ids=lambda k: k.__name__)
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (2, 3)])
-def test_a_checkpoint_resumes_at_another_world_size(kind: type[SAE], first: int, then: int, tmp_path: Path) -> None:
+def test_a_checkpoint_resumes_at_another_world_size(
+    kind: type[SAE], first: int, then: int, tmp_path: Path, processes: Processes
+) -> None:
     arguments = ("--architectures", kind.__name__, "--save")
-    run(first, tmp_path, *arguments, "--stop", "5")
-    run(then, tmp_path, *arguments)
-    sae, numbers = alone(kind, 8)
+    processes.run(first, tmp_path, *arguments, "--stop", "5")
+    processes.run(then, tmp_path, *arguments)
+    sae, numbers, _ = alone(kind, 8)
     found = torch.load(tmp_path / kind.__name__ / "numbers.pt", weights_only=True)
     torch.testing.assert_close(found, numbers[5:], rtol=1e-5, atol=1e-5)
     together = load(tmp_path / kind.__name__ / "sae").state_dict()
@@ -84,13 +97,52 @@ def test_a_checkpoint_resumes_at_another_world_size(kind: type[SAE], first: int,
         torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-4)
 
 
+def test_a_state_of_one_process_is_taken_up_in_shards(tmp_path: Path) -> None:
+    """`newest` cuts it as `shard` cuts the weights, and prefers what is further on."""
+    training = train(TopK(D, N, k=K), rows(), steps=8, **SETTINGS)
+    next(training)
+    state = training.state()
+    save_state(tmp_path / "state", state)
+    assert newest(tmp_path, None, 0, N) is None
+    part = newest(tmp_path, tmp_path / "state", 4, 9)
+    assert part is not None
+    assert part.facts == state.facts
+    for name, tensor in state.tensors.items():
+        whole = tensor.ndim == 0 or "bias" in name.split(".")
+        assert torch.equal(part.tensors[name], tensor if whole else tensor[4:9]), name
+
+
 def test_a_killed_rank_is_named_and_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
-    arguments = ("--architectures", "TopK", "--save")
-    done = run(2, tmp_path, *arguments, "--die", "4", check=False)
+    """Started as a user starts it."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["--out", str(tmp_path), "--architectures", "TopK", "--save", "--die", "4"]
+    done = subprocess.run(
+        [*command, str(HERE / "two.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode != 0
     assert "another process of the mesh was lost" in done.stderr
-    run(2, tmp_path, *arguments)
-    sae, _ = alone(TopK, 8)
+    assert read_sharded(tmp_path / "TopK" / "checkpoint", 0, N).facts["done"] == 4
+
+
+def test_a_slow_rank_is_named_and_its_checkpoint_goes_on(tmp_path: Path, processes: Processes) -> None:
+    arguments = ("--architectures", "TopK", "--save")
+    children = processes.begin(2, tmp_path, *arguments, "--sleep", "4", "--minutes", "0.03")
+    for _ in range(1200):
+        said = tmp_path / "err0"
+        if said.exists() and "was lost or is too slow" in said.read_text():
+            break
+        time.sleep(0.05)
+    os.kill(children[1], signal.SIGKILL)
+    outcome = processes.end()
+    assert outcome.codes == [1, -signal.SIGKILL]
+    assert "ConnectionError: Step 5: another process of the mesh was lost or is too slow" in outcome.errors[0]
+    assert "they go on from the last checkpoint" in outcome.errors[0]
+    processes.run(2, tmp_path, *arguments)
+    sae, _, _ = alone(TopK, 8)
     for name, tensor in load(tmp_path / "TopK" / "sae").state_dict().items():
         torch.testing.assert_close(tensor, sae.state_dict()[name], rtol=1e-4, atol=1e-4)
     checkpoint = tmp_path / "TopK" / "checkpoint"
@@ -103,17 +155,70 @@ def test_a_killed_rank_is_named_and_leaves_a_checkpoint_that_goes_on(tmp_path: P
         read_sharded(checkpoint, 0, N)
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_two_ranks_lose_no_more_than_a_step(
+    kills: int, tmp_path: Path, processes: Processes
+) -> None:
+    """Either rank, with signal 9, at moments drawn at random; the other says so and ends; begun again, the run goes on
+    from the last checkpoint and ends with the weights, to the bit, of one that was left alone."""
+    arguments = ("--architectures", "TopK", "--save", "--steps", str(40 * kills))
+    checkpoint = tmp_path / "cut" / "TopK" / "checkpoint"
+    random = torch.Generator().manual_seed(7)
+    done, moments = 0, set()
+    for kill in range(kills):
+        children = processes.begin(2, tmp_path / "cut", *arguments)
+        out = tmp_path / "cut" / "out0"
+        # Some lines on, of which each is a step; then anywhere within a step or a checkpoint.
+        lines = int(torch.randint(1, 12, (), generator=random))
+        while not (out.exists() and out.read_text().count("\n") >= lines):
+            time.sleep(0.001)
+        time.sleep(0.02 * float(torch.rand((), generator=random)))
+        victim = int(torch.randint(2, (), generator=random))
+        os.kill(children[victim], signal.SIGKILL)
+        outcome = processes.end()
+        assert outcome.codes[victim] == -signal.SIGKILL, f"kill {kill}: the run had ended; make it longer"
+        assert outcome.codes[1 - victim] == 1
+        assert "another process of the mesh was lost or is too slow" in outcome.errors[1 - victim], outcome.errors
+        if (checkpoint / "checkpoint.json").exists():
+            now = read_sharded(checkpoint, 0, N).facts["done"]
+            assert now >= done
+            done = now
+            moments.add(done)
+    assert len(moments) > kills / 2, "the kills met too few moments of the run"
+    processes.run(2, tmp_path / "cut", *arguments)
+    processes.run(2, tmp_path / "whole", *arguments)
+    cut, whole = (load(tmp_path / title / "TopK" / "sae").state_dict() for title in ("cut", "whole"))
+    for name, tensor in whole.items():
+        assert torch.equal(cut[name], tensor), name
+    left = sorted(file.name for file in checkpoint.iterdir())
+    assert len(left) == 3, left
+
+
 def here(shards: int = 1) -> Mesh:
     return Mesh(1, shards, 0, 0, None, None)
 
 
-def test_what_does_not_shard_says_so() -> None:
-    with pytest.raises(TypeError, match="MatchingPursuit cannot be shared among devices: .* These can: AbsTopK"):
-        shard(MatchingPursuit(4, 8, k=2), here())
+@pytest.mark.parametrize(
+    "kind", [k for k in (*ARCHITECTURES, *TRANSCODERS) if k not in SHARDABLE], ids=lambda k: k.__name__
+)
+def test_what_does_not_shard_says_so(kind: type[SAE]) -> None:
+    with pytest.raises(TypeError, match=f"{kind.__name__} cannot be shared among devices: .* These can: AbsTopK"):
+        shard(example(kind), here())
+
+
+def test_what_no_mesh_can_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MatchingPursuit not in SHARDABLE
+    monkeypatch.delenv("RANK", raising=False)
+    assert not launched()
     with pytest.raises(ValueError, match="2 latents are fewer than 3 shards"):
         shard(TopK(4, 2, k=1), here(3))
     with pytest.raises(ValueError, match="not started by torchrun"):
         mesh()
+    with pytest.raises(ValueError, match="minutes must be positive and finite; got 0"):
+        mesh(minutes=0.0)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launched()
 
 
 def test_a_shard_holds_its_rows() -> None:

@@ -1,0 +1,79 @@
+"""Processes that talk to each other, forked from one that has torch loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = str(HERE.parents[2])
+
+
+@dataclass
+class Outcome:
+    """How each process ended, by rank, and what it said."""
+
+    codes: list[int]
+    errors: list[str]
+
+
+class Processes:
+    """Runs the script `two` on some processes."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, str(HERE / "two.py"), "--serve"],
+            env=os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def begin(self, count: int, out: Path, *arguments: str) -> list[int]:
+        """Starts them; their ids."""
+        assert self._server.stdin is not None
+        self._out, self._count = out, count
+        out.mkdir(exist_ok=True)
+        for name in ("out", "err"):
+            for rank in range(count):
+                (out / f"{name}{rank}").unlink(missing_ok=True)
+        self._server.stdin.write(json.dumps([str(count), "--out", str(out), *arguments]) + "\n")
+        self._server.stdin.flush()
+        return self._line()
+
+    def end(self) -> Outcome:
+        """Waits for them."""
+        codes = self._line()
+        return Outcome(codes, [(self._out / f"err{rank}").read_text() for rank in range(self._count)])
+
+    def run(self, count: int, out: Path, *arguments: str, check: bool = True) -> Outcome:
+        """Starts them and waits for them."""
+        self.begin(count, out, *arguments)
+        outcome = self.end()
+        assert not check or outcome.codes == [0] * count, "\n".join(outcome.errors)[-3000:]
+        return outcome
+
+    def _line(self) -> list[int]:
+        assert self._server.stdout is not None
+        return json.loads(self._server.stdout.readline())
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.wait()
+        self._server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Processes]:
+    server = Processes()
+    yield server
+    server.close()
