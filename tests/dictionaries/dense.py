@@ -77,8 +77,11 @@ def batch_topk(sae, x, target, scale, progress):
 
 def matryoshka(sae, x, target, scale, progress):
     f = over_the_batch(sae, x)
-    losses = [error(f[:, :m] @ sae.atoms[:m] + sae.bias, x, scale) for m in sae.widths]
-    return sum(losses) / len(losses)
+    weights = [m ** sae.about["emphasis"] for m in sae.widths]
+    losses = [
+        w * error(f[:, :m] @ sae.atoms[:m] + sae.bias, x, scale) for w, m in zip(weights, sae.widths, strict=True)
+    ]
+    return sum(losses) / sum(weights)
 
 
 def jumprelu(sae, x, target, scale, progress):

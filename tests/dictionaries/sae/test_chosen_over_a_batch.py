@@ -67,13 +67,14 @@ def test_batch_choice_and_its_gradients_are_the_dense_ones(b: int, d: int, n: in
 
 
 @settings(max_examples=25)
-@given(**SHAPES)
-def test_nested_loss_is_the_mean_over_prefixes(b: int, d: int, n: int, k: int, seed: int) -> None:
+@given(**SHAPES, emphasis=st.sampled_from([0.0, 0.5, 1.0, -1.0]))
+def test_nested_loss_is_the_mean_over_prefixes(b: int, d: int, n: int, k: int, seed: int, emphasis: float) -> None:
     widths = sorted({max(n // 3, 1), max(n // 2, 1), n})
-    sae, x = perturbed(Matryoshka(d, n, min(k, n), widths), seed), data(b, d, seed)
+    sae, x = perturbed(Matryoshka(d, n, min(k, n), widths, emphasis), seed), data(b, d, seed)
     f = dense_choice(sae, x, sae.k)
     errors = [(f[:, :w] @ sae.atoms[:w] + sae.bias - x).square().mean() for w in widths]
-    expected = torch.stack(errors).mean()
+    weights = torch.tensor([w**emphasis for w in widths], dtype=x.dtype)
+    expected = (weights * torch.stack(errors)).sum() / weights.sum()
     dense = gradients(sae, expected)
     fit = sae.fit(x)
     torch.testing.assert_close(fit.loss, expected)
@@ -173,6 +174,18 @@ def test_a_prefix_is_the_narrower_dictionary() -> None:
     torch.testing.assert_close(inner.encode(x).dense(), sae.encode(x).dense()[:, :4])
     with pytest.raises(ValueError, match="width must be one of"):
         sae.prefix(5)
+
+
+def test_prefixes_weigh_as_the_root_of_their_width_unless_asked_otherwise() -> None:
+    roots = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).sqrt()
+    torch.testing.assert_close(torch.tensor(Matryoshka(6, 16, k=3).weights), roots / roots.sum())
+    assert Matryoshka(6, 16, k=3, widths=[4, 16], emphasis=0).weights == (0.5, 0.5)
+    assert (
+        Matryoshka(6, 16, k=3, emphasis=1).prefix(8).weights
+        == Matryoshka(6, 8, k=3, widths=[1, 2, 4, 8], emphasis=1).weights
+    )
+    with pytest.raises(ValueError, match="emphasis must be a finite exponent"):
+        Matryoshka(6, 16, k=3, emphasis=float("nan"))
 
 
 def test_the_window_starts_at_k_values_a_row() -> None:
