@@ -25,9 +25,10 @@ class Matryoshka(BatchTopKSAE):
     widths; each reconstruction adds the next latents' share to the last. `prefix(m)` is the narrower dictionary.
 
     $\omega_m \propto n_m^p$, with sum 1. With p = 0 the narrow prefixes weigh as much as the whole, and where no
-    feature is more general than another they can only blend several: on the easy world (n = 256, d = 64, k = 4, 800 steps of
-    1 024 rows) the default widths end at MMCS 0.974, with p = 1/2 at 0.992, with p = 1 at 0.997. On a SynthSAEBench
-    replica, whose features form trees, latent_f1 is 0.80, 0.79 and 0.73: so p = 1/2 keeps what nesting is for.
+    feature is more general than another they can only blend several: on the easy world (n = 256, d = 64, k = 4, 800
+    steps of 1 024 rows) the default widths end at MMCS 0.974, with p = 1/2 at 0.992, with p = 1 at 0.997. On a
+    SynthSAEBench replica, whose features form trees, latent_f1 is 0.80, 0.79 and 0.73: so p = 1/2 keeps what nesting
+    is for.
 
     Args:
         d: dimension of x.
