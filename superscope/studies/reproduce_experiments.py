@@ -23,6 +23,7 @@ from ..measure.polytope import polytopes, tegum_name
 from ..measure.toy import components, dimensionalities, jumps
 from ..theory import toy_loss
 from ..toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, best_of, train
+from ..toys.train import Estimator
 from .phase_diagram import PhaseDiagram
 from .toy_robustness import vulnerability
 
@@ -146,7 +147,8 @@ class Lab:
         kept += [best_models(dense, groups).parameters, sparse.parameters]
 
         # At the monosemantic solution, two neurons for each of the first twenty features, and a little noise.
-        for some, estimator in ((laws[:3], "sampled"), (laws[3:], "stratified")):
+        estimators: tuple[Estimator, Estimator] = ("sampled", "stratified")
+        for some, estimator in zip((laws[:3], laws[3:]), estimators, strict=True):
             models = Ensemble(family, some, importance)
             place = torch.arange(20)
             generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ from .ensemble import Ensemble, best_of
 from .exact import exact_gradient, exact_loss, linear_exact_loss
 from .family import Family
 from .logical_and import And
-from .pair import pair_gradient
+from .pair import pair_chances, pair_gradient
 from .residual_mlp import ResidualMLP
 from .tied import Tied
 from .train import EnsembleStep, Recipe, attacked, train
@@ -31,6 +31,7 @@ __all__ = [
     "exact_gradient",
     "exact_loss",
     "linear_exact_loss",
+    "pair_chances",
     "pair_gradient",
     "train",
 ]

@@ -10,9 +10,24 @@ from torch import Tensor
 _LEAST = 1e-3
 
 
+def pair_chances(p: Float[Tensor, "2 e"]) -> Float[Tensor, "4 2 e"]:
+    """Of each output: P(neither feature), P(only its own), P(only the other), P(both), of independent gates.
+
+    Args:
+        p: the densities.
+    """
+    other = p.flip(0)
+    both = p * other
+    return torch.stack([(1 - p) * (1 - other), p - both, other - both, both])
+
+
 def pair_gradient(
-    w: Float[Tensor, "2 e"], b: Float[Tensor, "2 e"], p: Float[Tensor, "2 e"], importance: Float[Tensor, "2 e"]
-) -> tuple[Float[Tensor, "e"], Float[Tensor, "2 e"], Float[Tensor, "2 e"]]:
+    w: Float[Tensor, "2 e"],
+    b: Float[Tensor, "2 e"],
+    chances: Float[Tensor, "4 2 e"],
+    importance: Float[Tensor, "2 e"],
+    with_loss: bool = True,
+) -> tuple[Float[Tensor, "e"] | None, Float[Tensor, "2 e"], Float[Tensor, "2 e"]]:
     r"""Loss of $\mathrm{ReLU}(w w^\top f + b)$ for n = 2, d = 1, and its gradient in w and b, without autograd.
 
     Output i has own response $a = w_i^2$ and cross response $c = w_1 w_2$:
@@ -26,11 +41,12 @@ def pair_gradient(
     Args:
         w: the two weights of each model; the instance axis is last, since every operation runs along it.
         b: the biases.
-        p: the densities.
+        chances: of `pair_chances`, the same at every step.
         importance: I.
+        with_loss: whether the loss is wanted too; a step needs its gradient only.
 
     Returns:
-        (loss, dL/dw, dL/db), all in float64.
+        (loss or None, dL/dw, dL/db), all in float64.
 
     Source:
         Derived here; held to `exact_loss` by a test.
@@ -46,21 +62,20 @@ def pair_gradient(
     u_a, u_c, u_ac = ua - u0, uc - u0, uac - ua
     n4_b = u_ac - u_c
     n4 = (qac * qac).addcmul_(qa, qa, value=-1).addcmul_(qc, qc, value=-1).addcmul_(q0, q0)
-    other = p.flip(0)
-    both = p * other
-    mine, theirs = p - both, other - both
-    neither = 1 - p - theirs
+    neither, mine, theirs, both = chances
     ia, ic = 1 / a, 1 / c
     # Each combination of inverses is formed once: k_d = (1 + 1/a) / (12 a c), k_s = (1 + 1/a) / (3 a).
     k = ia * ic / 3
     k_s = (ia + ia * ia) / 3
     k_d = k_s * ic / 4
 
-    m = u_c * ic / 3
-    d = torch.addcmul(n4 * k_d, u_ac, k, value=-1).add_(1 / 3)
-    s = torch.addcmul(u_a * k_s, qa, ia, value=-1).add_(1 / 3)
-    loss = neither * q0
-    loss.addcmul_(mine, s).addcmul_(theirs, m).addcmul_(both, d)
+    m = (u_c * ic).div_(3)
+    loss = None
+    if with_loss:
+        d = torch.addcmul(n4 * k_d, u_ac, k, value=-1).add_(1 / 3)
+        s = torch.addcmul(u_a * k_s, qa, ia, value=-1).add_(1 / 3)
+        parts = (neither * q0).addcmul_(mine, s).addcmul_(theirs, m).addcmul_(both, d)
+        loss = parts.mul_(importance).sum(0)
 
     # Derivatives by b: R_m' = m R_{m-1}.
     d_b = torch.addcmul(4 * n4_b * k_d, qac - qa, k, value=-3)
@@ -75,4 +90,4 @@ def pair_gradient(
     # By c.
     d_c = torch.addcmul(torch.addcmul(4 * (uac - uc), n4, ic, value=-1) * k_d, 3 * qac - u_ac * ic, k, value=-1)
     g_c = (theirs * (qc - m) * ic).addcmul_(both, d_c).mul_(importance).sum(0)
-    return loss.mul_(importance).sum(0), torch.addcmul(w.flip(0) * g_c, w, g_a, value=2), g_b
+    return loss, torch.addcmul(w.flip(0) * g_c, w, g_a, value=2), g_b

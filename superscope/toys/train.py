@@ -23,7 +23,7 @@ from .one_active import (
     one_active_gradient,
     three_active_chance,
 )
-from .pair import pair_gradient
+from .pair import pair_chances, pair_gradient
 from .tied import Tied
 from .two_active import two_active_gradient
 
@@ -501,16 +501,19 @@ def _exact_pairs(ensemble: Ensemble):
     p = torch.stack([law.density for law in ensemble.laws]).T.contiguous()
     importance = ensemble.importance.double().T.contiguous()
     blocks = [slice(start, min(start + _PAIRS, len(ensemble))) for start in range(0, len(ensemble), _PAIRS)]
+    chances = [pair_chances(p[:, block]) for block in blocks]
 
     def gradient(index: int, with_loss: bool = True):
         w = ensemble.parameters["W"][:, :, 0].T.double().contiguous()
         b = ensemble.parameters["b"].T.double().contiguous()
         loss = w.new_zeros(w.shape[1])
         slope_w, slope_b = torch.empty_like(w), torch.empty_like(b)
-        for block in blocks:
-            loss[block], slope_w[:, block], slope_b[:, block] = pair_gradient(
-                w[:, block], b[:, block], p[:, block], importance[:, block]
+        for block, chance in zip(blocks, chances, strict=True):
+            part, slope_w[:, block], slope_b[:, block] = pair_gradient(
+                w[:, block], b[:, block], chance, importance[:, block], with_loss
             )
+            if part is not None:
+                loss[block] = part
         return loss, {
             "W": slope_w.T[:, :, None].to(ensemble.parameters["W"]),
             "b": slope_b.T.to(ensemble.parameters["b"]),

@@ -18,6 +18,7 @@ from superscope.toys import (
     exact_gradient,
     exact_loss,
     linear_exact_loss,
+    pair_chances,
     pair_gradient,
     train,
 )
@@ -143,7 +144,7 @@ def test_pair_kernel_agrees_with_the_general_form(seed, p1, p2):
     b = 0.4 * torch.randn(2, 6, generator=g, dtype=torch.float64)
     I = torch.rand(2, 6, generator=g, dtype=torch.float64)
     p = torch.tensor([[p1], [p2]], dtype=torch.float64).expand(2, 6)
-    loss, by_w, by_b = pair_gradient(w, b, p, I)
+    loss, by_w, by_b = pair_gradient(w, b, pair_chances(p), I)
     wide, bias = w.T.clone().requires_grad_(), b.T.clone().requires_grad_()
     P = Independent(2, (p1, p2)).supports().expand(6, 4)
     reference = exact_loss(wide[:, :, None] * wide[:, None, :], bias, P, I.T)
