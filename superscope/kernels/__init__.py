@@ -1,8 +1,21 @@
 """Sparse times dense, on bare tensors. One folder per operation; its `reference.py` judges every other version."""
 
+from .above import above
 from .adam_rows import adam_rows
 from .bags import Plan, atom_sum, bag_dot, bag_sum
+from .choice import compiled_loops
 from .gather_sum import gather_sum
 from .topk import encode_topk, topk
 
-__all__ = ["Plan", "adam_rows", "atom_sum", "bag_dot", "bag_sum", "encode_topk", "gather_sum", "topk"]
+__all__ = [
+    "Plan",
+    "above",
+    "adam_rows",
+    "atom_sum",
+    "bag_dot",
+    "bag_sum",
+    "compiled_loops",
+    "encode_topk",
+    "gather_sum",
+    "topk",
+]

@@ -1,18 +1,46 @@
-"""Which version of a kernel runs: Triton on a GPU where it is installed, else the torch composition."""
+"""Which version of a kernel runs: Triton's on a GPU, compiled loops on a CPU, each where it is installed; else torch's."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
+import torch
 from torch import Tensor
+
+# Numbers to go through from which a compiled loop repays the second that its compilation or loading takes.
+_WORTH_COMPILING = 2**21
+_ALLOWED: ContextVar[bool] = ContextVar("compiled loops", default=True)
 
 
 @cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def on_gpu(*tensors: Tensor) -> bool:
     """Whether Triton is to run on these: all on a GPU, and Triton installed."""
-    return all(t.is_cuda for t in tensors) and _installed()
+    return all(t.is_cuda for t in tensors) and _installed("triton")
+
+
+def compiles(*tensors: Tensor) -> bool:
+    """Whether compiled loops are to run on these: float32 on a CPU, one of them large, and numba installed."""
+    return (
+        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        and max(t.numel() for t in tensors) >= _WORTH_COMPILING
+        and _ALLOWED.get()
+        and _installed("numba")
+    )
+
+
+@contextmanager
+def compiled_loops(allowed: bool) -> Iterator[None]:
+    """With False, torch's own pieces alone run inside, as where numba is not installed."""
+    token = _ALLOWED.set(allowed)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)

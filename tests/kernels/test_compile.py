@@ -24,7 +24,7 @@ whole |= {name: "i32" for name in ("d", "n", "k")}
 for fn, constants in (
     (_sum, {"WIDE": tl.float32, "BLOCK": 1024, "ORDERED": True}),
     (_dot, {"WIDE": tl.float32, "BLOCK": 1024}),
-    (_step, {"WIDE": tl.float32, "BLOCK": 1024, "UNIT": True}),
+    (_step, {"WIDE": tl.float32, "BLOCK": 1024, "UNIT": True, "MORE": True}),
     (_select, {"DIGITS": 2, "BLOCK": 1024}),
 ):
     number = "*bf16" if fn is _select else "*fp32"

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from ..bags import composed
 from ..bags.composed import Plan
-from ..choice import on_gpu
+from ..choice import compiles, on_gpu
+
+# Bytes of a block of atoms: its numbers, moments and gradient stay in the second cache from the first pass to the last.
+_CPU_BYTES = 2**18
 
 
 @torch.no_grad()
@@ -19,15 +22,16 @@ def adam_rows(
     parameter: Float[Tensor, "n d"],
     mean: Float[Tensor, "n d"],
     square: Float[Tensor, "n d"],
-    values: Float[Tensor, "m"],
-    rows: Float[Tensor, "b d"],
-    plan: Plan,
+    values: Float[Tensor, "m"] | None,
+    rows: Float[Tensor, "b d"] | None,
+    plan: Plan | None,
     *,
     step: int,
     lr: float,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     unit: bool = False,
+    gradient: Float[Tensor, "n d"] | None = None,
     engine: ModuleType | None = None,
 ) -> None:
     r"""One Adam step with $g_i = \sum_m v_m x_{row(m)}$ over the uses m of atom i; all three change in place.
@@ -39,7 +43,7 @@ def adam_rows(
         parameter: the encoder or the dictionary, contiguous, a row per atom.
         mean: Adam's first moment, contiguous.
         square: Adam's second, contiguous.
-        values: v of each use, in order of row.
+        values: v of each use, in order of row; None with rows and plan where no use is to be summed.
         rows: x (less its bias) for the encoder, the reconstruction's gradient for the dictionary.
         plan: the uses in order of atom.
         step: steps done, this one included: 1 at first.
@@ -47,7 +51,8 @@ def adam_rows(
         betas: of the moments.
         eps: added to the root.
         unit: rows of norm 1: the gradient's part along the row is taken out before, the norm restored after.
-        engine: the module whose version runs; None chooses by device.
+        gradient: what else is in g, dense; None is nothing.
+        engine: the module whose version runs; None chooses by device, by size and by what is installed.
 
     Raises:
         ValueError: if parameter or a moment is not contiguous, or step is smaller than 1.
@@ -60,15 +65,47 @@ def adam_rows(
     for name, tensor in (("parameter", parameter), ("mean", mean), ("square", square)):
         if not tensor.is_contiguous():
             raise ValueError(f"adam_rows: {name} must be contiguous, since it is changed in place row by row.")
+    settings: dict[str, Any] = {"step": step, "lr": lr, "betas": betas, "eps": eps, "unit": unit}
+    uses = None if values is None or rows is None or plan is None else (values, rows, plan)
     chosen: Any = engine
-    if chosen is None and on_gpu(parameter):
-        from . import triton as chosen
-    if chosen is not None:
-        chosen.adam_rows(parameter, mean, square, values, rows, plan, step=step, lr=lr, betas=betas, eps=eps, unit=unit)
+    if chosen is None and uses is not None:
+        if on_gpu(parameter):
+            from . import triton as chosen
+        elif compiles(parameter, mean, square):
+            from . import compiled as chosen
+    if chosen is not None and uses is not None:
+        chosen.adam_rows(parameter, mean, square, *uses, **settings, gradient=gradient)
         return
-    g = composed.atom_sum(values, rows, plan)
+    size = len(parameter) if parameter.is_cuda else max(_CPU_BYTES // max(parameter[:1].nbytes, 1), 1)
+    starts = [] if uses is None else [*uses[2].starts[:-1:size].tolist(), len(uses[2].order)]
+    for number, first in enumerate(range(0, len(parameter), size)):
+        past = min(first + size, len(parameter))
+        g = None if gradient is None else gradient[first:past]
+        if uses is not None:
+            part = composed.atom_sum(*uses[:2], uses[2].part(first, past, starts[number], starts[number + 1]))
+            g = part if g is None else part.add_(g)
+        elif g is None:
+            g = torch.zeros_like(parameter[first:past])
+        else:
+            g = g.clone()
+        _dense(parameter[first:past], mean[first:past], square[first:past], g, **settings)
+
+
+def _dense(
+    parameter: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    g: Tensor,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    unit: bool,
+) -> None:
+    """The step from a gradient that may be overwritten."""
     if unit:
-        g -= (g * parameter).sum(1, keepdim=True) * parameter
+        g.addcmul_(parameter, torch.linalg.vecdot(g, parameter)[:, None], value=-1)
     first, second = betas
     mean.lerp_(g, 1 - first)
     square.mul_(second).addcmul_(g, g, value=1 - second)
@@ -76,7 +113,7 @@ def adam_rows(
     torch.mul(square, 1 / (1 - second**step), out=g).sqrt_().add_(eps)
     parameter.addcdiv_(mean, g, value=-lr / (1 - first**step))
     if unit:
-        norms = parameter.norm(dim=1, keepdim=True)
+        norms = torch.linalg.vector_norm(parameter, dim=1, keepdim=True)
         parameter.div_(norms.where(norms > 0, 1.0))
 
 

@@ -21,11 +21,14 @@ def adam_rows(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     unit: bool = False,
+    gradient: Float[Tensor, "n d"] | None = None,
 ) -> None:
     """Changes parameter, mean and square in place. Holds (n, d) and (m, d)."""
     counts = plan.starts.diff()
     used = counts.new_tensor(range(len(counts))).repeat_interleave(counts)
     g = parameter.new_zeros(parameter.shape).index_add(0, used, values[plan.order][:, None] * rows[plan.rows])
+    if gradient is not None:
+        g = g + gradient
     if unit:
         g -= (g * parameter).sum(1, keepdim=True) * parameter
     first, second = betas

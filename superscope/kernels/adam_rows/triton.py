@@ -28,11 +28,13 @@ def _step(
     order,
     starts,
     rows,
+    more,
     scalars,
     d,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
     UNIT: tl.constexpr,
+    MORE: tl.constexpr,
 ):
     atom = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
@@ -43,6 +45,8 @@ def _step(
         pick = tl.load(picks + use).to(tl.int64)
         g += weight * tl.load(rows + pick * d + at, mask=here, other=0.0).to(WIDE)
     at += atom * d
+    if MORE:
+        g += tl.load(more + at, mask=here, other=0.0).to(WIDE)
     w = tl.load(parameter + at, mask=here, other=0.0).to(WIDE)
     if UNIT:
         g -= tl.sum(g * w, 0) * w
@@ -73,6 +77,7 @@ def adam_rows(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     unit: bool = False,
+    gradient: Float[Tensor, "n d"] | None = None,
 ) -> None:
     """As the reference. An atom's numbers are held in registers at once, so d is at most a few thousand."""
     n, d = parameter.shape
@@ -91,9 +96,11 @@ def adam_rows(
             plan.order,
             plan.starts,
             rows.contiguous(),
+            parameter if gradient is None else gradient.contiguous(),
             scalars,
             d,
             WIDE=wide(parameter.dtype),
             BLOCK=triton.next_power_of_2(max(d, 16)),
             UNIT=unit,
+            MORE=gradient is not None,
         )

@@ -23,6 +23,7 @@ class Plan:
         columns: the atom of each use.
         offsets: where each row's uses begin, and where the last one's end.
         n: number of atoms.
+        rows: the row of each use, where that is known; else made of offsets.
 
     Attributes:
         order: the uses, sorted by atom; stable, so that sums are made in one order on every run.
@@ -30,12 +31,27 @@ class Plan:
         starts: where each atom's uses begin, and where the last one's end.
     """
 
-    def __init__(self, columns: Int[Tensor, "m"], offsets: Int[Tensor, "b1"], n: int) -> None:
-        # int32 halves the memory that the sort moves.
-        self.order = columns.int().argsort(stable=True)
-        self.rows = rows_of(offsets)[self.order]
+    def __init__(
+        self,
+        columns: Int[Tensor, "m"],
+        offsets: Int[Tensor, "b1"],
+        n: int,
+        *,
+        rows: Int[Tensor, "m"] | None = None,
+    ) -> None:
+        # Stable, so that sums are made in one order on every run; short numbers sort in fewer passes.
+        short = torch.int16 if n <= 2**15 else torch.int32
+        self.order = columns.to(short).argsort(stable=True)
+        self.rows = (rows_of(offsets) if rows is None else rows)[self.order]
         self.starts = torch.zeros(n + 1, dtype=torch.long, device=columns.device)
         torch.cumsum(torch.bincount(columns, minlength=n), 0, out=self.starts[1:])
+
+    def part(self, first: int, past: int, begin: int, end: int) -> Plan:
+        """The uses of atoms `first` to `past` alone, which stand from `begin` to `end`."""
+        plan = object.__new__(Plan)
+        plan.order, plan.rows = self.order[begin:end], self.rows[begin:end]
+        plan.starts = self.starts[first : past + 1] - begin
+        return plan
 
 
 def bag_sum(
@@ -49,11 +65,9 @@ def bag_dot(
     rows: Float[Tensor, "b d"], columns: Int[Tensor, "m"], offsets: Int[Tensor, "b1"], atoms: Float[Tensor, "n d"]
 ) -> Float[Tensor, "m"]:
     """As the reference; torch's gradient of the bag by its weights is this very product."""
-    with torch.enable_grad():
-        weights = torch.zeros(len(columns), dtype=atoms.dtype, device=atoms.device, requires_grad=True)
-        x = bag_sum(weights, columns, offsets, atoms.detach())
-    (found,) = torch.autograd.grad(x, weights, rows.contiguous())
-    return found
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows.contiguous(), atoms, columns, offsets, rows_of(offsets), 0
+    )
 
 
 def atom_sum(values: Float[Tensor, "m"], rows: Float[Tensor, "b d"], plan: Any) -> Float[Tensor, "n d"]:

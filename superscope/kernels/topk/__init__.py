@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..bags import atom_sum, bag_dot, bag_sum
-from ..choice import on_gpu
+from ..choice import compiles, on_gpu
 
 # Bytes of one block of pre-activations: it is read several times, so it should stay in the last cache, beside the
 # encoder where that fits too. 8 MB for a CPU core's share; a GPU's cache holds some 50 MB, and its products want rows.
@@ -67,12 +67,32 @@ def encode_topk(
 
 
 def _largest(pre: Tensor, k: int, engine: ModuleType | None) -> tuple[Tensor, Tensor]:
-    if engine is None and on_gpu(pre):
-        from . import triton as engine
-    if engine is None:
+    chosen: Any = engine
+    if chosen is None and on_gpu(pre):
+        from . import triton as chosen
+    if chosen is None and compiles(pre) and pre.is_contiguous():
+        from . import compiled
+
+        chosen = compiled if compiled.suits(pre.shape[1], k) else None
+    found = None if chosen is None else chosen.topk(pre, k)
+    return _composed(pre, k) if found is None else found
+
+
+# Entries of one run; a search in two steps repays its start where a row has several runs for each entry wanted.
+_RUN, _WORTH = 32, 4
+
+
+def _composed(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest are in the k runs with the largest maxima: an entry elsewhere is no larger than those k are."""
+    b, n = pre.shape
+    if pre.is_cuda or n % _RUN or n < _WORTH * _RUN * k or not pre.is_contiguous() or not b:
         values, indices = pre.topk(k, dim=1, sorted=False)
         return values, indices
-    return engine.topk(pre, k)
+    runs = pre.view(b, n // _RUN, _RUN).amax(2).topk(k, dim=1, sorted=False).indices
+    first = torch.arange(0, b * n // _RUN, n // _RUN, device=pre.device)[:, None]
+    some = pre.view(-1, _RUN).index_select(0, (runs + first).view(-1)).view(b, k * _RUN)
+    values, at = some.topk(k, dim=1, sorted=False)
+    return values, runs.gather(1, at // _RUN) * _RUN + at % _RUN
 
 
 class _TopK(torch.autograd.Function):
