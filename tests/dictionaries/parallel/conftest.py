@@ -14,6 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = str(HERE.parents[2])
+_STREAMS = ("out", "err")
 
 
 @dataclass
@@ -21,11 +22,12 @@ class Outcome:
     """How each process ended, by rank, and what it said."""
 
     codes: list[int]
+    said: list[str]
     errors: list[str]
 
 
 class Processes:
-    """Runs the script `two` on some processes."""
+    """Runs the script `two`, or the command `superscope`, on some processes."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -36,26 +38,28 @@ class Processes:
             text=True,
         )
 
-    def begin(self, count: int, out: Path, *arguments: str) -> list[int]:
-        """Starts them; their ids."""
+    def begin(self, count: int, out: Path, *arguments: str, program: str = "two") -> list[int]:
+        """Starts them; their ids. What process 0 says is in the files out0 and err0 of a folder."""
         assert self._server.stdin is not None
-        self._out, self._count = out, count
+        self._out = out
         out.mkdir(exist_ok=True)
-        for name in ("out", "err"):
+        for name in _STREAMS:
             for rank in range(count):
                 (out / f"{name}{rank}").unlink(missing_ok=True)
-        self._server.stdin.write(json.dumps([str(count), "--out", str(out), *arguments]) + "\n")
+        place = ("--out", str(out)) if program == "two" else ()
+        self._server.stdin.write(json.dumps([str(count), str(out), program, *place, *arguments]) + "\n")
         self._server.stdin.flush()
         return self._line()
 
     def end(self) -> Outcome:
         """Waits for them."""
         codes = self._line()
-        return Outcome(codes, [(self._out / f"err{rank}").read_text() for rank in range(self._count)])
+        said, errors = ([(self._out / f"{name}{rank}").read_text() for rank in range(len(codes))] for name in _STREAMS)
+        return Outcome(codes, said, errors)
 
-    def run(self, count: int, out: Path, *arguments: str, check: bool = True) -> Outcome:
+    def run(self, count: int, out: Path, *arguments: str, program: str = "two", check: bool = True) -> Outcome:
         """Starts them and waits for them."""
-        self.begin(count, out, *arguments)
+        self.begin(count, out, *arguments, program=program)
         outcome = self.end()
         assert not check or outcome.codes == [0] * count, "\n".join(outcome.errors)[-3000:]
         return outcome

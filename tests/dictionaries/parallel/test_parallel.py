@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from superscope.dictionaries.checkpoint import save_state
 from superscope.dictionaries.parallel import SHARDABLE, Mesh, MeshExchange, launched, mesh, newest, read_sharded, shard
 from superscope.testing import example
 
-from .conftest import HERE, ROOT, Processes
+from .conftest import Processes
 from .two import NUMBERS, SETTINGS, D, K, N, make_shy, rows, watch_gradients
 
 NAMES = [kind.__name__ for kind in SHARDABLE]
@@ -112,19 +110,10 @@ def test_a_state_of_one_process_is_taken_up_in_shards(tmp_path: Path) -> None:
         assert torch.equal(part.tensors[name], tensor if whole else tensor[4:9]), name
 
 
-def test_a_killed_rank_is_named_and_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
-    """Started as a user starts it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["--out", str(tmp_path), "--architectures", "TopK", "--save", "--die", "4"]
-    done = subprocess.run(
-        [*command, str(HERE / "two.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode != 0
-    assert "another process of the mesh was lost" in done.stderr
+def test_a_killed_rank_is_named_and_leaves_a_checkpoint(tmp_path: Path, processes: Processes) -> None:
+    outcome = processes.run(2, tmp_path, "--architectures", "TopK", "--save", "--die", "4", check=False)
+    assert outcome.codes == [1, -signal.SIGKILL]
+    assert "ConnectionError: Step 5: another process of the mesh was lost" in outcome.errors[0]
     assert read_sharded(tmp_path / "TopK" / "checkpoint", 0, N).facts["done"] == 4
 
 

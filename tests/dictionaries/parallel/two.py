@@ -20,6 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import superscope.cli
+import superscope.studies.train
 from superscope.capture import StoredSource
 from superscope.dictionaries import ARCHITECTURES
 from superscope.dictionaries.parallel import ParallelTraining, mesh
@@ -114,10 +116,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def serve() -> None:
-    """Each line of input is a list: how many processes, then their arguments. Answers with a line of their ids."""
+    """Each line of input is a list: how many processes, where they write what they say, what to run ("two" is `main`,
+    "superscope" the command) and its arguments. Answers with a line of their ids, and one of how they ended."""
     for line in sys.stdin:
-        processes, *arguments = json.loads(line)
-        out = Path(arguments[arguments.index("--out") + 1])
+        processes, out, program, *arguments = json.loads(line)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -128,17 +130,17 @@ def serve() -> None:
                 os.environ |= {"RANK": str(rank), "WORLD_SIZE": processes, "LOCAL_RANK": str(rank)}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
                 for stream, name in ((1, "out"), (2, "err")):
-                    os.dup2(os.open(out / f"{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-                code = 0
+                    os.dup2(os.open(f"{out}/{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+                code: int | None = 0
                 try:
-                    main(arguments)
+                    code = superscope.cli.main(arguments) if program == "superscope" else main(arguments)
                 # The boundary of a process: what it raised is what it said.
                 except BaseException:
                     traceback.print_exc()
                     code = 1
                 sys.stdout.flush()
                 sys.stderr.flush()
-                os._exit(code)
+                os._exit(code or 0)
             children.append(child)
         print(json.dumps(children), flush=True)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
