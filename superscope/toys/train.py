@@ -301,8 +301,9 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
     """`_sampled` for tied models whose batch fills the cache, one at a time.
 
     Three passes over the batch beside the five products: every buffer is allocated once (a fresh one costs a page fault
-    per 4 KiB), the bias goes through the products as a column of ones beside h, importance weighs rows of W, and the
-    loss is computed only where it will be shown.
+    per 4 KiB), the bias goes through the products as a column of ones beside h, importance weighs rows of W, the loss
+    is computed only where it will be shown, and p f, which one pass makes of the uniforms, stands for f: the products
+    bear the 1 / p.
     """
     family, rows, scale = ensemble.family, recipe.batch, 2 / recipe.batch
     n, d = family.n, family.d
@@ -310,25 +311,39 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
     like = ensemble.parameters["W"]
     weighted = bool((ensemble.importance != 1).any())
     z, error, back = like.new_empty(rows, n), like.new_empty(rows, n), like.new_empty(rows, d)
+    shrunk = like.new_empty(rows, n)
     h, read, reading = like.new_ones(rows, d + 1), like.new_empty(d + 1, n), like.new_empty(d + 1, n)
     written, read_W, read_b = h[:, :d], read[:d].T, read[d]
     h_T, back_T, reading_W, reading_b = h.T, back.T, reading[:d], reading[d]
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
     loss = like.new_zeros(len(ensemble))
+    complements: dict[int, Tensor] = {}
+
+    def draw(index: int, block: slice, knobs: tuple[Tensor, ...]) -> tuple[Tensor, float]:
+        # A multiple of f, and what it lacks.
+        law, u = ensemble.laws[block.start], batches.uniforms(index, block)
+        if not (isinstance(law, Independent) and isinstance(law.p, float) and law.magnitude == Uniform()):
+            return law.draw(u, knobs).reshape(rows, n), 1.0
+        seed = ensemble.seeds[block.start]
+        if seed not in complements:
+            complements[seed] = 1 - u
+        # max(1 - u - (1 - p), 0) = p relu(1 - u / p).
+        return torch.ops.aten.softshrink.out(complements[seed], 1 - law.p, out=shrunk), 1 / law.p
 
     def gradient(index: int, with_loss: bool = True):
+        complements.clear()
         for block, knobs in zip(batches.blocks, batches.knobs, strict=True):
-            model, law = block.start, ensemble.laws[block.start]
+            model = block.start
+            f, lacking = draw(index, block, knobs)
             W, b = ensemble.parameters["W"][model], ensemble.parameters["b"][model]
             importance = ensemble.importance[model, :, None]
-            f = law.draw(batches.uniforms(index, block), knobs).reshape(rows, n)
-            torch.mm(f, W, out=written)
+            torch.mm(f, W if lacking == 1 else W * lacking, out=written)
             read_W.copy_(W)
             read_b.copy_(b)
             torch.mm(h, read, out=z)
-            torch.sub(z, f, out=error)
+            torch.sub(z, f, alpha=lacking, out=error)
             if with_loss:
-                missed = torch.where(z > 0, error, f) if relu else error
+                missed = torch.where(z > 0, error, f * lacking) if relu else error
                 loss[model] = (missed.square().sum(0) @ importance[:, 0]) / rows
             if relu:
                 # d ReLU: the error survives where the output is positive, and there the output is z.
@@ -337,7 +352,7 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
             torch.mm(h_T, error, out=reading)
             if weighted:
                 reading.mul_(importance.T)
-            slopes["W"][model] = torch.addmm(reading_W, back_T, f).mul_(scale).T
+            slopes["W"][model] = torch.addmm(reading_W, back_T, f, alpha=lacking).mul_(scale).T
             slopes["b"][model] = reading_b * scale
         return loss.clone(), slopes
 

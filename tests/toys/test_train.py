@@ -25,7 +25,8 @@ from superscope.toys import (
     best_of,
     train,
 )
-from superscope.toys.train import _Batches
+from superscope.toys.family import mix
+from superscope.toys.train import _GRADIENTS, _Batches, _uniforms
 
 MODELS = [
     Tied(5, 2),
@@ -108,6 +109,20 @@ def test_a_large_model_is_the_same_alone_and_in_a_crowd():
     crowd, _ = run(Ensemble(Tied(150, 10), laws), recipe)
     alone, _ = run(Ensemble(Tied(150, 10), laws[1]), recipe)
     assert same(alone, crowd.select([1]))
+
+
+@pytest.mark.parametrize("p", [0.1, 1.0, (0.02, 0.5, 0.9) * 50])
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_large_models_have_the_gradient_of_their_batch(p, activation):
+    law, importance = Independent(150, p), torch.linspace(0.1, 2, 150)
+    ensemble = Ensemble(Tied(150, 10, activation), law, importance, seeds=4, dtype=torch.float64)
+    ensemble.parameters["b"] += 0.1
+    loss, slopes = _GRADIENTS["sampled"](ensemble, Recipe(batch=1024))(2, True)
+    f = law.draw(_uniforms(mix(4, 3), (1024, 150), torch.float64))[None]
+    expected = ensemble.family.loss_gradient(ensemble.parameters, f, importance[None].double())
+    assert float(loss) == pytest.approx(float(expected[0]), rel=1e-6)
+    for name, slope in expected[1].items():
+        assert torch.allclose(slopes[name], slope, atol=1e-6 * float(slope.abs().max())), name
 
 
 def test_phase_diagram_kernel_is_the_same_alone_and_in_a_crowd():
