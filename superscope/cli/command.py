@@ -78,8 +78,8 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         report = _watch(study, out, errors, shown=rank == 0)
         if rank:
             return 0
-        page = write_html(out)
         _draw(report, out)
+        page = write_html(out)
     except KeyboardInterrupt:
         if rank:
             return 130

@@ -41,21 +41,23 @@ def _headlines(report: Report) -> dict[str, str]:
     """The columns of an overview, or none where a list reads better: one place, or too many quantities."""
     names = {m.name: m.name.replace("_", " ") for m in report}
     chosen = {name: label for name, label in _HEADLINES.items() if name in names}
-    # One of them alone is a figure among others, not an overview.
-    if len(chosen) > 1:
+    # One of them alone is a figure among others, not an overview; without a place there is nothing to look over.
+    if len(chosen) > 1 and any(m.at for m in report if m.name in chosen):
         return chosen
-    return names if len(names) <= 6 and len({_place(m) for m in report}) > 1 else {}
+    return names if len(names) <= 6 and all(len(report[name]) > 1 for name in names) else {}
 
 
 def _overview(report: Report, headlines: dict[str, str]) -> Table:
     places: dict[str, dict[str, Measurement]] = {}
     for m in report:
-        places.setdefault(_place(m), {})[m.name] = m
+        if m.name in headlines:
+            places.setdefault(_place(m), {})[m.name] = m
     shared = _shared_prefix([str(m.at.get("site", "")) for m in report])
     models = {m.at.get("model") for m in report}
     under = f"Sites under {shared.removesuffix('.')}. " if shared else ""
-    caption = f"{under}In brackets: what chance gives."
-    table = Table(box=None, pad_edge=False, caption=escape(caption), caption_justify="left")
+    judged = any(m.chance is not None for measured in places.values() for m in measured.values())
+    caption = f"{under}{'In brackets: what chance gives.' if judged else ''}".strip()
+    table = Table(box=None, pad_edge=False, caption=escape(caption) or None, caption_justify="left")
     table.add_column("", overflow="fold")
     for label in headlines.values():
         table.add_column(label, justify="right")

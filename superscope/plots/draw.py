@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ..core import Report, files
 
 
 def draw(report: Report, figures: Sequence[Callable[[Report], Figure]], folder: Path) -> tuple[Path, ...]:
-    """Writes each figure as SVG and PNG, atomically; returns the SVG paths.
+    """Writes each figure as SVG and PNG, atomically, and `index.json`: their names and what each shows; the SVG paths.
 
     A figure that this report has not the data for (another d, no snapshots) raises, and is left out.
 
@@ -20,7 +21,7 @@ def draw(report: Report, figures: Sequence[Callable[[Report], Figure]], folder: 
         figures: those of its kind, from `FIGURES`.
         folder: made if it is not there.
     """
-    written = []
+    written, index = [], []
     for figure in figures:
         try:
             drawn = figure(report)
@@ -31,4 +32,8 @@ def draw(report: Report, figures: Sequence[Callable[[Report], Figure]], folder: 
             with files.atomic(path) as temporary:
                 drawn.savefig(temporary, format=kind, dpi=150)
         written.append(path)
+        shows = " ".join(inspect.cleandoc(figure.__doc__ or "").split("\n\n")[0].split())
+        index.append({"name": figure.__name__, "shows": shows})
+    if written:
+        files.write_json(folder / "index.json", index)
     return tuple(written)

@@ -7,6 +7,7 @@ nothing run but the front end itself.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html as markup
 import json
@@ -20,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from ..core import Report, RunFolder
-from ..core.files import write_text
+from ..core.files import read_json, write_text
 
 # A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
 ROOM = {"contexts": 6_000_000, "latents": 3_000_000, "neurons": 1_000_000}
 OTHER_ROOM = 1_000_000
+FIGURES_ROOM = 6_000_000
 
 _TITLE = "superscope:title"
 _RUN = '"superscope:run"'
@@ -39,6 +41,7 @@ def html(run: RunFolder | Path | str | Report) -> str:
 
     Numbers in tables are written in float32 precision (the shortest decimal that reads back as the same float32);
     measurements keep every digit. Tables larger than their room keep their most telling rows; the page says how many.
+    Figures that were drawn into the run's folder stand in the page too, as many as there is room for.
 
     Args:
         run: a finished run folder, its path, or a report in memory.
@@ -55,12 +58,15 @@ def html(run: RunFolder | Path | str | Report) -> str:
         True
     """
     if isinstance(run, Report):
-        report = run
+        report, drawn = run, []
     else:
-        report = Report.load(run.path if isinstance(run, RunFolder) else run)
+        folder = run.path if isinstance(run, RunFolder) else Path(run)
+        report, drawn = Report.load(folder), figures(folder / "figures")
     before, rest = template().split(_TITLE, 1)
     between, after = rest.split(_RUN, 1)
-    return "".join((before, markup.escape(_printable(report.title)), between, embed(payload(report)), after))
+    return "".join(
+        (before, markup.escape(_printable(report.title)), between, embed(payload(report) | {"figures": drawn}), after)
+    )
 
 
 def write_html(run: RunFolder | Path | str) -> Path:
@@ -137,6 +143,26 @@ def payload(report: Report) -> dict[str, Any]:
         "arrays": {name: list(tensor.shape) for name, tensor in report.arrays.items()},
         "left_out": left_out,
     }
+
+
+def figures(folder: Path) -> list[dict[str, str]]:
+    """The drawings that a folder's index.json names, in its order: name, what it shows, and the SVG in base64.
+
+    One that has been taken away is left out.
+    """
+    if not (folder / "index.json").is_file():
+        return []
+    found, used = [], 0
+    for entry in read_json(folder / "index.json"):
+        file = folder / f"{Path(entry['name']).name}.svg"
+        if not file.is_file():
+            continue
+        drawing = base64.b64encode(file.read_bytes()).decode("ascii")
+        used += len(drawing)
+        if used > FIGURES_ROOM:
+            break
+        found.append({"name": entry["name"], "shows": entry["shows"], "svg": drawing})
+    return found
 
 
 def plain(cell: Any, digits: int = 9) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from superscope.core.files import read_json
 from superscope.plots import FIGURES, draw
 from superscope.studies import STUDIES, Bounds, ToySweep
 
@@ -16,7 +17,10 @@ def test_figures_that_fit_are_drawn(tmp_path: Path) -> None:
     report = ToySweep(n=3, d=2, densities=(0.1,), seeds=(0,), steps=20, record=4).run()
     written = {path.stem for path in draw(report, FIGURES["toy"], tmp_path / "figures")}
     assert written == {"dimensionality_scatter", "feature_arrows", "training_strip", "gram_matrices"}
-    for path in (tmp_path / "figures").iterdir():
+    index = read_json(tmp_path / "figures" / "index.json")
+    assert {entry["name"] for entry in index} == written
+    assert all(entry["shows"].endswith(".") for entry in index)
+    for path in (tmp_path / "figures").glob("*.*g"):
         start = path.read_bytes()[:8]
         assert start.startswith(b"<?xml") if path.suffix == ".svg" else start == b"\x89PNG\r\n\x1a\n"
 

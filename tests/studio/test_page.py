@@ -15,7 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from superscope.core import Measurement, Report
-from superscope.studio import html
+from superscope.core.files import write_json
+from superscope.studio import html, write_html
 from superscope.studio.html import payload
 
 # The package's name for the function hides its module of the same name.
@@ -310,6 +311,42 @@ def test_what_was_not_measured_takes_no_room(open_page, tmp_path: Path) -> None:
     expect(opened.page.locator("#others")).to_contain_text("Nothing was sent.")
     expect(opened.page.locator("body")).not_to_contain_text("not available")
     assert opened.complaints == []
+
+
+def test_a_training_shows_its_curves_and_the_figures_of_its_folder(open_page, tmp_path: Path) -> None:
+    steps = [1, 20, 40]
+    table = {"step": steps, "fraction_variance_unexplained": [1.0, 0.4, 0.2], "l0": [4.0, 4.0, 4.0], "dead": [0, 2, 1]}
+    measured = (
+        Measurement(name="l0", value=4.0, unit="latents", n=40, of="tokens"),
+        Measurement(name="atom_recall", value=0.5, unit="share", n=4, of="atoms", at={"threshold": 0.9}),
+        Measurement(name="atom_count", value=4.0, unit="atoms", n=4, of="atoms"),
+    )
+    one = Report(title="A training", kind="train", measurements=measured, tables={"training": table})
+    one.save(tmp_path / "run")
+    drawings = tmp_path / "run" / "figures"
+    drawings.mkdir()
+    drawing = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="40"><script>alert(1)</script><text>two</text></svg>'
+    )
+    (drawings / "criteria.svg").write_text(drawing)
+    shown = [{"name": "criteria", "shows": "The criteria <b>over k</b>."}, {"name": "gone", "shows": "Taken away."}]
+    write_json(drawings / "index.json", shown)
+    opened = open_page(file=write_html(tmp_path / "run"))
+    views = opened.page.locator("section").evaluate_all("found => found.map(section => section.dataset.view)")
+    assert views == ["figures", "learning", "others", "method", "downloads"]
+    assert opened.page.locator("#learning path.curve").count() == 3
+    image = opened.page.locator("#figures img")
+    assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [90, 40]
+    assert image.get_attribute("alt") == "The criteria <b>over k</b>."
+    with opened.page.expect_download() as download:
+        opened.page.locator("#figures").get_by_role("button").click()
+    assert Path(download.value.path()).read_text() == drawing
+    # A place that few measurements have stands behind their names.
+    assert opened.page.locator('[data-measurement="atom_recall"] th').inner_text() == "Atom recall (threshold 0.9)"
+    assert opened.page.locator("#others thead th").first.inner_text() == "Measurement"
+    assert opened.page.locator("#others thead").inner_text().lower().count("threshold") == 0
+    assert opened.complaints == []
+    assert opened.requests == []
 
 
 def test_a_run_without_control_speaks_of_none(open_page, example_run, tmp_path: Path) -> None:

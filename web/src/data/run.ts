@@ -31,6 +31,14 @@ export interface LeftOut {
   of: number;
 }
 
+/** A drawing that lies beside the page in the run's folder. */
+export interface Drawing {
+  name: string;
+  shows: string;
+  /** An SVG file in base64. */
+  svg: string;
+}
+
 export interface Run {
   title: string;
   kind: string;
@@ -42,4 +50,5 @@ export interface Run {
   arrays: Record<string, number[]>;
   /** Tables of which only the first rows by importance are in the page. */
   left_out: Record<string, LeftOut>;
+  figures: Drawing[];
 }
