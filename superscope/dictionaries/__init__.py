@@ -4,7 +4,7 @@ from . import formats
 from .classical import CLASSICAL, ICA, KSVD, NMF, KMeans, OnlineDictionary
 from .hub import from_pretrained, push_to_hub
 from .loading import load
-from .many import train_many
+from .many import grid, train_many
 from .sae import (
     ARCHITECTURES,
     SAE,
@@ -54,6 +54,7 @@ __all__ = [
     "Whitening",
     "formats",
     "from_pretrained",
+    "grid",
     "load",
     "push_to_hub",
     "train",

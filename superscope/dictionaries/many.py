@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,14 +12,43 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step
+from ..kernels import topk
+from .sae import precision as lengths
 from .sae import sparse
 from .sae.base import SAE
 from .sae.topk import TopK
-from .train import Training, _Batches, _scale, train, trapezoid
+from .train import Ramp, Training, _Batches, _scale, train, trapezoid
 
 # Numbers in one block of pre-activations, as in sae/base.
 _BLOCK = 2**21
+# Numbers in the encoders of one stack. Larger ones fall out of the cache together where one by one they would not, and
+# have nothing to gain: their products take the time, not what stands around them.
+_STACK = 2**20
 _TRUTH_EVERY = 50
+
+
+def grid(architecture: type[SAE], **settings: Any) -> list[SAE]:
+    """One SAE for each combination: a setting given as a list, tuple or range is an axis, the last varies fastest.
+
+    Args:
+        architecture: its class.
+        settings: arguments of its constructor, or several values of one.
+
+    Raises:
+        ValueError: if an axis is empty, or a combination is out of range.
+
+    Example:
+        >>> from superscope.dictionaries import JumpReLU
+        >>> [sae.about["k"] for sae in grid(JumpReLU, d=8, n=32, k=[2, 4], coefficient=1.0, seed=range(2))]
+        [2, 2, 4, 4]
+    """
+    axes = {
+        name: list(value) if isinstance(value, list | tuple | range) else [value] for name, value in settings.items()
+    }
+    for name, values in axes.items():
+        if not values:
+            raise ValueError(f"grid: {name} has no value; give at least one.")
+    return [architecture(**dict(zip(axes, chosen, strict=True))) for chosen in itertools.product(*axes.values())]
 
 
 def train_many(
@@ -33,28 +62,37 @@ def train_many(
     warmup: float | int = 0.05,
     decay: float | int = 0.5,
     centre: Literal["mean", "median"] = "mean",
-    dead_after: int = 50_000,
+    k_ramp: Ramp | None = None,
+    penalty_ramp: Ramp | None = None,
+    precision: Literal["full", "bfloat16", "auto"] = "full",
+    dead_after: int | None = None,
     auxiliary: float | int = 1 / 32,
     auxiliary_k: int | None = None,
 ) -> Iterator[tuple[Step, ...]]:
     r"""What `train` does to each SAE with the same seed of the data, in one loop; yields one Step for each SAE.
 
-    Every batch is read, moved and looked over once. The TopK members are one problem: one encoder product
-    $x\,[E_1; E_2; \dots]^\top$ for all widths, one sparse decode, one plan of who used which atom, one fused optimiser
-    over the stacked weights. Their weights become views of the stack, and stay so. Other architectures are stepped one
-    after the other on the shared batch.
+    Members may differ in seed, k, width, penalty and architecture; `grid` makes all of a grid. What they share:
 
-    A member's weights are those of `train` alone up to rounding: the product is about the members' mean bias, so a
-    pre-activation differs in its last bits. After 30 steps float64 weights agree to 1e-9 and float32 ones to 3 % in
+    - The stream: each batch is read (from a model: computed), moved and looked over once. This is all that members
+      with large dictionaries or other architectures than TopK share; they are stepped one after the other on it.
+    - TopK members with small dictionaries (together at most 2^20 numbers in the encoders of one stack) are one problem:
+      one product $x\,[E_1; E_2; \dots]^\top$ for all widths, one choice for all of one k and width, one sparse decode,
+      one plan of who used which atom, one fused optimiser over the stacked weights. Their weights become views of
+      the stack, and stay so.
+
+    What they cannot share: the flops of the encoder product. Weights that learn apart are unrelated after one step, and
+    a narrower dictionary is no part of a wider one (in one `Matryoshka` it is), so eight members cost eight products;
+    from d n of about 10^6 on those are most of a step, and only the stream is saved.
+
+    A member's weights are those of `train` alone up to rounding: a stack's product is about its members' mean bias, so
+    a pre-activation differs in its last bits. After 30 steps float64 weights agree to 1e-9 and float32 ones to 3 % in
     norm: Adam moves a weight whose gradient is only rounding by its full rate, as between any two machines.
-
-    The encoder product of unrelated weights cannot be shared, so where it is most of the time (d n above about 10^6)
-    eight at once cost nearly eight times one; the gain is in what stands around it and is large for small SAEs.
 
     Args:
         saes: changed in place; all of one d, dtype and device, their own seeds, k, widths and penalties.
         source: where x comes from.
-        steps, batch, lr, seed, warmup, decay, centre, dead_after, auxiliary, auxiliary_k: as for `train`.
+        k_ramp, penalty_ramp: as for `train`, for the members that have a k or a coefficient.
+        steps, batch, lr, seed, warmup, decay, centre, precision, dead_after, auxiliary, auxiliary_k: as for `train`.
 
     Raises:
         ShapeError: if source and SAEs differ in d.
@@ -96,23 +134,32 @@ def train_many(
         "warmup": warmup,
         "decay": decay,
         "centre": centre,
+        "precision": precision,
         "dead_after": dead_after,
         "auxiliary": auxiliary,
         "auxiliary_k": auxiliary_k,
     }
+    ramps = {"k_ramp": ("k", k_ramp), "penalty_ramp": ("coefficient", penalty_ramp)}
+    for name, (attribute, ramp) in ramps.items():
+        if ramp is not None and not any(hasattr(sae, attribute) for sae in members):
+            raise ValueError(f"train_many: {name} has nothing to act on: no member has a {attribute}.")
+
+    def own(sae: SAE) -> dict[str, Any]:
+        return {name: ramp if hasattr(sae, attribute) else None for name, (attribute, ramp) in ramps.items()}
+
     # `train` checks the arguments; it reads nothing yet.
-    trainings = [train(sae, source, **settings) for sae in members]
+    trainings = [train(sae, source, **settings, **own(sae)) for sae in members]
     return _run(members, trainings, source)
 
 
 def _run(members: list[SAE], trainings: list[Training], source: ActivationSource) -> Iterator[tuple[Step, ...]]:
     settings = trainings[0].settings
     shared = _Shared(_Batches(members[0], source, settings["batch"], settings["seed"]))
-    stacked = [index for index, sae in enumerate(members) if type(sae) is TopK]
     streams: list[tuple[list[int], Iterator[Sequence[Step]]]] = []
-    if stacked:
-        stack = _Stack([members[i] for i in stacked], _Follower(shared), settings, trainings[stacked[0]])
-        streams.append((stacked, stack.run()))
+    for indices in _stacks(members):
+        first = trainings[indices[0]]
+        streams.append((indices, _Stack([members[i] for i in indices], _Follower(shared), first).run()))
+    stacked = {index for indices, _ in streams for index in indices}
     for index, training in enumerate(trainings):
         if index not in stacked:
             training._batches = _Follower(shared)  # type: ignore[assignment]
@@ -122,6 +169,22 @@ def _run(members: list[SAE], trainings: list[Training], source: ActivationSource
         for indices, stream in streams:
             found.update(zip(indices, next(stream), strict=True))
         yield tuple(found[index] for index in range(len(members)))
+
+
+def _stacks(members: Sequence[SAE]) -> list[list[int]]:
+    """Which members to step as one: TopK ones, in order, as many at a time as fit into one stack, at least two."""
+    stacks: list[list[int]] = []
+    room = 0
+    for index, sae in enumerate(members):
+        size = sae.n * sae.d
+        if type(sae) is not TopK or size > _STACK // 2:
+            continue
+        if size > room:
+            stacks.append([])
+            room = _STACK
+        stacks[-1].append(index)
+        room -= size
+    return [stack for stack in stacks if len(stack) > 1]
 
 
 class _Shared:
@@ -151,8 +214,9 @@ class _Follower(Iterator[Activations]):
 class _Stack:
     """TopK members whose weights are slices of one set of tensors."""
 
-    def __init__(self, members: list[SAE], batches: _Follower, settings: Mapping[str, Any], training: Training) -> None:
-        self.members, self.batches, self.settings = members, batches, settings
+    def __init__(self, members: list[SAE], batches: _Follower, training: Training) -> None:
+        self.members, self.batches, self.settings = members, batches, training.settings
+        self.lowered = torch.bfloat16 if self.settings["precision"] == "bfloat16" else None
         self.ks = [int(sae.about["k"]) for sae in members]
         edges = [0, *itertools.accumulate(sae.n for sae in members)]
         self.slices = [slice(a, b) for a, b in itertools.pairwise(edges)]
@@ -166,16 +230,27 @@ class _Stack:
             sae.atoms.data, sae.encoder.data = self.atoms.data[part], self.encoder.data[part]
             sae.encoder_bias.data, sae.bias.data = self.encoder_bias.data[part], self.bias.data[index]
         self.silent = torch.zeros(self.n, dtype=torch.long, device=self.atoms.device)
-        # Members of equal width and k that stand beside each other are chosen in one call.
-        self.runs: list[tuple[int, int]] = []
-        start = 0
-        for _, group in itertools.groupby(range(self.m), key=lambda i: (members[i].n, self.ks[i])):
-            count = len(list(group))
-            self.runs.append((start, start + count))
-            start += count
+        self.runs = self._equal()
         self.truth = training._truth
         self.scale = 0.0
         self.zero = torch.zeros(self.d, dtype=self.atoms.dtype, device=self.atoms.device)
+
+    def _equal(self) -> list[tuple[int, int]]:
+        """Members of equal width and k that stand beside each other: they are chosen in one call."""
+        runs, start = [], 0
+        for _, group in itertools.groupby(range(self.m), key=lambda i: (self.members[i].n, self.ks[i])):
+            count = len(list(group))
+            runs.append((start, start + count))
+            start += count
+        return runs
+
+    def _schedule(self, index: int) -> None:
+        """Each member's k as it should be after so many steps."""
+        ramp = self.settings["k_ramp"]
+        if ramp is not None:
+            factor = Ramp(**ramp)(index / self.settings["steps"])
+            self.ks = [min(max(round(factor * int(sae.about["k"])), 1), sae.n) for sae in self.members]
+            self.runs = self._equal()
 
     def run(self) -> Iterator[list[Step]]:
         settings = self.settings
@@ -185,8 +260,12 @@ class _Stack:
         assert given is not None
         _no_target(given)
         self.scale = _scale(given.x)
-        for sae in self.members:
+        self._schedule(0)
+        for sae, k in zip(self.members, self.ks, strict=True):
+            made = sae.k
+            sae.k = k  # type: ignore[assignment]
             sae.start(given.x, centre=settings["centre"])
+            sae.k = made
         lr = settings["lr"]
         optimizer = torch.optim.Adam(
             [
@@ -206,7 +285,9 @@ class _Stack:
             if given is None:
                 given = next(self.batches)
                 _no_target(given)
-            losses, numbers = self._gradients(given.x, index)
+            self._schedule(index)
+            with lengths.using(self.lowered):
+                losses, numbers = self._gradients(given.x, index)
             given = None
             with torch.no_grad():
                 gradient = self.atoms.grad
@@ -231,15 +312,24 @@ class _Stack:
         offset, centred = self.encoder_bias - shift, x - centre
         columns: list[list[Tensor]] = [[] for _ in self.runs]
         values: list[list[Tensor]] = [[] for _ in self.runs]
-        for block in centred.split(max(_BLOCK // self.n, 1)):
-            pre = torch.addmm(offset, block, self.encoder.T)
+        # The offset as the weight of a number that is always 1: added by the product, without a pass of its own.
+        wide = torch.cat([self.encoder, offset[:, None]], 1).T
+        rows = torch.cat([centred, centred.new_ones(len(x), 1)], 1)
+        size = max(_BLOCK // self.n, 1)
+        room = rows.new_empty(min(size, len(x)), self.n)
+        for start in range(0, len(x), size):
+            if lengths.lowered():
+                pre = lengths.product(offset, centred[start : start + size], self.encoder)
+            else:
+                pre = torch.mm(rows[start : start + size], wide, out=room[: len(rows[start : start + size])])
             for number, (first, past) in enumerate(self.runs):
                 k, low, high = self.ks[first], self.slices[first].start, self.slices[past - 1].stop
-                found = pre[:, low:high].unflatten(1, (past - first, -1)).topk(k, dim=-1, sorted=False)
                 width = self.members[first].n
+                # (rows, members) of one run are rows of their own.
+                kept, at = topk(pre[:, low:high].reshape(-1, width), k)
                 step = torch.arange(low, high, width, device=x.device)[None, :, None]
-                columns[number].append(found.indices + step)
-                values[number].append(found.values)
+                columns[number].append(at.view(len(pre), past - first, k) + step)
+                values[number].append(kept.view(len(pre), past - first, k))
         flat_columns = [torch.cat(parts).transpose(0, 1).reshape(-1) for parts in columns]
         flat_values = torch.cat([torch.cat(parts).transpose(0, 1).reshape(-1) for parts in values]).relu()
         chosen_columns = torch.cat(flat_columns)
