@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -47,7 +47,7 @@ def _headlines(report: Report) -> dict[str, str]:
     return names if len(names) <= 6 and all(len(report[name]) > 1 for name in names) else {}
 
 
-def _overview(report: Report, headlines: dict[str, str]) -> Table:
+def _overview(report: Report, headlines: dict[str, str]) -> Group:
     places: dict[str, dict[str, Measurement]] = {}
     for m in report:
         if m.name in headlines:
@@ -57,7 +57,7 @@ def _overview(report: Report, headlines: dict[str, str]) -> Table:
     under = f"Sites under {shared.removesuffix('.')}. " if shared else ""
     judged = any(m.chance is not None for measured in places.values() for m in measured.values())
     caption = f"{under}{'In brackets: what chance gives.' if judged else ''}".strip()
-    table = Table(box=None, pad_edge=False, caption=escape(caption) or None, caption_justify="left")
+    table = Table(box=None, pad_edge=False)
     table.add_column("", overflow="fold")
     for label in headlines.values():
         table.add_column(label, justify="right")
@@ -67,7 +67,7 @@ def _overview(report: Report, headlines: dict[str, str]) -> Table:
         name = name.removesuffix(", trained") if len(models) == 1 else name
         cells = [_cell(measured.get(name)) for name in headlines]
         table.add_row(escape(name), *cells)
-    return table
+    return Group(table, f"[italic dim]{escape(caption)}[/]") if caption else Group(table)
 
 
 def _cell(m: Measurement | None) -> str:
