@@ -311,10 +311,11 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
     like = ensemble.parameters["W"]
     weighted = bool((ensemble.importance != 1).any())
     z, error, back = like.new_empty(rows, n), like.new_empty(rows, n), like.new_empty(rows, d)
-    shrunk = like.new_empty(rows, n)
-    h, read, reading = like.new_ones(rows, d + 1), like.new_empty(d + 1, n), like.new_empty(d + 1, n)
-    written, read_W, read_b = h[:, :d], read[:d].T, read[d]
-    h_T, back_T, reading_W, reading_b = h.T, back.T, reading[:d], reading[d]
+    shrunk, h = like.new_empty(rows, n), like.new_ones(rows, d + 1)
+    written, h_T, back_T = h[:, :d], h.T, back.T
+    # What a model reads with, W transposed and b below it, and the slopes of that, for all models.
+    read = like.new_empty(len(ensemble), d + 1, n)
+    reading = torch.empty_like(read)
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
     loss = like.new_zeros(len(ensemble))
     complements: dict[int, Tensor] = {}
@@ -332,28 +333,30 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
 
     def gradient(index: int, with_loss: bool = True):
         complements.clear()
-        for block, knobs in zip(batches.blocks, batches.knobs, strict=True):
-            model = block.start
+        W, importance = ensemble.parameters["W"], ensemble.importance[:, :, None]
+        read[:, :d].copy_(W.mT)
+        read[:, d].copy_(ensemble.parameters["b"])
+        weighing = importance * W if weighted else W
+        for block, knobs, W_e, weighing_e, read_e, reading_e, reading_W in zip(
+            batches.blocks, batches.knobs, W, weighing, read, reading, reading[:, :d], strict=True
+        ):
             f, lacking = draw(index, block, knobs)
-            W, b = ensemble.parameters["W"][model], ensemble.parameters["b"][model]
-            importance = ensemble.importance[model, :, None]
-            torch.mm(f, W if lacking == 1 else W * lacking, out=written)
-            read_W.copy_(W)
-            read_b.copy_(b)
-            torch.mm(h, read, out=z)
+            torch.addmm(written, f, W_e, beta=0, alpha=lacking, out=written)
+            torch.mm(h, read_e, out=z)
             torch.sub(z, f, alpha=lacking, out=error)
             if with_loss:
                 missed = torch.where(z > 0, error, f * lacking) if relu else error
-                loss[model] = (missed.square().sum(0) @ importance[:, 0]) / rows
+                loss[block] = (missed.square().sum(0) @ importance[block.start]) / rows
             if relu:
                 # d ReLU: the error survives where the output is positive, and there the output is z.
                 torch.ops.aten.threshold_backward.grad_input(error, z, 0, grad_input=error)
-            torch.mm(error, importance * W if weighted else W, out=back)
-            torch.mm(h_T, error, out=reading)
+            torch.mm(error, weighing_e, out=back)
+            torch.mm(h_T, error, out=reading_e)
             if weighted:
-                reading.mul_(importance.T)
-            slopes["W"][model] = torch.addmm(reading_W, back_T, f, alpha=lacking).mul_(scale).T
-            slopes["b"][model] = reading_b * scale
+                reading_e.mul_(ensemble.importance[block])
+            reading_W.addmm_(back_T, f, alpha=lacking)
+        torch.mul(reading[:, :d].mT, scale, out=slopes["W"])
+        torch.mul(reading[:, d], scale, out=slopes["b"])
         return loss.clone(), slopes
 
     return gradient
