@@ -90,8 +90,9 @@ def lasso(
 
 
 def _in_threads(work: Callable[[slice], None], rows: int, n: int) -> None:
-    # Blocks large enough for the product x W to run at full speed, small enough to stay in the caches.
-    size = max(16, 2**20 // n)
+    # Blocks large enough for the product x W to run at full speed (42 rows at n = 24 576 reached 60 GFLOP/s, 256 rows
+    # 110), small enough to be shared out among threads.
+    size = max(256, 2**20 // n)
     parts = [slice(start, start + size) for start in range(0, rows, size)]
     threads = min(torch.get_num_threads(), len(parts))
     if threads <= 1:
