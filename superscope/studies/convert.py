@@ -181,9 +181,10 @@ class Convert(Study):
 
     def _findings(self, original: Imported, worst: float, cautions: list[str]) -> Generator[str, None, None]:
         sae = original.sae
+        differ = f"differ by at most {worst:.1e} of their largest entry" if worst else "are equal to the last bit"
         yield (
             f"The copy in {self.to} computes what the original in {original.format} does: codes and reconstructions "
-            f"differ by at most {worst:.1e} of their largest entry."
+            f"{differ}."
         )
         if original.agreement is not None:
             yield f"The original agrees with the probe stored beside it: {original.agreement}."

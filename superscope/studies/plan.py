@@ -140,7 +140,7 @@ class Plan(Study):
             ),
         )
         report = Report(
-            title=f"{self.latents:,} latents on {self.tokens:.3g} activations of {subject}",
+            title=f"{self.latents:,} latents on {self.tokens:,.0f} activations of {subject}",
             kind=self.kind,
             measurements=measurements,
             settings=settings,
