@@ -30,7 +30,7 @@ def show(report: Report, page: Path, console: Console) -> None:
     headlines = _headlines(report)
     console.print(_overview(report, headlines) if headlines else _listing(report))
     console.print()
-    if headlines:
+    if headlines and any(m.low is not None for m in report):
         console.print(
             "Intervals, bounds, the number of tokens behind each figure, contexts and charts are in the report."
         )
