@@ -5,7 +5,7 @@ one einsum, `(batch, instance, feature)`, two uniform draws per element, autogra
 theirs in method. Quality: both train from the same weights for the same steps, and their expected losses on one large
 sample are compared.
 
-    python benchmarks/toys_training.py [--steps 20] [--rounds 5] [--quality-steps 0]
+    python benchmarks/toys_training.py [--steps 20] [--rounds 5] [--sizes 200 400] [--quality-steps 0 --quality-models 4]
 """
 
 from __future__ import annotations
@@ -52,11 +52,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quality-steps", type=int, default=0)
+    parser.add_argument("--quality-models", type=int, default=4, help="densities, from 1 to 1/20, compared at the end")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[n for n, _, _ in SIZES], help="n of the sizes to run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = []
     for n, d, count in SIZES:
+        if n not in arguments.sizes:
+            continue
         densities = 20.0 ** -torch.linspace(0, 1, count, dtype=torch.float64)
         ensemble = Ensemble(Tied(n, d), [Independent(n, p) for p in densities.tolist()])
         published = Published(n, d, densities.float(), ensemble.parameters)
@@ -82,12 +86,13 @@ def main() -> None:
             "ratio": statistics.median(theirs) / statistics.median(ours),
         }
         if arguments.quality_steps:
-            result |= quality(n, d, densities, arguments.quality_steps)
+            few = 20.0 ** -torch.linspace(0, 1, arguments.quality_models, dtype=torch.float64)
+            result |= quality(n, d, few, arguments.quality_steps)
         results.append(result)
         print(json.dumps(result))
 
 
-def quality(n: int, d: int, densities: torch.Tensor, steps: int) -> dict[str, float]:
+def quality(n: int, d: int, densities: torch.Tensor, steps: int) -> dict[str, object]:
     """Expected losses after equal steps from equal starts."""
     ensemble = Ensemble(Tied(n, d), [Independent(n, p) for p in densities.tolist()])
     published = Published(n, d, densities.float(), ensemble.parameters)
@@ -98,7 +103,13 @@ def quality(n: int, d: int, densities: torch.Tensor, steps: int) -> dict[str, fl
     ours = ensemble.expected_loss(rows=16_384)[0]
     ensemble.parameters = {"W": published.W.detach(), "b": published.b.detach()}
     theirs = ensemble.expected_loss(rows=16_384)[0]
-    return {"quality_steps": steps, "largest_loss_difference": float((ours / theirs - 1).abs().max())}
+    differences = (ours / theirs - 1).tolist()
+    return {
+        "quality_steps": steps,
+        "densities": [round(p, 3) for p in densities.tolist()],
+        "loss_differences": [round(x, 5) for x in differences],
+        "largest_loss_difference": max(abs(x) for x in differences),
+    }
 
 
 if __name__ == "__main__":

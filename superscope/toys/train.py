@@ -406,12 +406,13 @@ def _stratified(ensemble: Ensemble, recipe: Recipe):
     # With two active features the expected loss is a closed form too where outputs read linearly, which leaves only
     # three or more to sampling. It costs about as much as a batch, so it is for models in which two are likelier than
     # more. The family and a model's own law decide, never another model: each must train as it does alone.
-    by_pairs = [False] * len(ensemble)
+    by_pairs, forced = [False] * len(ensemble), 2
     if family.reads_linearly() and family.n >= 3:
+        forced = 3
         many = three_active_chance(density)
         paired = several >= 2 * many
         several, by_pairs = torch.where(paired, many, several), paired.tolist()
-    batches = _Batches(ensemble, recipe, extra=3, kinds=by_pairs)
+    batches = _Batches(ensemble, recipe, extra=forced, kinds=by_pairs)
     loss = torch.zeros(len(ensemble), dtype=torch.float64)
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
 
