@@ -5,7 +5,8 @@ one einsum, `(batch, instance, feature)`, two uniform draws per element, autogra
 theirs in method. Quality: both train from the same weights for the same steps, and their expected losses on one large
 sample are compared.
 
-    python benchmarks/toys_training.py [--steps 20] [--rounds 5] [--sizes 200 400] [--quality-steps 0 --quality-models 4]
+    python benchmarks/toys_training.py [--steps 20] [--rounds 5] [--sizes 200 400]
+        [--quality-steps 0 --quality-models 4]
 """
 
 from __future__ import annotations

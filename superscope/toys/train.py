@@ -189,7 +189,9 @@ class _Batches:
         count = len(ensemble)
         # Blocks of one where a model fills the cache; else never of one, for a library may treat a batch of one matrix
         # by another routine, with other roundings.
-        size = 1 if 2 * work > _BLOCK else max(2, _BLOCK // work)
+        # Sampled tied models have a step of their own for that, which pays earlier.
+        filled = 4 if type(ensemble.family) is Tied and recipe.estimator == "sampled" else 2
+        size = 1 if filled * work > _BLOCK else max(2, _BLOCK // work)
         self.blocks: list[slice] = []
 
         def alike(i: int) -> tuple[object, object]:
