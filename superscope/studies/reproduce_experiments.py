@@ -346,7 +346,8 @@ def e7(lab: Lab) -> Row:
         f"the digon plateau, "
         f"{float(star[-1]):.3f} at 0.05; sum of D_i {float(sums.min()):.2f} to {float(sums.max()):.2f}",
         met,
-        "the paper's text says n = 400, d = 30, its notebook n = 200, d = 20; 10 000 steps of 512 rows, no weight decay",
+        "the paper's text says n = 400, d = 30, its notebook n = 200, d = 20; 10 000 steps of 512 rows, no weight "
+        "decay",
     )
 
 
