@@ -88,7 +88,7 @@ class Slurm(Executor):
     Args:
         folder: where submitit keeps scripts and logs; every node must see it, as it must see the run folder.
         parameters: submitit's own, such as `{"timeout_min": 240, "gpus_per_node": 1, "slurm_partition": "gpu"}`.
-        cluster: "slurm"; "local" runs the jobs as processes here, to try a set-up out.
+        cluster: "slurm"; "local" runs the jobs as processes here, "debug" in this process, to try a set-up out.
 
     Raises:
         ModuleNotFoundError: if submitit is not installed.
@@ -173,7 +173,8 @@ def executor(name: str, *, workers: int = 0, folder: Path | None = None) -> Exec
 
     Args:
         workers: of "processes".
-        folder: of "slurm": where its scripts and logs go.
+        folder: of "slurm": where its scripts and logs go. A job may take a day; sbatch's own variables
+            (SBATCH_PARTITION, SBATCH_TIMELIMIT, SBATCH_GPUS_PER_NODE) say otherwise.
 
     Raises:
         ValueError: if there is no executor of that name, or "slurm" has no folder.
@@ -185,7 +186,8 @@ def executor(name: str, *, workers: int = 0, folder: Path | None = None) -> Exec
     if name == "slurm":
         if folder is None:
             raise ValueError("executor: slurm needs a folder that every node sees; give a run folder with --out.")
-        return Slurm(folder)
+        # submitit's own limit is five minutes. What else a cluster wants comes from sbatch's variables.
+        return Slurm(folder, {"timeout_min": 24 * 60})
     if name == "ray":
         return Ray()
     raise ValueError(f"executor: there is no executor {name!r}; choose inline, processes, slurm or ray.")

@@ -68,7 +68,8 @@ def launched() -> bool:
 def mesh(groups: int = 1, *, minutes: float = 10.0) -> Mesh:
     """The mesh of all processes that `torchrun` started: `groups` of them by as many shards as are left.
 
-    Starts torch.distributed (gloo for what is on processors, nccl for what is on GPUs) if the caller has not.
+    Starts torch.distributed (gloo for what is on processors, nccl for what is on GPUs) if the caller has not, with each
+    process of a machine on a GPU of its own: "cuda" means that one.
 
     Args:
         groups: groups that see different rows; must divide the number of processes.
@@ -88,7 +89,11 @@ def mesh(groups: int = 1, *, minutes: float = 10.0) -> Mesh:
                 "mesh: this process was not started by torchrun. Start it with "
                 "`python -m torch.distributed.run --nproc-per-node 2 your_script.py`."
             )
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "gloo"
+        if torch.cuda.is_available():
+            # "cuda" is then each process's own GPU.
+            backend = "cpu:gloo,cuda:nccl"
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         with _heard("Meeting the others"):
             dist.init_process_group(backend, timeout=patience)
     world, rank = dist.get_world_size(), dist.get_rank()

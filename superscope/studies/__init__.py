@@ -27,6 +27,7 @@ STUDIES = (
     Entry("harvest", "harvest", "Harvest", "Read a model's activations once and keep them, for many dictionaries."),
     Entry("train", "train", "Train", "Learn a sparse dictionary of any stream of activations, and score it."),
     Entry("frontier", "frontier", "Frontier", "How sparse should this dictionary be? A sweep, and the k to take."),
+    Entry("sweep", "sweep", "Sweep", "Any study over a grid of its settings, on one machine or many."),
     Entry("toy", "toy_sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
     Entry("phase", "phase_diagram", "PhaseDiagram", "Which features get a dimension, which share, which are dropped?"),
     Entry("toy-correlation", "toy_correlation", "ToyCorrelation", "Does superposition fall as features correlate?"),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from .arguments import Number, real, whole
 
-PROVENANCE = 14
-"""Bytes kept with every stored row: token (4), sequence (8), position (2)."""
+PROVENANCE = 20
+"""Bytes kept with every stored row: five whole numbers of 4 (token, document, place there, window, position in it)."""
 
 _FURTHER = 1.1
 """Room for what is not weights, moments or a batch: workspace and fragmentation."""
@@ -175,10 +175,10 @@ def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mi
     exchange = 0.0
     if mesh.shards > 1:
         others = mesh.shards - 1
-        # Values of the candidates (2k/P a device and row, 2 bytes) to all others; the partial sums of x_hat around a
+        # Values of the candidates (2k/P a device and row) to all others; the partial sums of x_hat around a
         # ring, forward only: its gradient is the same on every device of the group.
         candidates = min(math.ceil(2 * k / mesh.shards), k)
-        exchange += rows * candidates * others * 2 + 2 * others / mesh.shards * rows * d * (2 if mixed else 4)
+        exchange += rows * candidates * others * (2 if mixed else 4) + 2 * others / mesh.shards * rows * d * (2 if mixed else 4)
     if mesh.data > 1:
         exchange += 2 * (mesh.data - 1) / mesh.data * parameters * (2 if mixed else 4)
     return StepCost(2.0 * rows * d * atoms, 8.0 * rows * kept * d, traffic, exchange)
@@ -253,7 +253,7 @@ def storage(d: int, tokens: Number, *, sites: int = 1, number: int = 2) -> float
 
     Example:
         >>> storage(768, 1e9) / 1e12
-        1.55
+        1.556
     """
     whole("storage", "d", d, 1)
     whole("storage", "sites", sites, 1)

@@ -129,4 +129,4 @@ def test_a_name_gives_an_executor(tmp_path: Path) -> None:
     assert executor("inline") == Inline()
     assert executor("processes", workers=3) == Processes(3)
     pytest.importorskip("submitit")
-    assert executor("slurm", folder=tmp_path) == Slurm(tmp_path)
+    assert executor("slurm", folder=tmp_path) == Slurm(tmp_path, {"timeout_min": 1440})

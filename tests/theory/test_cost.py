@@ -76,7 +76,7 @@ def test_seconds_add_up() -> None:
 
 
 def test_storage_counts_each_rows_origin_once() -> None:
-    assert cost.storage(100, 10, sites=3) == 10 * (600 + 14)
+    assert cost.storage(100, 10, sites=3) == 10 * (600 + 20)
 
 
 def test_whether_to_store() -> None:

@@ -150,7 +150,7 @@ def test_killed_at_any_moment_two_ranks_lose_no_more_than_a_step(
 ) -> None:
     """Either rank, with signal 9, at moments drawn at random; the other says so and ends; begun again, the run goes on
     from the last checkpoint and ends with the weights, to the bit, of one that was left alone."""
-    arguments = ("--architectures", "TopK", "--save", "--steps", str(40 * kills))
+    arguments = ("--architectures", "TopK", "--save", "--steps", str(40 * kills), "--minutes", "10")
     checkpoint = tmp_path / "cut" / "TopK" / "checkpoint"
     random = torch.Generator().manual_seed(7)
     done, moments = 0, set()

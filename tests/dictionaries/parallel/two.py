@@ -7,11 +7,14 @@ and forks such processes on demand, which takes milliseconds where a new interpr
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -21,9 +24,8 @@ import torch
 import torch.distributed as dist
 
 import superscope.cli
-import superscope.studies.train
 from superscope.capture import StoredSource
-from superscope.dictionaries import ARCHITECTURES
+from superscope.dictionaries import ARCHITECTURES, TopK, train
 from superscope.dictionaries.parallel import ParallelTraining, mesh
 from superscope.dictionaries.train import Training
 from superscope.testing import example
@@ -115,11 +117,25 @@ def main(arguments: list[str] | None = None) -> None:
     dist.destroy_process_group()
 
 
+def _warm(program: str) -> None:
+    """Does once what is to be done often: torch and matplotlib load half of themselves when they are first used."""
+    if program == "two":
+        list(train(TopK(D, N, k=K), rows(), steps=1, **SETTINGS))
+        return
+    small = ["world:exactly_k", "--n", "16", "--k", "2", "--steps", "1", "--batch", "8", "--held-out", "8"]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        superscope.cli.main(["train", *small, "--out", f"{folder}/run"])
+
+
 def serve() -> None:
     """Each line of input is a list: how many processes, where they write what they say, what to run ("two" is `main`,
     "superscope" the command) and its arguments. Answers with a line of their ids, and one of how they ended."""
+    warm: set[str] = set()
     for line in sys.stdin:
         processes, out, program, *arguments = json.loads(line)
+        if program not in warm:
+            _warm(program)
+            warm.add(program)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
