@@ -1,97 +1,164 @@
-"""Eight top-k autoencoders at once against eight one after the other, on the same batches.
+"""Eight top-k autoencoders at once against eight one after the other, on the same batches, one thread.
 
-    python benchmarks/many.py [--d 64 --n 512 --k 8 --batch 512 --members 8 --steps 20 --rounds 5 --threads 2]
+    python benchmarks/many.py                        every case below; appends to many_results.md
+    python benchmarks/many.py --only small pocket    some of them
+    python benchmarks/many.py --rounds 1 --steps 2 --dry     a try, written nowhere
 
-Prints and appends to many_results.jsonl: seconds of both (wall and CPU, medians over rounds, order alternated), their
-ratio, what both leave unexplained, and the share of time that is the encoder product's.
+What is saved depends on where rows come from and on how large the dictionaries are, so there is a case for each: rows
+in memory, which cost nothing to read, with small and with large dictionaries; and rows read from a model (the pocket
+model) while training, as every run without a store reads them. Each way is begun (weights made, first batch, start) and
+warmed by one step outside the clock; then both are timed for the same steps in turn, order alternated over rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
+from results import report
 
+from superscope import capture
+from superscope.capture import HookSource
+from superscope.core import Activations, ActivationSource, Step
 from superscope.dictionaries import TopK, train, train_many
-from superscope.worlds import World, exactly_k
+from superscope.worlds import exactly_k
 
 
-def members(d: int, n: int, k: int, count: int) -> list[TopK]:
-    return [TopK(d=d, n=n, k=k, seed=seed) for seed in range(count)]
+@dataclass(frozen=True)
+class Case:
+    """Dictionaries of one size on rows from one place.
+
+    Args:
+        what: said in the table.
+        d, n, k, batch: as everywhere.
+        model: rows are read from the pocket model; else they are in memory.
+        steps: timed in one round.
+    """
+
+    what: str
+    d: int
+    n: int
+    k: int
+    batch: int
+    steps: int
+    model: bool = False
 
 
-def timed(work: Callable[[], float]) -> tuple[float, float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    unexplained = work()
-    return time.perf_counter() - wall, time.process_time() - cpu, unexplained
+CASES = {
+    "tiny": Case("rows in memory", 32, 256, 4, 512, 60),
+    "small": Case("rows in memory", 64, 512, 8, 512, 40),
+    "medium": Case("rows in memory", 128, 1024, 16, 1024, 6),
+    "pocket": Case("pocket model read while training", 0, 512, 16, 1024, 3, model=True),
+    "full": Case("rows in memory", 512, 8192, 32, 2048, 1),
+}
 
 
-def together(world: World, saes: list[TopK], **options: Any) -> float:
-    *_, last = train_many(saes, world, **options)
-    return statistics.mean(step.numbers["fraction_variance_unexplained"] for step in last)
+class Kept(ActivationSource):
+    """A few batches in memory, over and over."""
+
+    def __init__(self, batches: list[torch.Tensor]) -> None:
+        self.kept, self.d = batches, batches[0].shape[1]
+
+    def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
+        while True:
+            yield from (Activations(x) for x in self.kept)
 
 
-def apart(world: World, saes: list[TopK], **options: Any) -> float:
-    found = []
-    for sae in saes:
-        *_, last = train(sae, world, **options)
-        found.append(last.numbers["fraction_variance_unexplained"])
-    return statistics.mean(found)
+def source_of(case: Case) -> ActivationSource:
+    if not case.model:
+        world = exactly_k(n=case.n, d=case.d, k=min(case.k, 8))
+        return Kept([batch.x for batch in islice(world.batches(case.batch, seed=0), 4)])
+    loaded = capture.load("pocket")
+    middle = (len(capture.blocks(loaded.model)) - 1) // 2
+    (site,) = capture.name_sites(loaded.model, (f"resid_post.{middle}",)).values()
+    corpus = capture.tokens(loaded.tokenizer, capture.documents(None), context=128, limit=200_000, seed=0)
+    return HookSource(loaded.model, site, corpus)
 
 
-def product(d: int, n: int, batch: int, count: int, steps: int) -> float:
-    """CPU seconds of the encoder products alone."""
-    x, encoder, bias = torch.randn(batch, d), torch.randn(n, d), torch.zeros(n)
+def product(case: Case, d: int, members: int) -> float:
+    """CPU seconds of the encoder products of one step, alone."""
+    x, encoder, bias = torch.randn(case.batch, d), torch.randn(case.n, d), torch.zeros(case.n)
     torch.addmm(bias, x, encoder.T)
-    began = time.process_time()
-    for _ in range(steps):
+    found = []
+    for _ in range(3):
+        began = time.process_time()
         torch.addmm(bias, x, encoder.T)
-    return (time.process_time() - began) * count
+        found.append(time.process_time() - began)
+    return statistics.median(found) * members
+
+
+def ways(case: Case, members: int) -> dict[str, Callable[[], tuple[float, float]]]:
+    """Each way, begun and warm: () -> CPU seconds of its steps, and what the last left unexplained."""
+    options: dict[str, Any] = {"steps": 10**6, "batch": case.batch}
+
+    def made(source: ActivationSource) -> list[TopK]:
+        return [TopK(d=source.d, n=case.n, k=case.k, seed=seed) for seed in range(members)]
+
+    at_once: Iterator[tuple[Step, ...]] = train_many(made(first := source_of(case)), first, **options)
+    alone = [iter(train(sae, own, **options)) for own in [source_of(case)] for sae in made(own)]
+    next(at_once)
+    for training in alone:
+        next(training)
+
+    def together() -> tuple[float, float]:
+        began = time.process_time()
+        *_, last = islice(at_once, case.steps)
+        spent = time.process_time() - began
+        return spent, statistics.mean(step.numbers["fraction_variance_unexplained"] for step in last)
+
+    def apart() -> tuple[float, float]:
+        spent, found = 0.0, []
+        for training in alone:
+            began = time.process_time()
+            *_, last = islice(training, case.steps)
+            spent += time.process_time() - began
+            found.append(last.numbers["fraction_variance_unexplained"])
+        return spent, statistics.mean(found)
+
+    return {"together": together, "apart": apart}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("d", 64), ("n", 512), ("k", 8), ("batch", 512), ("members", 8), ("steps", 20)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="instead of each case's own")
+    parser.add_argument("--dry", action="store_true", help="print, write nothing")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    world = exactly_k(n=given.n, d=given.d, k=given.k)
-    options = {"steps": given.steps, "batch": given.batch}
-    ways = {"together": together, "apart": apart}
-    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
-    for index in range(given.rounds):
-        for name in list(ways) if index % 2 else list(ways)[::-1]:
-            saes = members(given.d, given.n, given.k, given.members)
-            runs[name].append(timed(lambda way=ways[name], saes=saes: way(world, saes, **options)))
-    medians = {name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in runs.items()}
-    floor = statistics.median(
-        product(given.d, given.n, given.batch, given.members, given.steps) for _ in range(given.rounds)
+    torch.set_num_threads(1)
+    lines = [
+        f"{'rows':33s}{'d':>5s}{'n':>6s}{'k':>4s}{'batch':>6s}  {'together':>9s}{'apart':>9s}{'ratio':>7s}"
+        f"  {'products':>9s}  {'unexplained, together and apart':>31s}",
+        f"{'':54s}  {'ms/step':>9s}{'ms/step':>9s}{'':7s}  {'ms/step':>9s}",
+    ]
+    for name in given.only:
+        case = CASES[name]
+        case = Case(**{**vars(case), "steps": given.steps or case.steps})
+        both = ways(case, given.members)
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in both}
+        for index in range(given.rounds):
+            for way in list(both)[:: 1 if index % 2 else -1]:
+                found[way].append(both[way]())
+        ms = {way: 1000 * statistics.median(spent for spent, _ in each) / case.steps for way, each in found.items()}
+        d = case.d or source_of(case).d
+        lines.append(
+            f"{case.what:33s}{d:5d}{case.n:6d}{case.k:4d}{case.batch:6d}  {ms['together']:9.1f}{ms['apart']:9.1f}"
+            f"{ms['together'] / ms['apart']:7.2f}  {1000 * product(case, d, given.members):9.1f}"
+            f"  {found['together'][-1][1]:15.3f}{found['apart'][-1][1]:16.3f}"
+        )
+        print(lines[-1], flush=True)
+    lines.append(
+        f"{given.members} dictionaries; CPU time, medians of {given.rounds} rounds; products: the encoder products "
+        "alone, which unrelated dictionaries cannot share."
     )
-    result = vars(given) | {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "wall_together": medians["together"][0],
-        "wall_apart": medians["apart"][0],
-        "cpu_together": medians["together"][1],
-        "cpu_apart": medians["apart"][1],
-        "wall_ratio": medians["together"][0] / medians["apart"][0],
-        "cpu_ratio": medians["together"][1] / medians["apart"][1],
-        "unexplained_together": medians["together"][2],
-        "unexplained_apart": medians["apart"][2],
-        "encoder_product_share_of_cpu_together": floor / medians["together"][1],
-    }
-    print(json.dumps(result, indent=2))
-    with Path(__file__).with_name("many_results.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(result) + "\n")
+    report("\n".join(lines), None if given.dry else "many_results.md")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,12 @@ _offer("BatchTopK", lambda d, n, k, seed: architectures.BatchTopK(d, n, k, seed=
 _offer("Matryoshka", lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), seed=seed))
 _offer("JumpReLU", lambda d, n, k, seed: architectures.JumpReLU(d, n, k, seed=seed))
 _offer("MatchingPursuit", lambda d, n, k, seed: architectures.MatchingPursuit(d, n, k, seed=seed))
+# Not AbsTopK: these scores take atoms with their signs, and its latents have none.
+_offer("InterferencePenalised", lambda d, n, k, seed: architectures.InterferencePenalised(d, n, k, seed=seed))
+_offer("Archetypal", lambda d, n, k, seed: architectures.Archetypal(d, n, k, seed=seed))
+_offer("ReLU", lambda d, n, k, seed, coefficient: architectures.ReLU(d, n, coefficient, seed=seed))
+_offer("Gated", lambda d, n, k, seed, coefficient: architectures.Gated(d, n, coefficient, seed=seed))
+_offer("PAnnealed", lambda d, n, k, seed, coefficient: architectures.PAnnealed(d, n, coefficient, seed=seed))
 
 
 def widths(n: int) -> tuple[int, ...]:
@@ -103,8 +109,10 @@ def widths(n: int) -> tuple[int, ...]:
     return (n // 32, n // 8, n // 2, n)
 
 
-def ours(name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed: int) -> tuple[SparseCoder, float]:
-    sae = OURS[name](source.d, n, k, seed)
+def ours(
+    name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed: int, **penalty: float
+) -> tuple[SparseCoder, float]:
+    sae = OURS[name](source.d, n, k, seed, **penalty)
     start = time.process_time()
     steps = len(source.rows) // batch
     for _ in train(sae, source, steps=steps, batch=batch, lr=lr, seed=seed, dead_after=SILENT * batch):
@@ -124,7 +132,9 @@ class Theirs(SparseCoder):
         return SparseCode.from_dense(self.sae.encode(x))
 
 
-def saelens(name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed: int) -> tuple[SparseCoder, float]:
+def saelens(
+    name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed: int, coefficient: float = 1.0
+) -> tuple[SparseCoder, float]:
     import sae_lens
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -140,6 +150,15 @@ def saelens(name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed
         # Its quadratic loss steers to an L0, as ours does; the others need a search for a coefficient.
         "JumpReLU": lambda: sae_lens.JumpReLUTrainingSAE(
             sae_lens.JumpReLUTrainingSAEConfig(jumprelu_sparsity_loss_mode="quadratic", target_l0=float(k), **shape)
+        ),
+        "MatchingPursuit": lambda: sae_lens.MatchingPursuitTrainingSAE(
+            sae_lens.MatchingPursuitTrainingSAEConfig(max_iterations=k, **shape)
+        ),
+        "ReLU": lambda: sae_lens.StandardTrainingSAE(
+            sae_lens.StandardTrainingSAEConfig(l1_coefficient=coefficient, **shape)
+        ),
+        "Gated": lambda: sae_lens.GatedTrainingSAE(
+            sae_lens.GatedTrainingSAEConfig(l1_coefficient=coefficient, **shape)
         ),
     }[name]()
     rows = len(source.rows)
@@ -162,7 +181,9 @@ def saelens(name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed
         return Theirs(sae_lens.SAE.load_from_disk(folder)), seconds
 
 
-PEERS = ("TopK", "BatchTopK", "Matryoshka", "JumpReLU")
+PEERS = ("TopK", "BatchTopK", "Matryoshka", "JumpReLU", "MatchingPursuit", "ReLU", "Gated")
+PENALISED = ("ReLU", "Gated", "PAnnealed")
+"""Architectures whose L0 follows from a coefficient: it is searched on the first seed until L0 is k."""
 RATES = {"ours": (3e-3, 1e-2), "SAELens": (1e-3, 3e-3, 1e-2)}
 SILENT = 5
 """Batches without firing after which a latent is dead: the rarest of the n / 4 features comes 6 times in one."""
@@ -180,7 +201,14 @@ def run(about: dict[str, Any], world: World, arguments: argparse.Namespace, fold
             return line
     source = kept(world, about["rows"], arguments.batch, about["seed"], folder)
     coder, seconds = TRAINERS[about["trainer"]](
-        about["architecture"], source, world.n // 4, about["k"], about["lr"], arguments.batch, about["seed"]
+        about["architecture"],
+        source,
+        world.n // 4,
+        about["k"],
+        about["lr"],
+        arguments.batch,
+        about["seed"],
+        **({"coefficient": about["coefficient"]} if "coefficient" in about else {}),
     )
     line = {**about, "seconds": round(seconds, 1), **scores(coder, world, arguments.evaluate), "when": environment()}
     with LINES.open("a") as lines:
@@ -222,11 +250,30 @@ def replica(arguments: argparse.Namespace) -> None:
                 chosen[trainer] = max(tried, key=lambda lr: tried[lr]["mean_matched_cosine"])
             else:
                 chosen[trainer] = RATES[trainer][1]
+
+        def searched(trainer: str, architecture: str) -> float:
+            """By halving ratios: the coefficient of the runs so far whose L0 is nearest to k."""
+            low, high = 0.05, 50.0
+            tried: dict[float, float] = {}
+            for _ in range(7):
+                coefficient = round((low * high) ** 0.5, 4)
+                this = about(trainer, architecture, chosen[trainer], 0) | {"coefficient": coefficient}
+                l0 = tried[coefficient] = run(this, world, arguments, folder)["l0"]
+                low, high = (coefficient, high) if l0 > k else (low, coefficient)
+            return min(tried, key=lambda c: abs(tried[c] - k))
+
+        coefficients: dict[tuple[str, str], float] = {}
         for seed in range(arguments.seeds):
             for trainer, names in trainers.items():
                 for architecture in names:
-                    if not arguments.only or architecture in arguments.only:
-                        run(about(trainer, architecture, chosen[trainer], seed), world, arguments, folder)
+                    if arguments.only and architecture not in arguments.only:
+                        continue
+                    this = about(trainer, architecture, chosen[trainer], seed)
+                    if architecture in PENALISED:
+                        if seed == 0:
+                            coefficients[trainer, architecture] = searched(trainer, architecture)
+                        this["coefficient"] = coefficients[trainer, architecture]
+                    run(this, world, arguments, folder)
             for old in folder.glob(f"{seed}-*"):
                 old.unlink()
     lines = [
@@ -235,6 +282,7 @@ def replica(arguments: argparse.Namespace) -> None:
         if (line["scale"], line["rows"], line["batch"]) == (arguments.scale, arguments.rows, arguments.batch)
         and line.get("silent") == SILENT
         and line["lr"] == chosen.get(line["trainer"])
+        and line.get("coefficient") == coefficients.get((line["trainer"], line["architecture"]))
     ]
     TABLE.write_text(page(world, k, lines, ceiling(world, k, arguments), arguments))
     print(TABLE.read_text())
@@ -269,7 +317,8 @@ def page(
         f"# Architectures on a SynthSAEBench replica at scale {arguments.scale:g}\n\n"
         f"{environment()}. World: n = {world.n}, d = {world.d}, E[L0] = {law.l0:.2f}, of which "
         f"{float(law.density[: world.n // 4].sum()):.2f} among the {world.n // 4} most frequent features; difficulty "
-        f"{world.difficulty:.2f}. {world.n // 4} latents, k = {k} (JumpReLU: L0 steered to it), "
+        f"{world.difficulty:.2f}. {world.n // 4} latents, k = {k} (JumpReLU: L0 steered to it; ReLU, Gated and "
+        "PAnnealed: the coefficient that came nearest to it on seed 0), "
         f"{arguments.rows:,} rows, batches of {arguments.batch}, learning rate {rates}, the best tried for "
         f"BatchTopK on seed 0; a latent is dead after {SILENT} batches. Means over "
         f"seeds with their smallest and largest; scores on {arguments.evaluate:,} rows not trained on; CPU seconds on "

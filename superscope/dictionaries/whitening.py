@@ -148,11 +148,7 @@ class Whitening:
             TypeError: if the architecture does not read x through an encoder E (x - b) + e and free atoms.
             ShapeError: if the SAE has another d.
         """
-        if isinstance(sae, Archetypal | MatchingPursuit | Predictor | Crosscoder):
-            raise TypeError(
-                f"Whitening.fold: {type(sae).__name__} reads x otherwise than by E (x - b) + e with free atoms, so T "
-                "cannot be folded into it. Train it on x itself."
-            )
+        self.check(sae)
         if sae.d != len(self.mean):
             raise ShapeError(f"Whitening.fold: measured at d = {len(self.mean)}, and the SAE has d = {sae.d}.")
         T, back, mean = (tensor.to(sae.atoms.device) for tensor in (self.T, self.back, self.mean))
@@ -160,6 +156,19 @@ class Whitening:
         sae.atoms.copy_(sae.atoms.double() @ back.T)
         sae.bias.copy_(mean + back @ sae.bias.double())
         return sae
+
+    @staticmethod
+    def check(sae: SAE) -> None:
+        """Whether a whitening can be folded into an SAE, before it is trained.
+
+        Raises:
+            TypeError: if it cannot.
+        """
+        if isinstance(sae, Archetypal | MatchingPursuit | Predictor | Crosscoder):
+            raise TypeError(
+                f"Whitening: {type(sae).__name__} reads x otherwise than by E (x - b) + e with free atoms, so T cannot "
+                "be folded into it. Train it on x itself."
+            )
 
     def save(self, path: Path | str) -> None:
         """Writes one .safetensors file, atomically."""

@@ -17,16 +17,19 @@ import tyro
 from .. import capture, measure
 from ..core import ActivationSource, FormatError, Measurement, Report, RunFolder, files
 from ..core.errors import nearest
-from ..dictionaries import ARCHITECTURES, SAE, train
+from ..dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ..dictionaries.checkpoint import save_state
 from ..dictionaries.parallel import ParallelTraining, launched, mesh, newest, told
 from ..dictionaries.train import Training
 from .stream import Stream, open_stream
 from .study import Progress, Study, environment, timestamp
+from .trackers import Name, open_tracker
 
 _CHECKPOINT, _SHARDS, _CURVE = "checkpoint.safetensors", "checkpoint", "curve.json"
+_WHITENING = "whitening.safetensors"
 _NAMES = {architecture.__name__.lower(): architecture for architecture in ARCHITECTURES}
 _OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin", "widths", "candidates", "slack")
+_OWN += ("emphasis",)
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
 
@@ -75,6 +78,8 @@ class Train(Study):
     """pannealed: share of the steps before annealing begins."""
     widths: tuple[int, ...] = ()
     """matryoshka: nested widths, rising to n."""
+    emphasis: float | None = None
+    """matryoshka: a prefix weighs as its width to this power."""
     candidates: int | None = None
     """archetypal: points that atoms are mixtures of."""
     slack: float | None = None
@@ -85,12 +90,23 @@ class Train(Study):
     """Rows in one step."""
     lr: float = 3e-3
     """Peak learning rate, in units of the scaled x."""
+    k_from: float | None = None
+    """Begin with so many times k, and go to k over the first `ramp` of the steps."""
+    penalty_from: float | None = None
+    """Begin with so many times the coefficient, and go to it over the first `ramp` of the steps."""
+    ramp: float = 0.2
+    """Share of the steps."""
+    whiten: Literal["none", "zca", "pca", "scale"] = "none"
+    """Learn from rows of equal variance in every direction (zca, pca) or of unit mean square (scale); the weights that
+    are saved take x itself."""
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    """What the encoder's product is made in: bfloat16 where the device multiplies it faster, or as said."""
     clip: float | None = None
     """Largest norm of the gradient."""
     resample_every: int = 0
     """Steps between replacements of dead latents; 0 never."""
-    dead_after: int = 50_000
-    """Rows of silence that make a latent dead."""
+    dead_after: int | None = None
+    """Rows of silence that make a latent dead. Default: a hundredth of all rows, at most 50 000."""
     checkpoint_every: int = 200
     """Steps between checkpoints: a kill loses no more than these."""
     text: str | None = None
@@ -107,7 +123,7 @@ class Train(Study):
     """Groups of processes that see different rows, where torchrun starts several; in a group each has other latents."""
     patience: float = 10.0
     """Minutes to wait for another process before calling it lost."""
-    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    tracker: Name = "none"
     """Also write the curve to a tracker, which must be installed."""
     seed: int = 0
     """Of the start, of the order of rows and of the bootstrap."""
@@ -179,6 +195,7 @@ class Train(Study):
             seed=self.seed,
         )
         sae = self.make(stream.train.d)
+        white, rows = self._whitened(sae, stream.train, out, leads)
         options: dict[str, Any] = {
             "steps": self.steps,
             "batch": self._batch(stream.train),
@@ -187,11 +204,14 @@ class Train(Study):
             "clip": self.clip,
             "resample_every": self.resample_every,
             "dead_after": self.dead_after,
+            "precision": self.precision,
+            "k_ramp": None if self.k_from is None else Ramp(self.k_from, self.ramp),
+            "penalty_ramp": None if self.penalty_from is None else Ramp(self.penalty_from, self.ramp),
         }
-        training = train(sae, stream.train, **options)
+        training = train(sae, rows, **options)
         yield Progress(f"Opening {self.source}", 1, 1, f"d = {stream.train.d}")
         if where is not None:
-            training = ParallelTraining(sae, stream.train, where, **options)
+            training = ParallelTraining(sae, rows, where, **options)
             if out is not None:
                 training.resume(out / _SHARDS, alone=out / _CHECKPOINT)
         elif run is not None:
@@ -202,9 +222,13 @@ class Train(Study):
             yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
         if leads:
             run = run or self.open_run(out)
+            if run is not None and white is not None and not (run / _WHITENING).is_file():
+                white.save(run / _WHITENING)
         curve = yield from self._learn(training, run, out)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
+        if white is not None:
+            white.fold(sae)
         if not leads:
             return Report(title="The first process has the report", kind=self.kind, measurements=())
         measurements = yield from self._measure(sae, stream)
@@ -212,7 +236,7 @@ class Train(Study):
             sae.save(run / "sae", notes={"source": self.source, "site": str(stream.site or ""), "steps": self.steps})
             for name in ("weights.safetensors", "about.json"):
                 run.keep(f"sae/{name}")
-            for name in (_CHECKPOINT, _CURVE):
+            for name in (_CHECKPOINT, _CURVE, _WHITENING):
                 (run / name).unlink(missing_ok=True)
             shutil.rmtree(run / _SHARDS, ignore_errors=True)
         found = {m.name: m for m in measurements}
@@ -242,6 +266,19 @@ class Train(Study):
             run.finish(report.title, str(report.environment["finished"]))
         return report
 
+    def _whitened(
+        self, sae: SAE, source: ActivationSource, out: Path | None, leads: bool
+    ) -> tuple[Whitening | None, ActivationSource]:
+        """The whitening, that of an interrupted run where there is one, and the rows to learn from."""
+        if self.whiten == "none":
+            return None, source
+        Whitening.check(sae)
+        if out is not None and (out / _WHITENING).is_file():
+            white = Whitening.load(out / _WHITENING)
+        else:
+            white = Whitening.of(source, kind=self.whiten, batch=self._batch(source), seed=self.seed)
+        return white, white.source(source)
+
     def _batch(self, source: ActivationSource) -> int:
         rows = getattr(source, "__len__", None)
         return self.batch if rows is None else min(self.batch, max(rows(), 2))
@@ -269,7 +306,12 @@ class Train(Study):
     ) -> Generator[Progress, None, dict[str, list[Any]]]:
         # Of several processes all keep their part of a checkpoint in `out`, and one has the run.
         together = isinstance(training, ParallelTraining)
-        tracker = _tracker(self.tracker if run is not None or not together else "none", run)
+        tracker = open_tracker(
+            self.tracker if run is not None or not together else "none",
+            run,
+            dataclasses.asdict(self),
+            done=training.done,
+        )
         curve: dict[str, list[Any]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
         curve |= {"l0": [], "dead": [], "rows_per_second": []}
         if run is not None and training.done and (run / _CURVE).is_file():
@@ -351,52 +393,3 @@ def _keep(run: RunFolder | None, out: Path, training: Training, curve: dict[str,
         training.save(out / _SHARDS)
     else:
         save_state(out / _CHECKPOINT, training.state())
-
-
-class _Tracker:
-    """Takes the curve nowhere; the others take it to a package of their own."""
-
-    def log(self, step: int, numbers: dict[str, float]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Tensorboard(_Tracker):
-    def __init__(self, folder: str) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(folder)
-
-    def log(self, step: int, numbers: dict[str, float]) -> None:
-        for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class _Hosted(_Tracker):
-    """wandb, and trackio, which has the same functions."""
-
-    def __init__(self, package: str) -> None:
-        import importlib
-
-        self.package = importlib.import_module(package)
-        self.package.init(project="superscope")
-
-    def log(self, step: int, numbers: dict[str, float]) -> None:
-        self.package.log(dict(numbers), step=step)
-
-    def close(self) -> None:
-        self.package.finish()
-
-
-def _tracker(name: str, run: RunFolder | None) -> _Tracker:
-    if name == "none":
-        return _Tracker()
-    try:
-        if name == "tensorboard":
-            return _Tensorboard(str(run / "tensorboard") if run is not None else "runs/tensorboard")
-        return _Hosted(name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"--tracker {name} needs the package {name}: pip install {name}.") from error

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from superscope.core import Activations, ActivationSource, ShapeError
-from superscope.dictionaries import BatchTopK, ReLU, TopK, train
-from superscope.dictionaries.many import train_many
+from superscope.dictionaries import BatchTopK, Gated, JumpReLU, Ramp, ReLU, TopK, grid, train
+from superscope.dictionaries.many import _stacks, train_many
 from superscope.worlds import exactly_k
 
 
@@ -103,3 +103,43 @@ def test_a_diverging_member_is_named() -> None:
         saes[1].atoms.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="member 1"):
         next(run)
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_ramps_and_precision_do_to_each_what_they_do_to_it_alone(precision) -> None:
+    options = {"steps": 12, "batch": 64, "lr": 0.01, "seed": 3, "precision": precision}
+    ramps = {"k_ramp": Ramp(3, 0.5), "penalty_ramp": Ramp(0, 0.5)}
+    together = members(torch.float32)
+    steps = list(train_many(together, Double(torch.float32), **options, **ramps))
+    for index, sae in enumerate(members(torch.float32)):
+        own = {"penalty_ramp": ramps["penalty_ramp"]} if isinstance(sae, ReLU) else {"k_ramp": ramps["k_ramp"]}
+        alone = list(train(sae, Double(torch.float32), **options, **own))
+        for mine, its in zip(steps, alone, strict=True):
+            assert mine[index].numbers["l0"] == pytest.approx(its.numbers["l0"], rel=0.03)
+            assert mine[index].loss == pytest.approx(its.loss, rel=0.03)
+        assert together[index].about == sae.about
+    with pytest.raises(ValueError, match="penalty_ramp has nothing to act on: no member has a coefficient"):
+        train_many([TopK(16, 32, 2)], Double(torch.float32), steps=1, penalty_ramp=Ramp(0))
+
+
+def test_what_is_small_is_stacked_and_what_is_large_is_not() -> None:
+    small, large = TopK(64, 1024, 2), TopK(256, 4096, 2)
+    assert _stacks([small, large, small, ReLU(64, 128), small]) == [[0, 2, 4]]
+    assert _stacks([large, large]) == []
+    assert _stacks([small]) == [], "one alone has nothing to share"
+    # Sixteen fill a stack of 2^20 numbers; the seventeenth is alone and no stack.
+    assert [len(stack) for stack in _stacks([small] * 17)] == [16]
+
+
+def test_a_grid_has_one_sae_for_each_combination() -> None:
+    saes = grid(JumpReLU, d=8, n=(16, 32), k=[2, 4], coefficient=0.5, seed=range(2))
+    assert [(sae.n, sae.k, sae.about["seed"]) for sae in saes] == [
+        (16, 2, 0), (16, 2, 1), (16, 4, 0), (16, 4, 1), (32, 2, 0), (32, 2, 1), (32, 4, 0), (32, 4, 1),
+    ]  # fmt: skip
+    assert len(grid(ReLU, d=8, n=16, coefficient=(1.0, 2.0, 3.0))) == 3
+    *_, last = train_many(
+        grid(Gated, d=16, n=24, coefficient=[0.1, 5.0]), Double(torch.float32), steps=60, batch=64, lr=0.01
+    )
+    assert last[1].numbers["l0"] < last[0].numbers["l0"], "the larger penalty leaves fewer on"
+    with pytest.raises(ValueError, match="grid: k has no value"):
+        grid(TopK, d=8, n=16, k=[])

@@ -87,6 +87,37 @@ def test_a_kill_between_checkpoints_loses_no_more_than_the_interval(rows: Path, 
     assert done[0] == 10
 
 
+@pytest.mark.parametrize("whiten", ["zca", "scale"])
+def test_weights_learned_from_whitened_rows_take_raw_ones_and_resume_to_the_bit(
+    rows: Path, tmp_path: Path, whiten: str
+) -> None:
+    options: dict = {"tensor": "x", "k": 3, "whiten": whiten, "k_from": 3.0, "precision": "bfloat16", **SMALL}
+    study = Train(str(rows), **options)
+    report = study.run(tmp_path / "whole")
+    # Measured on x itself: weights left in the units of y would leave more than all of it.
+    assert 0 < (report["fraction_variance_unexplained"][0].value or 0) < 1
+    assert not (tmp_path / "whole" / "whitening.safetensors").exists()
+    stages = study.stages(tmp_path / "cut")
+    for progress in stages:
+        if progress.stage == "Learning" and progress.done == 20:
+            break
+    stages.close()
+    assert (tmp_path / "cut" / "whitening.safetensors").is_file()
+    study.run(tmp_path / "cut")
+    first, second = load(tmp_path / "whole" / "sae"), load(tmp_path / "cut" / "sae")
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+    if whiten == "zca":
+        assert float((first.dictionary.norms - 1).abs().max()) > 0.01
+
+
+def test_what_cannot_be_whitened_is_refused_before_it_is_trained(rows: Path) -> None:
+    with pytest.raises(TypeError, match="MatchingPursuit reads x otherwise"):
+        Train(str(rows), tensor="x", architecture="matchingpursuit", k=2, whiten="zca", **SMALL).run()
+    with pytest.raises(ValueError, match="penalty_ramp has nothing to act on"):
+        Train(str(rows), tensor="x", k=2, penalty_from=0.0, **SMALL).run()
+
+
 def test_numpy_rows_are_read(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 6)).astype("float64"))
     assert Train(str(tmp_path / "x.npy"), **SMALL, k=2).run()["l0"][0].value == pytest.approx(2, abs=0.5)
@@ -129,11 +160,6 @@ def test_bad_sources_are_told_in_sentences(rows: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.npy").write_bytes((tmp_path / "cube.npy").read_bytes()[:60])
     with pytest.raises(FormatError, match="cannot be read"):
         Train(str(tmp_path / "torn.npy"), **SMALL).run()
-
-
-def test_a_missing_tracker_is_named(rows: Path) -> None:
-    with pytest.raises(ModuleNotFoundError, match="pip install trackio"):
-        Train(str(rows), tensor="x", k=2, tracker="trackio", **SMALL).run()
 
 
 def test_a_model_is_read_and_what_it_keeps_is_told() -> None:

@@ -42,11 +42,12 @@ def test_topk_finds_the_easy_world():
     "make",
     [
         lambda: BatchTopK(64, 256, 4),
-        # Of its own widths (16, 32, ...) the narrow ones blend features, as they must where none is more general.
+        # Its narrow prefixes (16, 32, ...) would blend features if they weighed as much as the whole.
+        lambda: Matryoshka(64, 256, 4),
         lambda: Matryoshka(64, 256, 4, widths=(128, 256)),
         lambda: JumpReLU(64, 256, 4),
     ],
-    ids=["BatchTopK", "Matryoshka", "JumpReLU"],
+    ids=["BatchTopK", "Matryoshka", "Matryoshka of two widths", "JumpReLU"],
 )
 def test_the_others_find_it_too(make):
     world = exactly_k(n=256, d=64, k=4)
