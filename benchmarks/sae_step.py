@@ -6,18 +6,34 @@
 Every round hands one batch to every contestant in turn, the order rotated, so that other load falls on all alike. The
 rounds are a training run: what each leaves unexplained on held-out rows after the same tokens stands beside its time.
 Peers run their own step functions with their own defaults but for the learning rate, 1e-3 of Adam for all (signum as
-sparsify ships it). CPU seconds of one process. Peak memory is what the first three steps add to a built model, each
-contestant in a process of its own. Results go to benchmarks/sae_step_results.md.
+sparsify ships it). CPU seconds of one process.
+
+Memory is the peak of the first three steps above a built model, each contestant in a process of its own in which a
+smaller twin has been stepped before, so that the code a step loads is not counted, neither ours nor theirs. What the
+optimiser keeps from step to step (Adam: two numbers a weight, the same for all who use it) is told apart; the rest is
+what a step needs.
+
+A ReLU autoencoder starts with half its latents on and ends with about one in a hundred, and its cost here follows that
+share while a dense step's does not. So it is measured twice: from the start, and with both contestants on the weights
+of ours after `--relu-steps` steps at the default penalty, where most of a training run is spent. Those are made once
+and kept in `--relu-weights`.
+
+Compiled loops (numba, the extra `fast`) run where they are installed; "without numba" is the same step in torch's own
+pieces. Results go to benchmarks/sae_step_results.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import functools
+import gc
+import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,7 +47,9 @@ from timing import environment
 from torch import Tensor
 
 from superscope.core import Activations, ActivationSource
-from superscope.dictionaries import BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, train
+from superscope.dictionaries import BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, load, train
+from superscope.dictionaries.sae.adam import Adam
+from superscope.kernels import compiled_loops
 
 LR = 1e-3
 Step = Callable[[Tensor], object]
@@ -64,19 +82,47 @@ class Handed(ActivationSource):
             yield Activations(self.x)
 
 
-def ours(architecture: type, d: int, n: int, k: int, batch: int, **options: float) -> tuple[Step, Reconstruct]:
+def ours(
+    architecture: type, d: int, n: int, k: int, batch: int, *, numba: bool = True, trained: bool = False
+) -> tuple[Step, Reconstruct]:
     source = Handed(d)
-    sae = architecture(d, n, **({} if architecture is ReLU else {"k": k}), **options)
-    training = train(sae, source, steps=10**6, batch=batch, lr=LR, warmup=0, decay=0)
+    if trained:
+        sae = learned_relu(d, n)
+    else:
+        sae = architecture(d, n, **({} if architecture is ReLU else {"k": k}))
+    training = train(sae, source, steps=10**6, batch=batch, lr=LR, warmup=0, decay=0, initialise=not trained)
 
     def step(x: Tensor) -> object:
         source.x = x
-        return next(training)
+        with compiled_loops(numba):
+            return next(training)
 
     return step, lambda x: sae.reconstruct(x)
 
 
-def saelens(kind: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
+def learned_relu(d: int, n: int) -> ReLU:
+    """The ReLU autoencoder of `--relu-weights`; the twin of another shape that memory is measured after is new."""
+    found = load(RELU_WEIGHTS)
+    assert isinstance(found, ReLU)
+    return found if (found.d, found.n) == (d, n) else ReLU(d, n)
+
+
+def learn_relu(d: int, n: int, batch: int, steps: int) -> None:
+    """Trains it on the same stream, other rows, with the whole penalty from the first step."""
+    source = Handed(d)
+    sae = ReLU(d, n, warmup=0)
+    training = train(sae, source, steps=10**6, batch=batch, lr=3 * LR, warmup=0, decay=0)
+    rows = activations(steps * batch, d, seed=1)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(3))
+    for index, part in enumerate(order.split(batch)):
+        source.x = rows[part]
+        step = next(training)
+        print(f"\rlearning step {index + 1} of {steps}: l0 {step.numbers['l0']:.0f}  ", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    sae.save(RELU_WEIGHTS, notes={"steps": steps, "l0": step.numbers["l0"]})
+
+
+def saelens(kind: str, d: int, n: int, k: int, batch: int, *, trained: bool = False) -> tuple[Step, Reconstruct]:
     import sae_lens
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -91,6 +137,15 @@ def saelens(kind: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Recons
     settings = SAETrainerConfig(
         total_training_samples=10**9, train_batch_size_samples=batch, lr=LR, lr_end=LR, autocast=False
     )
+    if trained:
+        learned = learned_relu(d, n)
+        with torch.no_grad():
+            sae.W_enc.copy_(learned.encoder.T)
+            sae.W_dec.copy_(learned.atoms)
+            sae.b_dec.copy_(learned.bias)
+            # Theirs does not take the bias from x before encoding by default.
+            before = learned.bias if config.apply_b_dec_to_input is False else torch.zeros(d)
+            sae.b_enc.copy_(learned.encoder_bias - learned.encoder @ before)
     trainer = SAETrainer(settings, sae, data_provider=iter(()))
 
     def step(x: Tensor) -> None:
@@ -155,6 +210,10 @@ CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]]
     "superscope Matryoshka": functools.partial(ours, Matryoshka),
     "superscope JumpReLU": functools.partial(ours, JumpReLU),
     "superscope ReLU": functools.partial(ours, ReLU),
+    "superscope ReLU, trained": functools.partial(ours, ReLU, trained=True),
+    "superscope TopK, without numba": functools.partial(ours, TopK, numba=False),
+    "superscope BatchTopK, without numba": functools.partial(ours, BatchTopK, numba=False),
+    "superscope Matryoshka, without numba": functools.partial(ours, Matryoshka, numba=False),
     "sparsify TopK, Adam": functools.partial(sparsify, "adam"),
     "sparsify TopK, signum": functools.partial(sparsify, "signum"),
     "SAELens TopK": functools.partial(saelens, "TopK"),
@@ -162,6 +221,7 @@ CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]]
     "SAELens Matryoshka": functools.partial(saelens, "MatryoshkaBatchTopK"),
     "SAELens JumpReLU": functools.partial(saelens, "JumpReLU"),
     "SAELens ReLU": functools.partial(saelens, "Standard"),
+    "SAELens ReLU, trained": functools.partial(saelens, "Standard", trained=True),
     "dictionary_learning TopK": functools.partial(dictionary_learning, "TopK"),
     "dictionary_learning BatchTopK": functools.partial(dictionary_learning, "BatchTopK"),
 }
@@ -174,19 +234,43 @@ RATIOS = (
     ("superscope Matryoshka", "SAELens Matryoshka"),
     ("superscope JumpReLU", "SAELens JumpReLU"),
     ("superscope ReLU", "SAELens ReLU"),
+    ("superscope ReLU, trained", "SAELens ReLU, trained"),
+    ("superscope TopK, without numba", "sparsify TopK, Adam"),
+    ("superscope TopK, without numba", "SAELens TopK"),
+    ("superscope TopK, without numba", "dictionary_learning TopK"),
+    ("superscope BatchTopK, without numba", "SAELens BatchTopK"),
+    ("superscope Matryoshka, without numba", "SAELens Matryoshka"),
 )
+RELU_WEIGHTS = Path(tempfile.gettempdir()) / "superscope-sae-step-relu"
+# Large enough for the compiled loops to be compiled, or loaded from where they are kept.
+TWIN = (256, 8192, 16, 512)
 
 
-def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> float:
-    """MB that three steps add to what the process held when the model was built; to be run in a process of its own."""
+def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> tuple[float, float]:
+    """MB that three steps add to a built model, and of these what the optimiser keeps; in a process of its own."""
+    step, _ = CONTESTANTS[name](*TWIN)
+    for _ in range(2):
+        step(torch.randn(TWIN[3], TWIN[0]))
+    del step
+    gc.collect()
     step, _ = CONTESTANTS[name](d, n, k, batch)
-    x = torch.randn(batch, d)
+    x = activations(batch, d)
+    # What the twin left in the allocator's hands would hide as much of the steps' memory.
+    ctypes.CDLL(None).malloc_trim(0)
     # Not getrusage: a process begins with the peak of the one that started it. Linux forgets the peak when told 5.
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     for _ in range(3):
         step(x.clone())
-    return resident("VmHWM") - before
+    added = resident("VmHWM") - before
+    kept: dict[int, int] = {}
+    for found in gc.get_objects():
+        if isinstance(found, Adam | torch.optim.Optimizer):
+            for state in list(found.state.values()):
+                for value in state.values() if isinstance(state, dict) else ():
+                    if isinstance(value, Tensor):
+                        kept[value.data_ptr()] = value.nbytes
+    return added, sum(kept.values()) / 2**20
 
 
 def resident(what: str) -> float:
@@ -200,17 +284,23 @@ def main() -> None:
     for name, value in (("d", 512), ("n", 8192), ("k", 32), ("batch", 2048), ("rounds", 24), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", default="", help="contestants whose name contains this, commas between")
-    parser.add_argument("--memory", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--relu-weights", type=Path, default=RELU_WEIGHTS, help="made there if there are none")
+    parser.add_argument("--relu-steps", type=int, default=100)
+    parser.add_argument("--memory", default="", help="print the memory of one contestant, and end")
+    parser.add_argument("--memory-file", type=Path, help="JSON of such figures by name, which are then not measured")
     parser.add_argument("--dry", action="store_true", help="print, and leave the results file alone")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
+    globals()["RELU_WEIGHTS"] = options.relu_weights
     shape = (options.d, options.n, options.k, options.batch)
     if options.memory:
-        print(peak_memory(options.memory, *shape))
+        print(*peak_memory(options.memory, *shape))
         return
     wanted = [part.strip() for part in options.only.split(",")]
     names = [name for name in CONTESTANTS if any(part in name for part in wanted)]
+    if any("trained" in name for name in names) and not (RELU_WEIGHTS / "about.json").exists():
+        learn_relu(options.d, options.n, options.batch, options.relu_steps)
     data = activations((options.rounds + 1) * options.batch, options.d)
     held_out, data = data[-options.batch :], data[: -options.batch]
     variance = float((held_out - held_out.mean(0)).square().sum())
@@ -241,20 +331,25 @@ def main() -> None:
         f"d = {options.d}, n = {options.n}, k = {options.k}, batch {options.batch}, {options.rounds} rounds, float32. "
         f"The encoder's product alone: {median['product'] * 1e3:.0f} ms ({gflop / median['product']:.0f} GFLOP/s).",
         "",
-        "| | CPU ms a step | rows per CPU second | product's share of the step | unexplained, held out | MB added |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| | CPU ms a step | rows per CPU second | product's share of the step | unexplained, held out "
+        "| MB a step needs | MB the optimiser keeps |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
+    measured = json.loads(options.memory_file.read_text()) if options.memory_file else {}
     for name in names:
         with torch.no_grad():
             unexplained = float((built[name][1](held_out) - held_out).square().sum()) / variance
-        command = [sys.executable, __file__, "--memory", name]
+        command = [sys.executable, __file__, "--memory", name, "--relu-weights", str(RELU_WEIGHTS)]
         for key in ("d", "n", "k", "batch", "threads"):
             command += [f"--{key}", str(getattr(options, key))]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        memory = float(said.split()[-1])
+        if name in measured:
+            added, kept = measured[name]
+        else:
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            added, kept = map(float, said.split()[-2:])
         lines.append(
             f"| {name} | {median[name] * 1e3:.0f} | {options.batch / median[name]:,.0f} "
-            f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {memory:.0f} |"
+            f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {added - kept:.0f} | {kept:.0f} |"
         )
     lines += ["", "Ratios of medians, in CPU seconds:", ""]
     for one, other in RATIOS:

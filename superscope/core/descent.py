@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,9 +25,20 @@ class Step:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Optimizer(Protocol):
+    """What torch's optimisers are, as far as descending needs it."""
+
+    param_groups: list[dict[str, Any]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step(self) -> object: ...
+
+
 def descend(
     objective: Callable[[], tuple[Tensor, Mapping[str, float]]],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     steps: int,
     start: int = 0,

@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
+from .sae import exchange, sparse
 from .sae import precision as lengths
+from .sae.adam import Adam
 from .sae.base import SAE
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class Training(Iterator[Step]):
         self._batches = _Batches(sae, source, settings["batch"], settings["seed"])
         self._scale = 0.0
         self._silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
-        self._optimizer: torch.optim.Adam | None = None
+        self._optimizer: Adam | None = None
         self._restored: State | None = None
         self._steps: Iterator[Step] | None = None
         self._truth = getattr(source, "dictionary", None)
@@ -177,14 +179,18 @@ class Training(Iterator[Step]):
             if self.settings["initialise"]:
                 with self._scheduled():
                     self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
-        self._optimizer = self._adam()
+        # What needs whole gradients, to clip them or to add up those of several processes, cannot have them deferred.
+        rows = self.settings["clip"] is None and exchange.current().alone
+        self._optimizer = self._adam(rows)
+        deferred = self._optimizer.deferred if rows else None
         waiting = [] if first is None else [first]
         schedule = trapezoid(steps, self.settings["warmup"], self.settings["decay"])
         began = time.perf_counter()
 
         def objective() -> tuple[Tensor, Mapping[str, float]]:
             given = waiting.pop() if waiting else next(self._batches)
-            with self._scheduled(), lengths.using(torch.bfloat16 if self.settings["precision"] == "bfloat16" else None):
+            product = torch.bfloat16 if self.settings["precision"] == "bfloat16" else None
+            with self._scheduled(), lengths.using(product), sparse.deferring(deferred):
                 return self._objective(given)
 
         for step in descend(
@@ -194,7 +200,7 @@ class Training(Iterator[Step]):
             start=self.done,
             schedule=schedule,
             before=self._before,
-            after=self.sae.constrain,
+            after=self._after,
         ):
             self.done = step.index
             every = self.settings["resample_every"]
@@ -232,14 +238,12 @@ class Training(Iterator[Step]):
         if n_dead and settings["auxiliary"]:
             loss = loss + settings["auxiliary"] * sae.auxiliary(x, error, dead, settings["auxiliary_k"])
         with torch.no_grad():
-            fired = torch.zeros_like(dead)
-            fired[fit.code.indices[fit.code.values != 0]] = True
-            self._silent.add_(len(x)).masked_fill_(fired, 0)
+            self._silent.add_(len(x)).masked_fill_(fit.fired, 0)
             # Two passes, by hand: torch's own variance over rows costs as much as a sparse product.
             variance = float((target - target.mean(0)).square().sum())
             numbers = {
                 "fraction_variance_unexplained": float(error.square().sum()) / variance if variance > 0 else math.nan,
-                "l0": float(fit.code.l0.double().mean()),
+                "l0": fit.l0,
                 "dead": float(n_dead),
             }
             if self._truth is not None and self.done % _TRUTH_EVERY == 0 and self._truth.d == sae.atoms.shape[1]:
@@ -247,11 +251,11 @@ class Training(Iterator[Step]):
                 numbers["mmcs"] = float((self._truth.unit().atoms.to(atoms) @ atoms.T).amax(1).mean())
         return loss, numbers
 
-    def _adam(self) -> torch.optim.Adam:
+    def _adam(self, rows: bool) -> Adam:
         # Adam moves a weight by about lr whatever its gradient's units, so the biases, which have the units of x, get
         # theirs in those units: exactly the step that training on x / scale would make.
         lr, units = self.settings["lr"], self.sae.units
-        optimizer = torch.optim.Adam(
+        optimizer = Adam(
             [
                 {"params": [p for name, p in self.sae.named_parameters() if name not in units], "lr": lr},
                 {
@@ -260,8 +264,7 @@ class Training(Iterator[Step]):
                     "eps": 1e-8 / self._scale,
                 },
             ],
-            eps=1e-8,
-            fused=True,
+            unit=self.sae.atoms if rows and self.sae.unit else None,
         )
         if self._restored is not None:
             kept: dict[str, dict[str, Tensor]] = {}
@@ -276,7 +279,9 @@ class Training(Iterator[Step]):
 
     @torch.no_grad()
     def _before(self) -> None:
-        self.sae.project()
+        assert self._optimizer is not None
+        if self._optimizer.unit is None:
+            self.sae.project()
         clip = self.settings["clip"]
         if clip is None:
             return
@@ -291,6 +296,10 @@ class Training(Iterator[Step]):
             if gradient is not None:
                 rows = gradient.norm(dim=-1, keepdim=True) if gradient.ndim > 1 else gradient.abs()
                 gradient.mul_(clip / rows.clamp(min=clip))
+
+    def _after(self) -> None:
+        assert self._optimizer is not None
+        self.sae.constrain(normalised=self._optimizer.unit is not None)
 
     def _norm(self) -> Tensor:
         """The norm of the gradients of all parameters together."""

@@ -1,4 +1,4 @@
-"""Which version of a kernel runs: Triton's on a GPU, compiled loops on a CPU, each where it is installed; else torch's."""
+"""Which version of a kernel runs: Triton on a GPU, compiled loops on a CPU, where they are installed; else torch."""
 
 from __future__ import annotations
 

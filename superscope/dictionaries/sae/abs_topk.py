@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
+from ...kernels import topk
 from . import exchange, sparse
 from .base import SAE
 
@@ -45,7 +46,7 @@ class AbsTopK(SAE):
         self.k = k
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
-        sizes, indices = pre.abs().topk(min(self.k, pre.shape[-1]), dim=-1, sorted=False)
+        sizes, indices = topk(pre.abs(), min(self.k, pre.shape[-1]))
         kept = exchange.current().largest(sizes, self.k)
         return SparseCode(torch.where(kept, pre.gather(-1, indices), 0.0), indices, self.n)
 

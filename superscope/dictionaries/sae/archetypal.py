@@ -152,11 +152,13 @@ class Archetypal(SAE):
         pre = torch.addmm(self.encoder_bias[rows], x - self.bias.detach(), self.encoder[rows].T)
         return residual_share(error, pre, self.mixed()[rows], k)
 
-    def project(self) -> None:
-        """Nothing to remove: `mixed` divides by the norm, so its gradient has no part along an atom."""
+    @property
+    def unit(self) -> bool:
+        """False: `mixed` divides by the norm, so gradients have no part along an atom and atoms need no rescaling."""
+        return False
 
     @torch.no_grad()
-    def constrain(self) -> None:
+    def constrain(self, *, normalised: bool = False) -> None:
         """M back to nonnegative rows that sum to 1, the relaxation back within its slack, the atoms made anew."""
         self.mixture.clamp_(min=0)
         total = self.mixture.sum(1, keepdim=True)

@@ -18,8 +18,11 @@ from ...core import Dictionary, FormatError, ShapeError, SparseCode, SparseCoder
 from . import exchange, precision
 
 _ABOUT = ("kind", "architecture", "arguments", "superscope", "notes")
-# Numbers in one block of pre-activations: 8 MB in float32, small enough to stay in cache beside the encoder.
-_BLOCK = 2**21
+# Bytes of one block of pre-activations: read several times, it should stay in the last cache beside the encoder, and
+# its rows should be many, since the product arranges the encoder anew for each block. A GPU has memory for more.
+_CPU_BYTES, _GPU_BYTES = 2**24, 2**26
+# Pre-activations that are looked at to guess a level.
+_SOME = 2**19
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,18 @@ class Fit:
     code: SparseCode
     x_hat: Float[Tensor, "b e"]
     loss: Float[Tensor, ""]
+
+    @property
+    def fired(self) -> Bool[Tensor, "n"]:
+        """Which latents were on in some row."""
+        fired = torch.zeros(self.code.n, dtype=torch.bool, device=self.code.indices.device)
+        fired[self.code.indices[self.code.values != 0]] = True
+        return fired
+
+    @property
+    def l0(self) -> float:
+        """Mean number of latents on per row."""
+        return float(self.code.l0.double().mean())
 
 
 class SAE(nn.Module, SparseCoder):
@@ -76,6 +91,17 @@ class SAE(nn.Module, SparseCoder):
         self.encoder = nn.Parameter(atoms.clone())
         self.encoder_bias = nn.Parameter(torch.zeros(n))
         self.bias = nn.Parameter(torch.zeros(d))
+
+    @property
+    def unit(self) -> bool:
+        """Whether training steps atoms along the sphere, so that they are of norm 1 after each step."""
+        return True
+
+    @property
+    def block(self) -> int:
+        """Rows whose dense pre-activations are held at once."""
+        most = _GPU_BYTES if self.encoder.is_cuda else _CPU_BYTES
+        return max(most // (self.n * self.encoder.element_size()), 1)
 
     @abstractmethod
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
@@ -135,7 +161,9 @@ class SAE(nn.Module, SparseCoder):
         self.bias.copy_(geometric_median(x) if centre == "median" else x.double().mean(0).to(x.dtype))
         self.encoder_bias.zero_()
         self.encoder.copy_(self.atoms)
-        r = (self.reconstruction(x)[1] - self.bias).double()
+        # Few rows at a time, since an architecture that keeps many latents at the start may hold them dense.
+        parts = x.split(max(self.block // 8, 1))
+        r = (torch.cat([self.reconstruction(part)[1] for part in parts]) - self.bias).double()
         t = (x - self.bias).double()
         # r = 0 only where no latent is positive on any row, which leaves nothing to scale.
         energy = float(r.square().sum())
@@ -148,12 +176,17 @@ class SAE(nn.Module, SparseCoder):
     def project(self) -> None:
         """Before an optimiser's step: takes out of each atom's gradient the part along the atom."""
         gradient = self.atoms.grad
-        if gradient is not None:
+        if gradient is not None and self.unit:
             gradient -= (gradient * self.atoms).sum(1, keepdim=True) * self.atoms
 
-    def constrain(self) -> None:
-        """After an optimiser's step: atoms of norm 1."""
-        self.normalise()
+    def constrain(self, *, normalised: bool = False) -> None:
+        """After an optimiser's step: atoms of norm 1, and whatever else an architecture holds to.
+
+        Args:
+            normalised: whether the optimiser has divided the atoms by their norms already.
+        """
+        if self.unit and not normalised:
+            self.normalise()
 
     def auxiliary(
         self, x: Float[Tensor, "b d"], error: Float[Tensor, "b e"], dead: Bool[Tensor, "n"], k: int
@@ -188,6 +221,10 @@ class SAE(nn.Module, SparseCoder):
         """E (x - b) + e, dense."""
         return precision.product(self.encoder_bias, x - exchange.current().spread(self.bias), self.encoder)
 
+    def some_rows(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "c d"]:
+        """As many of the first rows of x as have half a million pre-activations: enough to guess a level by."""
+        return x[: max(_SOME // self.n, 1)]
+
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         """The code and D^T f + b, with gradients to every parameter: what training descends on.
 
@@ -216,8 +253,7 @@ class SAE(nn.Module, SparseCoder):
                 "Convert one: x.to(sae.encoder.dtype)."
             )
         rows = x.reshape(-1, self.d)
-        size = max(_BLOCK // self.n, 1)
-        codes = [self.sparsify(self.pre_activations(block)) for block in rows.split(size)]
+        codes = [self.sparsify(self.pre_activations(block)) for block in rows.split(self.block)]
         if not codes:
             codes = [self.sparsify(rows.new_zeros(1, self.n))[:0]]
         k = max(code.k for code in codes)

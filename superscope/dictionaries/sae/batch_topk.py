@@ -13,11 +13,11 @@ from . import exchange, sparse
 from .base import SAE, Fit
 from .topk import choose_largest
 
-# Numbers in one block of pre-activations, as in base.
-_BLOCK = 2**21
 # How far below the last batch's threshold the next one's is looked for, and how fast the learned one follows.
 _MARGIN = 0.95
 _MOMENTUM = 0.99
+# Candidates of the first block for each latent wanted in it: other rows may have fewer.
+_MORE = 1.05
 
 
 class BatchTopKSAE(SAE):
@@ -54,14 +54,17 @@ class BatchTopKSAE(SAE):
     def choose(self, x: Float[Tensor, "b d"]) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"], Float[Tensor, "m"]]:
         """Rows, columns and values of the k b largest positive pre-activations of a batch, in order of row.
 
-        The last batch's threshold, lowered a little, leaves few candidates for the exact choice; where that leaves
-        fewer than k b it was too high and the batch is looked through again with a lower one.
+        The last batch's threshold, lowered a little, leaves few candidates for the exact choice. Where it leaves too
+        few of the first block it is lowered there; where it then leaves fewer than k b of the batch, the whole batch
+        is looked through again with a lower one.
         """
         wanted = self.k * len(x)
         floor = self._last * _MARGIN if self._last > 0 else self._guess(x)
         start = floor
+        # Shards must look for the same: they know only together whether a floor is too high.
+        least_found = self.k * _MORE if exchange.current().alone else 0.0
         while True:
-            rows, columns, values = self._above(x, floor)
+            rows, columns, values, floor = sparse.entries(self, x, floor, at_least=least_found)
             enough = float(exchange.current().average(torch.tensor(float(len(values))))) >= wanted
             if enough or floor <= 0:
                 break
@@ -77,22 +80,11 @@ class BatchTopKSAE(SAE):
         return rows, columns, values
 
     def _guess(self, x: Float[Tensor, "b d"]) -> float:
-        """A threshold for a batch when nothing is known: that of its first block, lowered by a third."""
-        pre = self.pre_activations(x[: max(_BLOCK // self.n, 1)])
+        """A threshold for a batch when nothing is known: that of its first rows, lowered by a third."""
+        pre = self.pre_activations(self.some_rows(x))
         values, wanted = pre.flatten(), self.k * len(pre)
         largest = values.topk(min(wanted, len(values)), sorted=False).values
         return max(exchange.current().threshold(largest, wanted), 0.0) * 2 / 3
-
-    def _above(self, x: Float[Tensor, "b d"], floor: float) -> tuple[Tensor, Tensor, Tensor]:
-        rows, columns, values = [], [], []
-        size = max(_BLOCK // self.n, 1)
-        for start in range(0, len(x), size):
-            pre = self.pre_activations(x[start : start + size])
-            row, column = (pre > floor).nonzero(as_tuple=True)
-            rows.append(row + start)
-            columns.append(column)
-            values.append(pre[row, column])
-        return torch.cat(rows), torch.cat(columns), torch.cat(values)
 
     @torch.no_grad()
     def learn_threshold(self, values: Float[Tensor, "m"]) -> None:

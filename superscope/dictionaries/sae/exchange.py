@@ -18,6 +18,11 @@ from torch import Tensor
 class Exchange:
     """One shard that holds everything."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only shard of the only group."""
+        return type(self) is Exchange
+
     def total(self, part: Tensor) -> Tensor:
         """The sum of every shard's part; each shard's part receives the whole gradient of the sum."""
         return part
@@ -48,7 +53,7 @@ class Exchange:
 
     def threshold(self, values: Tensor, k: int) -> float:
         """The k-th largest of the candidates of all shards and groups, k counted per group; -inf if there are fewer."""
-        return float(values.topk(k, sorted=False).values.min()) if len(values) >= k else float("-inf")
+        return float(values.kthvalue(len(values) - k + 1).values) if len(values) >= k else float("-inf")
 
     def least(self, value: float) -> float:
         """The smallest of a number over all shards and groups."""

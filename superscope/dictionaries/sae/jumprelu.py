@@ -13,9 +13,6 @@ from ...core import SparseCode
 from . import exchange, sparse
 from .base import SAE, Fit
 
-# Numbers in one block of pre-activations, as in base.
-_BLOCK = 2**21
-
 
 @final
 class JumpReLU(SAE):
@@ -101,7 +98,7 @@ class JumpReLU(SAE):
         """As every SAE, with the k largest values of each row; then thresholds where k values a row are above them."""
         self.bias.copy_(x.double().mean(0).to(x.dtype))
         self.encoder.copy_(self.atoms)
-        some = x[: max(_BLOCK // self.n, 1)]
+        some = self.some_rows(x)
         pre = self.pre_activations(some)
         self.threshold.fill_(max(self._level(pre), 0.0))
         super().start(x, target=target, centre=centre)
@@ -151,21 +148,12 @@ class JumpReLU(SAE):
     @torch.no_grad()
     def _near(self, x: Float[Tensor, "b d"]) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"], Float[Tensor, "m"]]:
         """Everything above its threshold or within half a window below it, in order of row."""
-        rows, columns, values = [], [], []
-        floor = self.threshold - self.width / 2
-        size = max(_BLOCK // self.n, 1)
-        for start in range(0, len(x), size):
-            pre = self.pre_activations(x[start : start + size])
-            row, column = (pre > floor).nonzero(as_tuple=True)
-            rows.append(row + start)
-            columns.append(column)
-            values.append(pre[row, column])
-        return torch.cat(rows), torch.cat(columns), torch.cat(values)
+        return sparse.entries(self, x, self.threshold - self.width / 2)[:3]
 
     @torch.no_grad()
-    def constrain(self) -> None:
+    def constrain(self, *, normalised: bool = False) -> None:
         """Atoms of norm 1; a negative threshold would let a latent subtract its atom."""
-        super().constrain()
+        super().constrain(normalised=normalised)
         self.threshold.clamp_(min=0)
 
 

@@ -15,8 +15,6 @@ from .base import SAE
 
 # Denser than one latent in 32, dense products cost less than gathers of k rows each.
 _SPARSE = 32
-# Numbers in one block of pre-activations, as in base.
-_BLOCK = 2**21
 
 
 def positives(pre: Float[Tensor, "b n"]) -> SparseCode:
@@ -50,27 +48,23 @@ class Positive:
     code: Callable[[Tensor], SparseCode]
 
 
+@torch.no_grad()
+def is_crowded(sae: SAE, x: Float[Tensor, "b d"]) -> bool:
+    """Whether so many latents are on in the first rows of x that dense products are the faster ones."""
+    pre = sae.pre_activations(sae.some_rows(x))
+    return int((pre > 0).sum()) * _SPARSE > pre.numel()
+
+
 def rectified(sae: SAE, x: Float[Tensor, "b d"]) -> Positive:
     """Every positive pre-activation of x.
 
-    While more than one latent in 32 is on in the first block of rows, by the dense products, with all (b, n)
+    While more than one latent in 32 is on in the first rows, by the dense products, with all (b, n)
     pre-activations held; sparser than that, by the sparse ones. Both are the same function.
     """
-    size = max(_BLOCK // sae.n, 1)
-    rows, columns, values = [], [], []
-    with torch.no_grad():
-        for start in range(0, len(x), size):
-            pre = sae.pre_activations(x[start : start + size])
-            row, column = (pre > 0).nonzero(as_tuple=True)
-            if start == 0 and len(row) * _SPARSE > pre.numel():
-                break
-            rows.append(row + start)
-            columns.append(column)
-            values.append(pre[row, column])
-    if rows:
-        row, column = torch.cat(rows), torch.cat(columns)
+    if not is_crowded(sae, x):
+        row, column, values, _ = sparse.entries(sae, x, 0.0)
         chosen = sparse.Chosen.ragged(row, column, len(x), sae.n)
-        pre = sparse.pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, torch.cat(values), chosen)
+        pre = sparse.pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, values, chosen)
         return Positive(pre, column, lambda given, atoms: sparse.decode(given, atoms, chosen), chosen.code)
     dense = sae.pre_activations(x)
     row, column = (dense > 0).nonzero(as_tuple=True)

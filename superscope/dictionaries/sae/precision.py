@@ -60,11 +60,18 @@ def lowered() -> bool:
     return _CURRENT.get() is not None
 
 
-def product(bias: Float[Tensor, "n"], x: Float[Tensor, "b d"], encoder: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
-    """x E^T + e, dense, in the dtype of x; multiplied in that of `using`, with sums in float32."""
+def product(
+    bias: Float[Tensor, "n"] | None, x: Float[Tensor, "b d"], encoder: Float[Tensor, "n d"]
+) -> Float[Tensor, "b n"]:
+    """x E^T + e, dense, in the dtype of x; multiplied in that of `using`, with sums in float32.
+
+    Without e, a pass over the product is saved: torch writes e into every row before it multiplies.
+    """
     current = _CURRENT.get()
     if current is None or encoder.dtype != torch.float32:
-        return torch.addmm(bias, x, encoder.T)
+        return torch.mm(x, encoder.T) if bias is None else torch.addmm(bias, x, encoder.T)
     if torch.is_grad_enabled() and (encoder.requires_grad or x.requires_grad):
-        return F.linear(x.to(current.dtype), encoder.to(current.dtype)) + bias
-    return F.linear(x.to(current.dtype), current.encoder(encoder)) + bias
+        found = F.linear(x.to(current.dtype), encoder.to(current.dtype))
+    else:
+        found = F.linear(x.to(current.dtype), current.encoder(encoder))
+    return found.to(x.dtype) if bias is None else found + bias

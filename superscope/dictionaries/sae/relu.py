@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import exchange
+from . import crowded, exchange, precision
 from .base import SAE, Fit
-from .positive import positives, rectified
+from .positive import is_crowded, positives, rectified
 
 
 @final
@@ -85,17 +85,17 @@ class ReLU(SAE):
         scale: float = 1.0,
         progress: float = 0.0,
     ) -> Fit:
+        target, share = x if target is None else target, warmed(progress, self.warmup)
+        if exchange.current().alone and not precision.lowered() and not x.requires_grad and is_crowded(self, x):
+            price = share * self.coefficient / (x.numel() * scale)
+            return crowded.fit(self, x, target, scale=scale, price=price, weighted=self.norm == "weighted")
         code, x_hat = self.reconstruction(x)
-        loss = self.squared(x_hat, x if target is None else target, scale)
-        return Fit(code, x_hat, loss + warmed(progress, self.warmup) * self.penalty(code, scale=scale))
+        return Fit(code, x_hat, self.squared(x_hat, target, scale) + share * self.penalty(code, scale=scale))
 
-    def project(self) -> None:
-        if self.norm == "unit":
-            super().project()
-
-    def constrain(self) -> None:
-        if self.norm == "unit":
-            super().constrain()
+    @property
+    def unit(self) -> bool:
+        """Whether atoms are held at norm 1."""
+        return self.norm == "unit"
 
     @torch.no_grad()
     def fold(self) -> None:

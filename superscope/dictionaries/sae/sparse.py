@@ -7,42 +7,24 @@ gradient to the dense step's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
-from ...kernels import gather_sum
+from ...kernels import Plan, above
+from ...kernels.bags import Uses
 from . import exchange, precision
 
 if TYPE_CHECKING:
     from .base import SAE
-
-
-class _Plan:
-    """The uses of each atom in a batch: built once, used by both weight gradients."""
-
-    def __init__(self, columns: Int[Tensor, "m"], rows: Int[Tensor, "m"], n: int) -> None:
-        # int32 halves the memory the sort moves; stable, so that sums are made in one order on every run.
-        self.order = columns.int().argsort(stable=True)
-        self.rows = rows[self.order]
-        self.offsets = torch.zeros(n, dtype=torch.long, device=columns.device)
-        torch.cumsum(torch.bincount(columns, minlength=n)[:-1], 0, out=self.offsets[1:])
-        self.columns, self.n = columns, n
-
-    def scatter(self, weights: Float[Tensor, "*m"], rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
-        """out_i = sum of weights_m rows_{row(m)} over the uses m of atom i."""
-        return F.embedding_bag(
-            self.rows, rows, self.offsets, per_sample_weights=weights.reshape(-1)[self.order], mode="sum"
-        )
-
-    def count(self, weights: Float[Tensor, "*m"]) -> Float[Tensor, "n"]:
-        """out_i = sum of weights_m over the uses m of atom i."""
-        return weights.new_zeros(self.n).index_add_(0, self.columns, weights.reshape(-1))
 
 
 class Chosen:
@@ -55,7 +37,7 @@ class Chosen:
         self.indices: Tensor | None = indices
         self.columns, self.n, self.b = indices.reshape(-1), n, len(indices)
         self._rows: Tensor | None = None
-        self._plan: _Plan | None = None
+        self._uses: Uses | None = None
 
     @classmethod
     def ragged(cls, rows: Int[Tensor, "m"], columns: Int[Tensor, "m"], b: int, n: int) -> Chosen:
@@ -74,23 +56,29 @@ class Chosen:
         return self._rows
 
     @property
-    def offsets(self) -> Int[Tensor, "b"]:
-        """The first use of each row."""
-        counts = torch.bincount(self.rows, minlength=self.b)
-        return counts.cumsum(0) - counts
+    def offsets(self) -> Int[Tensor, "b1"]:
+        """The first use of each row, and the number of all."""
+        if self.indices is not None:
+            return torch.arange(self.b + 1, device=self.columns.device) * self.indices.shape[1]
+        offsets = self.columns.new_zeros(self.b + 1)
+        torch.cumsum(torch.bincount(self.rows, minlength=self.b), 0, out=offsets[1:])
+        return offsets
 
     @property
-    def plan(self) -> _Plan:
-        """Made at the first backward pass that asks for it."""
-        if self._plan is None:
-            self._plan = _Plan(self.columns, self.rows, self.n)
-        return self._plan
+    def uses(self) -> Uses:
+        """The uses, and who sums over them."""
+        if self._uses is None:
+            self._uses = Uses(self.columns, self.offsets, self.n, rows=self.rows)
+        return self._uses
 
-    def gather(self, values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"]) -> Float[Tensor, "b d"]:
-        """x_b = sum of values_m atoms_{column(m)} over the uses m of row b; differentiable in values."""
-        if self.indices is not None:
-            return gather_sum(values, self.indices, atoms)
-        return F.embedding_bag(self.columns, atoms, self.offsets, per_sample_weights=values, mode="sum")
+    @property
+    def plan(self) -> Plan:
+        """Made at the first backward pass that asks for it."""
+        return self.uses.plan
+
+    def count(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "n"]:
+        """out_i = sum of values_m over the uses m of atom i."""
+        return values.new_zeros(self.n).index_add_(0, self.columns, values.reshape(-1))
 
     def code(self, values: Float[Tensor, "*m"]) -> SparseCode:
         """The values in their rows."""
@@ -109,52 +97,136 @@ def packed(rows: Int[Tensor, "m"], columns: Int[Tensor, "m"], values: Float[Tens
     return SparseCode(values.new_zeros(b, k).index_put((rows, slots), values), indices, n)
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    r"""A gradient $g_i = \sum_m v_m x_{row(m)}$ over the uses m of atom i, not yet summed."""
+
+    values: Float[Tensor, "m"]
+    rows: Float[Tensor, "b d"]
+    chosen: Chosen
+
+
+class Deferred:
+    """Gradients of parameters with a row per latent, left as the uses they are sums of for an optimiser to sum.
+
+    An optimiser that goes through the latents anyway sums a latent's uses when it comes to it, and nothing of n x d is
+    written or read for the gradient. What reaches a parameter otherwise is in its `grad` as ever.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self._parts: dict[int, list[Part]] = {id(p): [] for p in parameters}
+
+    def of(self, parameter: Tensor) -> list[Part] | None:
+        """The parts of a parameter's gradient; None if it is none of those deferred."""
+        return self._parts.get(id(parameter))
+
+    def clear(self) -> None:
+        for parts in self._parts.values():
+            parts.clear()
+
+
+_DEFERRED: ContextVar[Deferred | None] = ContextVar("deferred", default=None)
+
+
+@contextmanager
+def deferring(deferred: Deferred | None) -> Iterator[None]:
+    """What is built inside leaves its gradients there when it is differentiated; None changes nothing."""
+    token = _DEFERRED.set(deferred)
+    try:
+        yield
+    finally:
+        _DEFERRED.reset(token)
+
+
+def _parts(parameter: Tensor) -> list[Part] | None:
+    deferred = _DEFERRED.get()
+    return None if deferred is None else deferred.of(parameter)
+
+
+@torch.no_grad()
+def entries(
+    sae: SAE, x: Float[Tensor, "b d"], floor: float | Float[Tensor, "n"], *, at_least: float = 0.0
+) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"], Float[Tensor, "m"], float | Float[Tensor, "n"]]:
+    """Row, column and value of every pre-activation of x above a floor, in order of row; and the floor.
+
+    One block of rows is held at a time.
+
+    Args:
+        sae: with the encoder of every SAE, E (x - b) + e.
+        at_least: entries per row that the first block must have; a positive floor is lowered until it does.
+    """
+    found = []
+    # The encoder's bias is taken from the floor and added to what is found, which saves a pass over the block.
+    low, z = floor - sae.encoder_bias, x - sae.bias
+    for start in range(0, len(x), sae.block):
+        part = z[start : start + sae.block]
+        pre = precision.product(None, part, sae.encoder)
+        rows, columns, values = above(pre, low)
+        while start == 0 and isinstance(floor, float) and len(rows) < at_least * len(part) and floor > 0:
+            floor = floor * 0.8 if floor > 1e-30 else 0.0
+            low = floor - sae.encoder_bias
+            rows, columns, values = above(pre, low)
+        found.append((rows + start, columns, values + sae.encoder_bias[columns]))
+        # Its memory is the next block's.
+        del pre
+    rows, columns, values = (torch.cat(given) for given in zip(*found, strict=True))
+    return rows, columns, values, floor
+
+
 class _PreActivations(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, encoder: Tensor, encoder_bias: Tensor, bias: Tensor, values: Tensor, chosen: Chosen
+        ctx: Any,
+        x: Tensor,
+        encoder: Tensor,
+        encoder_bias: Tensor,
+        bias: Tensor,
+        values: Tensor,
+        chosen: Chosen,
+        parts: list[Part] | None,
     ) -> Tensor:
         ctx.save_for_backward(x, encoder, bias)
-        ctx.chosen = chosen
+        ctx.chosen, ctx.parts = chosen, parts
         return values.view_as(values)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, encoder, bias = ctx.saved_tensors
-        dv = gradients[0].contiguous()
-        need = ctx.needs_input_grad
-        dx = ctx.chosen.gather(dv, encoder) if need[0] else None
-        d_encoder = ctx.chosen.plan.scatter(dv, x - bias) if need[1] else None
-        d_encoder_bias = ctx.chosen.plan.count(dv) if need[2] or need[3] else None
+        dv = gradients[0].reshape(-1).contiguous()
+        need, chosen = ctx.needs_input_grad, ctx.chosen
+        dx = chosen.uses.bag_sum(dv, encoder) if need[0] else None
+        d_encoder = None
+        if need[1] and ctx.parts is not None:
+            ctx.parts.append(Part(dv, x - bias, chosen))
+        elif need[1]:
+            d_encoder = chosen.uses.atom_sum(dv, x - bias)
+        d_encoder_bias = chosen.count(dv) if need[2] or need[3] else None
         # The rows' gradients for x, summed: a vector times a matrix instead of b x k x d.
         d_bias = -(d_encoder_bias @ encoder) if need[3] and d_encoder_bias is not None else None
-        return dx, d_encoder, d_encoder_bias if need[2] else None, d_bias, None, None
+        return dx, d_encoder, d_encoder_bias if need[2] else None, d_bias, None, None, None
 
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, atoms: Tensor, chosen: Chosen) -> Tensor:
-        ctx.save_for_backward(values)
-        ctx.chosen = chosen
-        # <g_b, atom_i> at the chosen (b, i) is torch's own backward of the bag, which makes no (b, k, d) array: so the
-        # sum is made under a graph of its own, kept for that. That graph does not reach the atoms' dense gradient.
-        with torch.enable_grad():
-            ctx.leaf = values.detach().requires_grad_()
-            ctx.x = chosen.gather(ctx.leaf, atoms.detach())
-        return ctx.x.detach()
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, chosen: Chosen, parts: list[Part] | None) -> Tensor:
+        ctx.save_for_backward(values, atoms)
+        ctx.chosen, ctx.parts = chosen, parts
+        return chosen.uses.bag_sum(values.reshape(-1).to(atoms.dtype), atoms)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (values,) = ctx.saved_tensors
-        g = gradients[0].contiguous()
+        values, atoms = ctx.saved_tensors
+        g, need, chosen = gradients[0].contiguous(), ctx.needs_input_grad, ctx.chosen
         d_values = d_atoms = None
-        if ctx.needs_input_grad[0]:
-            (d_values,) = torch.autograd.grad(ctx.x, ctx.leaf, g, retain_graph=True)
-        if ctx.needs_input_grad[1]:
-            d_atoms = ctx.chosen.plan.scatter(values, g)
-        return d_values, d_atoms, None
+        if need[0]:
+            d_values = chosen.uses.bag_dot(g, atoms).view_as(values)
+        if need[1] and ctx.parts is not None:
+            ctx.parts.append(Part(values.reshape(-1), g, chosen))
+        elif need[1]:
+            d_atoms = chosen.uses.atom_sum(values.reshape(-1).contiguous(), g)
+        return d_values, d_atoms, None, None
 
 
 def pre_activations(
@@ -173,8 +245,8 @@ def pre_activations(
     """
     if precision.lowered():
         values = _anew(x, encoder, encoder_bias, bias, values, chosen)
-    bias = exchange.current().spread(bias)
-    return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen)  # type: ignore[no-any-return]
+    bias, parts = exchange.current().spread(bias), _parts(encoder)
+    return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen, parts)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -182,16 +254,13 @@ def _anew(
     x: Tensor, encoder: Tensor, encoder_bias: Tensor, bias: Tensor, values: Tensor, chosen: Chosen
 ) -> Float[Tensor, "*m"]:
     """The chosen pre-activations in full precision; those given as 0, which were not positive or not kept, stay 0."""
-    with torch.enable_grad():
-        # <E_i, x_b - b> at the chosen (b, i) is a bag's gradient for its weights: no (b, k, d) array is made.
-        leaf = torch.zeros_like(values).requires_grad_()
-        (found,) = torch.autograd.grad(chosen.gather(leaf, encoder.detach()), leaf, x - bias)
-    return torch.where(values != 0, found + encoder_bias[chosen.columns].view_as(found), values)
+    found = chosen.uses.bag_dot(x - bias, encoder)
+    return torch.where(values != 0, (found + encoder_bias[chosen.columns]).view_as(values), values)
 
 
 def decode(values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
     """x_b = sum_s values_bs atoms[indices_bs] over all shards, with sparse gradients to values and atoms."""
-    return exchange.current().total(_Decode.apply(values, atoms, chosen))
+    return exchange.current().total(_Decode.apply(values, atoms, chosen, _parts(atoms)))
 
 
 def reconstruction(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
+from ...kernels import topk
 from . import exchange, sparse
 from .base import SAE
 
@@ -53,6 +54,6 @@ class TopK(SAE):
 
 def choose_largest(pre: Float[Tensor, "b n"], k: int) -> SparseCode:
     """The k largest of each row, those below zero set to 0."""
-    values, indices = pre.topk(min(k, pre.shape[-1]), dim=-1, sorted=False)
+    values, indices = topk(pre, min(k, pre.shape[-1]))
     kept = exchange.current().largest(values, k)
     return SparseCode(torch.where(kept, values.relu(), 0.0), indices, pre.shape[-1])

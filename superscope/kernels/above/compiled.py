@@ -24,7 +24,8 @@ def above(
         room = given.numel() // _ROOM + _GROUP
         rows, columns, values = torch.empty(room).long(), torch.empty(room).long(), pre.new_empty(room)
         found = _above(given.numpy(), floors, part.start, rows.numpy(), columns.numpy(), values.numpy())
-        return None if found < 0 else (rows[:found], columns[:found], values[:found])
+        # Copies, so that the room that was left over is given back.
+        return None if found < 0 else (rows[:found].clone(), columns[:found].clone(), values[:found].clone())
 
     parts = in_threads(work, len(pre))
     whole = [part for part in parts if part is not None]

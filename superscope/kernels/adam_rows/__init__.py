@@ -75,6 +75,8 @@ def adam_rows(
             from . import compiled as chosen
     if chosen is not None and uses is not None:
         chosen.adam_rows(parameter, mean, square, *uses, **settings, gradient=gradient)
+        # Who keeps something made of the parameter goes by torch's count of changes, which saw none of this.
+        parameter[:0].zero_()
         return
     size = len(parameter) if parameter.is_cuda else max(_CPU_BYTES // max(parameter[:1].nbytes, 1), 1)
     starts = [] if uses is None else [*uses[2].starts[:-1:size].tolist(), len(uses[2].order)]

@@ -34,7 +34,7 @@ def bag_sum(
         plan: the uses in order of atom, if it has been made; else made when the atoms' gradient is asked for.
         engine: the module whose versions run; None chooses by device.
     """
-    uses = _Uses(columns, offsets, len(atoms), plan, engine)
+    uses = Uses(columns, offsets, len(atoms), plan, engine)
     return _BagSum.apply(values.to(atoms.dtype), atoms, uses)  # type: ignore[no-any-return]
 
 
@@ -52,7 +52,7 @@ def bag_dot(
     Args:
         plan, engine: as for `bag_sum`.
     """
-    uses = _Uses(columns, offsets, len(atoms), plan, engine)
+    uses = Uses(columns, offsets, len(atoms), plan, engine)
     return _BagDot.apply(rows.to(atoms.dtype), atoms, uses)  # type: ignore[no-any-return]
 
 
@@ -72,17 +72,32 @@ def atom_sum(
         n: number of atoms.
         plan, engine: as for `bag_sum`.
     """
-    uses = _Uses(columns, offsets, n, plan, engine)
+    uses = Uses(columns, offsets, n, plan, engine)
     return _AtomSum.apply(values.to(rows.dtype), rows, uses)  # type: ignore[no-any-return]
 
 
-class _Uses:
-    """Who uses what, and which module's versions sum over it."""
+class Uses:
+    """Who uses what, and which module's versions sum over it. The sums here know nothing of gradients.
+
+    Args:
+        columns: the atom of each use.
+        offsets: where each row's uses begin, and where the last one's end.
+        n: number of atoms.
+        plan: the uses in order of atom, if it has been made; else made when it is first asked for.
+        engine: the module whose versions run; None chooses by device.
+        rows: the row of each use, where that is known.
+    """
 
     def __init__(
-        self, columns: Tensor, offsets: Tensor, n: int, plan: Plan | None = None, engine: ModuleType | None = None
+        self,
+        columns: Int[Tensor, "m"],
+        offsets: Int[Tensor, "b1"],
+        n: int,
+        plan: Plan | None = None,
+        engine: ModuleType | None = None,
+        rows: Int[Tensor, "m"] | None = None,
     ) -> None:
-        self.columns, self.offsets, self.n = columns, offsets, n
+        self.columns, self.offsets, self.n, self.rows = columns, offsets, n, rows
         self._plan = plan
         self.engine: Any = composed if engine is None else engine
         if engine is None and on_gpu(columns, offsets):
@@ -93,7 +108,7 @@ class _Uses:
     @property
     def plan(self) -> Plan:
         if self._plan is None:
-            self._plan = Plan(self.columns, self.offsets, self.n)
+            self._plan = Plan(self.columns, self.offsets, self.n, rows=self.rows)
         return self._plan
 
     def bag_sum(self, values: Tensor, atoms: Tensor) -> Tensor:
@@ -108,7 +123,7 @@ class _Uses:
 
 class _BagSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, atoms: Tensor, uses: _Uses) -> Tensor:
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, uses: Uses) -> Tensor:
         ctx.save_for_backward(values, atoms)
         ctx.uses = uses
         return uses.bag_sum(values.detach(), atoms.detach())
@@ -124,7 +139,7 @@ class _BagSum(torch.autograd.Function):
 
 class _BagDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, atoms: Tensor, uses: _Uses) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, atoms: Tensor, uses: Uses) -> Tensor:
         ctx.save_for_backward(rows, atoms)
         ctx.uses = uses
         return uses.bag_dot(rows.detach(), atoms.detach())
@@ -140,7 +155,7 @@ class _BagDot(torch.autograd.Function):
 
 class _AtomSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Tensor, uses: _Uses) -> Tensor:
+    def forward(ctx: Any, values: Tensor, rows: Tensor, uses: Uses) -> Tensor:
         ctx.save_for_backward(values, rows)
         ctx.uses = uses
         return uses.atom_sum(values.detach(), rows.detach())
@@ -154,4 +169,4 @@ class _AtomSum(torch.autograd.Function):
         return dv, dx, None  # type: ignore[return-value]
 
 
-__all__ = ["Plan", "atom_sum", "bag_dot", "bag_sum"]
+__all__ = ["Plan", "Uses", "atom_sum", "bag_dot", "bag_sum"]

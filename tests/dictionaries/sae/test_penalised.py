@@ -10,7 +10,7 @@ import torch
 
 from superscope.core import SparseCode
 from superscope.dictionaries import Gated, InterferencePenalised, PAnnealed, ReLU, TopK, train
-from superscope.dictionaries.sae import interference_penalised, positive
+from superscope.dictionaries.sae import base, crowded, interference_penalised, positive
 from superscope.testing import example
 
 
@@ -23,8 +23,10 @@ def test_sparse_and_dense_products_give_one_fit(architecture, monkeypatch):
     found = []
     for threshold in (0, 10**9):  # everything is denser than 0, nothing than one in a billion
         monkeypatch.setattr(positive, "_SPARSE", 10**9 if threshold == 0 else 0)
-        monkeypatch.setattr(positive, "_BLOCK", 11 * 7)  # several blocks, the last one smaller
         sae = example(architecture).double()
+        for module in (base, crowded):
+            monkeypatch.setattr(module, "_CPU_BYTES", sae.n * 7 * 8)  # several blocks, the last one smaller
+        assert sae.block == 7
         fit = sae.fit(rows(40, 6).double(), scale=1.5, progress=0.5)
         fit.loss.backward()
         found.append((fit, {name: p.grad for name, p in sae.named_parameters()}))
@@ -32,8 +34,39 @@ def test_sparse_and_dense_products_give_one_fit(architecture, monkeypatch):
     torch.testing.assert_close(one.loss, other.loss)
     torch.testing.assert_close(one.code.dense(), other.code.dense())
     torch.testing.assert_close(one.x_hat, other.x_hat)
+    assert torch.equal(one.fired, other.fired)
+    assert one.l0 == pytest.approx(other.l0)
     for name, gradient in grads.items():
         torch.testing.assert_close(gradient, others[name])
+
+
+@pytest.mark.parametrize("norm", ["unit", "weighted"])
+def test_a_crowded_step_in_blocks_has_the_dense_gradient(norm, monkeypatch):
+    monkeypatch.setattr(crowded, "_CPU_BYTES", 20 * 7 * 8)
+    sae = ReLU(6, 20, coefficient=0.7, norm=norm).double()
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter += 0.2 * rows(*parameter.shape, seed=len(parameter)).double()
+    other = copy.deepcopy(sae)
+    x, target = rows(40, 6).double(), rows(40, 6, seed=1).double()
+    fit = sae.fit(x, target=target, scale=1.5, progress=0.5)
+    assert isinstance(fit, crowded.CrowdedFit)
+    (3 * fit.loss).backward()
+    code = other.sparsify(other.pre_activations(x))
+    x_hat = code.dense() @ other.atoms + other.bias
+    loss = (x_hat - target).square().mean() / 1.5**2 + other.penalty(code, scale=1.5)
+    (3 * loss).backward()
+    torch.testing.assert_close(fit.loss, loss)
+    torch.testing.assert_close(fit.code.dense(), code.dense())
+    for (name, found), right in zip(sae.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, right.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (16, 1024), (300, 1024)])
+def test_counting_by_words_counts_what_is_on(shape):
+    f = rows(*shape).relu()
+    assert int(crowded.count(f)) == int((f > 0).sum())
+    assert int(crowded.count(torch.ones(shape))) == math.prod(shape)
 
 
 def test_no_latent_on_is_no_obstacle(monkeypatch):

@@ -49,7 +49,8 @@ def test_encode_keeps_the_shape_of_the_batch(sae):
 def test_blocks_do_not_change_the_code(sae, monkeypatch):
     x = rows(50, 6)
     whole = sae.encode(x)
-    monkeypatch.setattr("superscope.dictionaries.sae.base._BLOCK", 11 * 7)
+    monkeypatch.setattr("superscope.dictionaries.sae.base._CPU_BYTES", 11 * 7 * 4)
+    assert sae.block == 7
     parts = sae.encode(x)
     torch.testing.assert_close(parts.dense(), whole.dense())
 
