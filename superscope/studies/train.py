@@ -106,7 +106,7 @@ class Train(Study):
     resample_every: int = 0
     """Steps between replacements of dead latents; 0 never."""
     dead_after: int | None = None
-    """Rows of silence that make a latent dead. Default: a hundredth of all rows, at most 50 000."""
+    """Rows of silence that make a latent dead. Default: a twentieth of all rows, at most 50 000."""
     checkpoint_every: int = 200
     """Steps between checkpoints: a kill loses no more than these."""
     text: str | None = None

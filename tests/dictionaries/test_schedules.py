@@ -157,4 +157,4 @@ def test_the_window_of_silence_suits_the_length_of_the_run():
         (steps, batch): train(TopK(16, 64, 3), world, steps=steps, batch=batch).settings["dead_after"]
         for steps, batch in ((10, 64), (400, 1024), (100_000, 2048))
     }
-    assert windows == {(10, 64): 128, (400, 1024): 4096, (100_000, 2048): 50_000}
+    assert windows == {(10, 64): 128, (400, 1024): 20_480, (100_000, 2048): 50_000}
