@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..core import Report, Table
 from ..theory import weak_threshold
@@ -203,12 +204,21 @@ def interference(report: Report) -> Figure:
         if floor:
             axes.axvline(floor[0], color=_BOUND, lw=1, ls="--", label="least possible mean (tight frame)")
         axes.scatter(x, y, s=5, color=_OURS, alpha=0.35, linewidths=0)
+        # Over the features that are ever active, as the report says it; an atom that never fires is disturbed too.
+        ratio = next(
+            (
+                m.value
+                for m in report.measurements
+                if m.name == "interference_ratio" and m.at.get("codes") == series and m.value is not None
+            ),
+            float(np.sum(y) / np.sum(x)),
+        )
         axes.set(
             xscale="log",
             yscale="log",
             xlabel="predicted variance, if independent",
             ylabel="measured variance",
-            title=f"{series}: {float(np.sum(y) / np.sum(x)):.2f} times the prediction",
+            title=f"{series}: {ratio:.2f} times the prediction",
         )
         plain_ticks(axes.xaxis, axes.yaxis)
         axes.legend(fontsize=8)
@@ -303,7 +313,7 @@ def certificates(report: Report) -> Figure:
         if "weak" in name or "coherence" in name:
             left.axvline(k, color=_CHANCE if "random" in name else _BOUND, lw=1, ls=style, label=name)
     left.set(xscale="log", ylim=(-0.03, 1.03), xlabel="active features k", ylabel="certified (band: 95 %)")
-    right.set(xscale="log", yscale="log", xlabel="active features k", ylabel="median condition number of the support")
+    right.set(xscale="log", yscale="log", xlabel="active features k", ylabel="condition number of W_S, median")
     right.axhline(1, color=_BOUND, lw=1, ls="--", label="orthogonal atoms")
     plain_ticks(left.xaxis, right.xaxis, right.yaxis)
     figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
@@ -322,7 +332,7 @@ def amortisation(report: Report) -> Figure:
         KeyError: if it is another report.
     """
     table = report.tables["amortisation"]
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(table["coder"]))
     colours = [COLOURS[1], COLOURS[6], COLOURS[2]]
@@ -335,6 +345,7 @@ def amortisation(report: Report) -> Figure:
             axes.text(value, place, f" {value:.3f}", va="center", fontsize=8)
         axes.set(xlabel=label)
         axes.set_xlim(0, max(1e-3, *table[column]) * 1.25)
+    left.xaxis.set_major_locator(MaxNLocator(4))
     right.set_xlim(0, 1.2)
     right.set_xticks([0, 0.25, 0.5, 0.75, 1])
     left.set(

@@ -619,7 +619,7 @@ class _Page:
             )
         thresholds = [m for m in self.measurements if m.name == "recovery_threshold" and m.value is not None]
         if thresholds:
-            said = ", ".join(f"{m.at['solver']} {m.value:.0f} ({m.at['supports']} supports)" for m in thresholds)
+            said = ", ".join(f"{m.value:.0f} by {m.at['solver']} ({m.at['supports']} supports)" for m in thresholds)
             chance = predicted_count(n, d, nonnegative=self.nonnegative)
             found.append(
                 f"Half of all codes are found exactly at k = {said}; theory for random atoms and l1: {chance:.0f}."
