@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,14 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = str(HERE.parents[2])
 _STREAMS = ("out", "err")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
+    """Waits until it holds; a run that ended too early must not be waited for without end."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.001)
 
 
 @dataclass

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from superscope.core import FormatError, Report
 from superscope.dictionaries import load
 from superscope.studies.train import Train
 
-from .conftest import ROOT, Processes
+from .conftest import ROOT, Processes, wait_for
 
 OPTIONS = ("world:exactly_k", "--n", "65", "--k", "4", "--batch", "64", "--held-out", "200", "--checkpoint-every", "5")
 SHORT = (*OPTIONS, "--steps", "24")
@@ -77,8 +76,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     arguments = ("train", *SHORT, "--out", str(tmp_path / "run"))
     children = processes.begin(first, tmp_path / "said", *arguments, "--steps", "24", program="superscope")
     marks = {1: "checkpoint.safetensors", 2: "checkpoint/checkpoint.json"}
-    while not (tmp_path / "run" / marks[first]).exists():
-        time.sleep(0.001)
+    wait_for((tmp_path / "run" / marks[first]).exists)
     os.kill(children[0], signal.SIGTERM if first > 1 else signal.SIGKILL)
     outcome = processes.end()
     if first > 1:
@@ -94,8 +92,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 def test_a_killed_process_is_named_and_the_command_goes_on(tmp_path: Path, processes: Processes) -> None:
     arguments = ("train", *OPTIONS, "--steps", "400", "--out", str(tmp_path / "run"))
     children = processes.begin(2, tmp_path / "said", *arguments, program="superscope")
-    while not (tmp_path / "run" / "checkpoint" / "checkpoint.json").exists():
-        time.sleep(0.001)
+    wait_for((tmp_path / "run" / "checkpoint" / "checkpoint.json").exists)
     os.kill(children[1], signal.SIGKILL)
     outcome = processes.end()
     assert outcome.codes == [2, -signal.SIGKILL]

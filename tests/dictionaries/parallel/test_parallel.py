@@ -25,7 +25,7 @@ from superscope.dictionaries.checkpoint import save_state
 from superscope.dictionaries.parallel import SHARDABLE, Mesh, MeshExchange, launched, mesh, newest, read_sharded, shard
 from superscope.testing import example
 
-from .conftest import Processes
+from .conftest import Processes, wait_for
 from .two import NUMBERS, SETTINGS, D, K, N, make_shy, rows, watch_gradients
 
 NAMES = [kind.__name__ for kind in SHARDABLE]
@@ -120,11 +120,8 @@ def test_a_killed_rank_is_named_and_leaves_a_checkpoint(tmp_path: Path, processe
 def test_a_slow_rank_is_named_and_its_checkpoint_goes_on(tmp_path: Path, processes: Processes) -> None:
     arguments = ("--architectures", "TopK", "--save")
     children = processes.begin(2, tmp_path, *arguments, "--sleep", "4", "--minutes", "0.03")
-    for _ in range(1200):
-        said = tmp_path / "err0"
-        if said.exists() and "was lost or is too slow" in said.read_text():
-            break
-        time.sleep(0.05)
+    said = tmp_path / "err0"
+    wait_for(lambda: said.exists() and "was lost or is too slow" in said.read_text())
     os.kill(children[1], signal.SIGKILL)
     outcome = processes.end()
     assert outcome.codes == [1, -signal.SIGKILL]
@@ -150,7 +147,7 @@ def test_killed_at_any_moment_two_ranks_lose_no_more_than_a_step(
 ) -> None:
     """Either rank, with signal 9, at moments drawn at random; the other says so and ends; begun again, the run goes on
     from the last checkpoint and ends with the weights, to the bit, of one that was left alone."""
-    arguments = ("--architectures", "TopK", "--save", "--steps", str(40 * kills), "--minutes", "10")
+    arguments = ("--architectures", "TopK", "--save", "--steps", str(18 * kills), "--minutes", "10")
     checkpoint = tmp_path / "cut" / "TopK" / "checkpoint"
     random = torch.Generator().manual_seed(7)
     done, moments = 0, set()
@@ -159,8 +156,7 @@ def test_killed_at_any_moment_two_ranks_lose_no_more_than_a_step(
         out = tmp_path / "cut" / "out0"
         # Some lines on, of which each is a step; then anywhere within a step or a checkpoint.
         lines = int(torch.randint(1, 12, (), generator=random))
-        while not (out.exists() and out.read_text().count("\n") >= lines):
-            time.sleep(0.001)
+        wait_for(lambda out=out, lines=lines: out.exists() and out.read_text().count("\n") >= lines)
         time.sleep(0.02 * float(torch.rand((), generator=random)))
         victim = int(torch.randint(2, (), generator=random))
         os.kill(children[victim], signal.SIGKILL)
