@@ -3,11 +3,12 @@
 transformers is imported when a model is loaded, not before; the pocket model and its text live in `capture.pocket`.
 """
 
-from .choosing import Choice, choose, faster_dtype
+from .choosing import Choice, choose, faster_dtype, parameters_to
 from .filling import fill, name_sites, prepare, tokenizer_hash
 from .harvesting import harvest
 from .hooks import Capture, replace, sites
 from .huggingface import Loaded, control, default_sites, load
+from .images import Images
 from .permutation import Bijection
 from .places import place
 from .policy import Policy
@@ -28,6 +29,7 @@ __all__ = [
     "Document",
     "Found",
     "HookSource",
+    "Images",
     "Loaded",
     "Loss",
     "Manifest",
@@ -50,6 +52,7 @@ __all__ = [
     "mlp_hidden",
     "name_sites",
     "next_token_loss",
+    "parameters_to",
     "pieces",
     "place",
     "prepare",

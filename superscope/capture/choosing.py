@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ..core import Site
 from .hooks import Capture
+from .roles import blocks
 
 _WORTH = 0.25
 """Share of all work that computing anew may add before storing pays for its disk."""
@@ -32,8 +34,18 @@ class Choice:
     why: str
 
 
-def choose(*, parameters: int, d: int, n: int, rows: int, uses: int, free: int, bytes_per_number: int = 2) -> Choice:
-    r"""Store where $(u - 1) L / (L + u S) > 1/4$ and the disk has room: L, S work per token of model and dictionary.
+def choose(
+    *,
+    parameters: int,
+    d: int,
+    n: int,
+    rows: int,
+    uses: int | float,
+    free: int,
+    bytes_per_number: int = 2,
+    where: Literal["on disk", "in memory"] = "on disk",
+) -> Choice:
+    r"""Store where $(u - 1) L / (L + u S) > 1/4$ and there is room: L, S work per token of model and dictionary.
 
     L = 2 * parameters is the model's forward pass up to the site, S = 6 n d a training step of the dictionary, dense. A
     wide dictionary costs so much more than the model that running the model again is lost in it; for one use nothing
@@ -44,9 +56,10 @@ def choose(*, parameters: int, d: int, n: int, rows: int, uses: int, free: int, 
         d: width of the site.
         n: latents of each dictionary.
         rows: tokens.
-        uses: how often the same rows are read: dictionaries, epochs, measurements.
-        free: bytes of disk.
+        uses: how often each row is read: dictionaries, epochs, measurements.
+        free: bytes there are for the rows.
         bytes_per_number: 2 for bfloat16.
+        where: they would be kept.
 
     Example:
         >>> choose(parameters=10**8, d=768, n=6144, rows=10**6, uses=5, free=10**12).store
@@ -57,25 +70,40 @@ def choose(*, parameters: int, d: int, n: int, rows: int, uses: int, free: int, 
     model, dictionary = 2.0 * parameters, 6.0 * n * d
     more = (uses - 1) * model / (model + uses * dictionary)
     room = rows * d * bytes_per_number
-    if uses < 2:
-        return Choice(False, "the rows are read once, so they are computed as they are needed")
+    if uses <= 1:
+        return Choice(False, "no row is read twice, so rows are computed as they are needed")
     if more <= _WORTH:
         return Choice(
             False,
-            f"running the model for each of {uses} uses adds {more:.0%} to the work, which storing "
+            f"running the model for each of {uses:.3g} uses adds {more:.0%} to the work, which storing "
             f"{room / 1e9:.3g} GB would not pay for; rows are computed as they are needed",
         )
     if room > free:
         return Choice(
             False,
-            f"storing would save {more / (1 + more):.0%} of the work but takes {room / 1e9:.3g} GB and the disk has "
-            f"{free / 1e9:.3g} GB; rows are computed as they are needed",
+            f"storing would save {more / (1 + more):.0%} of the work but takes {room / 1e9:.3g} GB and there are "
+            f"{free / 1e9:.3g} GB {where}; rows are computed as they are needed",
         )
     return Choice(
         True,
-        f"running the model for each of {uses} uses would add {more:.0%} to the work; rows take {room / 1e9:.3g} GB on "
-        "disk and are stored",
+        f"running the model for each of {uses:.3g} uses would add {more:.0%} to the work; rows take "
+        f"{room / 1e9:.3g} GB {where} and are stored",
     )
+
+
+def parameters_to(model: nn.Module, sites: Sequence[Site]) -> int:
+    """Parameters of the blocks that run before the last of `sites` has: half the operations a token costs.
+
+    Example:
+        >>> from .huggingface import load
+        >>> model = load("pocket").model
+        >>> parameters_to(model, [Site("transformer.h.0")]) * 4 == parameters_to(model, [Site("transformer.h.3")])
+        True
+    """
+    paths = blocks(model)
+    within = [i for i, path in enumerate(paths) for site in sites if f"{site.path}.".startswith(f"{path}.")]
+    depth = max(within, default=len(paths) - 1)
+    return sum(each.numel() for path in paths[: depth + 1] for each in model.get_submodule(path).parameters())
 
 
 def faster_dtype(model: nn.Module, sites: list[Site], inputs: dict[str, Any]) -> tuple[torch.dtype, dict[str, float]]:

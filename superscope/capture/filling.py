@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..core import Site
 from ..core.units import Executor, run_units
-from .harvesting import harvest
+from .harvesting import batch_that_fits, harvest
 from .hooks import sites as resolve
 from .huggingface import Loaded, load
 from .permutation import Bijection
@@ -42,7 +42,7 @@ def prepare(
     *,
     dtype: torch.dtype = torch.bfloat16,
     seed: int = 0,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     per_unit: int | None = None,
 ) -> Store:
     """A store for the rows of `windows` at `sites`: new, or the one that is there with the same settings.
@@ -55,7 +55,7 @@ def prepare(
         policy: what is left out.
         dtype: of rows on disk.
         seed: of the order of windows.
-        batch_tokens: ids in one forward pass.
+        batch_tokens: ids in one forward pass; without it as many as fit (see `batch_that_fits`).
         per_unit: windows in a unit; without it as many as make 128 MiB.
 
     Raises:
@@ -70,6 +70,7 @@ def prepare(
     if not widths:
         raise ValueError("harvest: the first window of the text keeps no token under this policy; leave out less.")
     said = {name: {"site": str(site), "d": widths[site]} for name, site in named.items()}
+    batch_tokens = batch_that_fits(loaded.model) if batch_tokens is None else batch_tokens
     row = sum(widths.values()) * dtype.itemsize + 20
     if per_unit is None:
         # In whole batches, so that no forward pass is a small one.

@@ -12,18 +12,22 @@ from torch import Tensor, nn
 
 from ..core import Activations, Site
 from .hooks import Capture, _parameters
+from .images import Images
 from .packing import packed as pack
 from .packing import packed_inputs, require_sound, rows_of
 from .paths import text_config
 from .text import Corpus
 
+_CACHED = 8 * 2**20
+_LEAST, _MOST = 256, 8192
+
 
 def harvest(
     model: nn.Module,
     sites: Sequence[Site | str],
-    corpus: Corpus,
+    corpus: Corpus | Images,
     *,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     device: torch.device | str | None = None,
     packed: bool = False,
     dtype: torch.dtype | None = torch.float32,
@@ -38,15 +42,16 @@ def harvest(
     Args:
         model: of `transformers`, or any module whose forward takes ids [b, t] first and whose sites hold [b, t, d].
         sites: sites, or paths and patterns.
-        corpus: tokens of the model's own tokenizer.
-        batch_tokens: ids in one forward pass, pads included.
+        corpus: tokens of the model's own tokenizer; or pictures, for a vision model.
+        batch_tokens: ids in one forward pass, pads included; without it `batch_that_fits`.
         device: where the rows are put; the model's own device without it.
         packed: let short sequences share a row of the batch, after a test that they do not see each other. It saves
             the work on pads, half of it where most texts are half a window long.
         dtype: of x; None leaves what the model computes in.
 
     Yields:
-        For each batch, Activations by site: x, tokens, and places (sequence of the corpus, position in it).
+        For each batch, Activations by site: x, tokens (none for pictures), and places (sequence of the corpus,
+        position in it).
 
     Raises:
         SiteNotFound: if a site is not in the model.
@@ -64,18 +69,23 @@ def harvest(
         [(8, 5), (8, 7)]
         [(4, 5), (4, 7)]
     """
+    batch_tokens = batch_that_fits(model) if batch_tokens is None else batch_tokens
     if batch_tokens < 1:
         raise ValueError(f"harvest: batch_tokens is {batch_tokens}; give the ids of one forward pass, at least 1.")
-    check_fit(model, corpus)
-    if packed:
-        require_sound(model, sites, corpus)
+    if isinstance(corpus, Images):
+        if packed:
+            raise ValueError("harvest: pictures are of one size and cannot be packed; leave packed out.")
+    else:
+        check_fit(model, corpus)
+        if packed:
+            require_sound(model, sites, corpus)
     return _harvest(model, sites, corpus, batch_tokens, device, packed, dtype)
 
 
 def _harvest(
     model: nn.Module,
     sites: Sequence[Site | str],
-    corpus: Corpus,
+    corpus: Corpus | Images,
     batch_tokens: int,
     device: torch.device | str | None,
     packed: bool,
@@ -90,7 +100,7 @@ def _harvest(
             # In the corpus's order, packed or not: sequences stand in their order, and so do their tokens.
             rows = corpus.keep[first:past].nonzero()
             places = rows + torch.tensor([first, 0])
-            tokens = ids[keep]
+            tokens = None if ids is None else ids[keep]
             result: dict[Site, Activations] = {}
             for site, found in read.items():
                 if found.ndim != 2:
@@ -100,16 +110,24 @@ def _harvest(
                     )
                 x = found.to(device=device, dtype=dtype)
                 _check_finite(x, site, places, corpus)
-                result[site] = Activations(x, tokens=tokens.to(x.device), places=places.to(x.device))
+                result[site] = Activations(
+                    x, tokens=None if tokens is None else tokens.to(x.device), places=places.to(x.device)
+                )
             if len(rows):
                 yield result
 
 
 def _batches(
-    runs: nn.Module, model: nn.Module, corpus: Corpus, batch_tokens: int, packed: bool
-) -> Iterator[tuple[int, int, Tensor, Tensor, dict[str, Any]]]:
+    runs: nn.Module, model: nn.Module, corpus: Corpus | Images, batch_tokens: int, packed: bool
+) -> Iterator[tuple[int, int, Tensor | None, Tensor, dict[str, Any]]]:
     """(first sequence, past the last, ids, keep, keywords of the model) of each forward pass."""
     size = max(1, batch_tokens // corpus.context)
+    if isinstance(corpus, Images):
+        dtype = next(model.parameters()).dtype
+        for at in range(0, len(corpus), size):
+            pixels = corpus.pixels[at : at + size].to(device=device_of(model), dtype=dtype)
+            yield at, at + len(pixels), None, corpus.keep[at : at + size], {"pixel_values": pixels}
+        return
     if not packed:
         for at in range(0, len(corpus), size):
             ids, keep, mask = batch(corpus, slice(at, at + size))
@@ -145,6 +163,22 @@ def is_causal(model: nn.Module) -> bool:
     """Whether all of the model's attention says that it is causal; where none says so, a mask in vain is only slow."""
     says = {module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)}
     return says == {True}
+
+
+def batch_that_fits(model: nn.Module) -> int:
+    r"""Ids in one forward pass: on processors the power of two below $8\,\mathrm{MiB} / (4 d b)$, b bytes a number.
+
+    So many that the MLP's hidden layer, the widest thing in a block, stays in the processor's cache. One thread of a
+    machine with 2 MiB of second-level and 36 MiB of third-level cache read 3 060 tokens a second of a model of
+    GPT-2-small's width in batches of 512 and 1 700 in batches of 8 192; at d = 192, 22 400 in batches of 2 048 and
+    17 500. Other devices want large batches: 8 192 ids there.
+    """
+    device, d = device_of(model), getattr(text_config(model), "hidden_size", None)
+    if device.type != "cpu" or not isinstance(d, int) or d < 1:
+        return _MOST
+    parameter = next(model.parameters())
+    fits = max(_CACHED // (4 * d * parameter.element_size()), 1)
+    return min(max(1 << (fits.bit_length() - 1), _LEAST), _MOST)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -196,7 +230,7 @@ def _first_parameter(module: nn.Module) -> str:
     return next(iter(inspect.signature(module.forward).parameters))
 
 
-def _check_finite(x: Tensor, site: Site, places: Tensor, corpus: Corpus) -> None:
+def _check_finite(x: Tensor, site: Site, places: Tensor, corpus: Corpus | Images) -> None:
     # One sum first: it is not finite if any entry is not, and costs no mask as large as x. A finite but overflowing sum
     # is sorted out by the full test.
     if bool(torch.isfinite(x.sum())):

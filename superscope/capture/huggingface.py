@@ -41,7 +41,7 @@ class Loaded:
 
     Args:
         model: in evaluation mode.
-        tokenizer: its own.
+        tokenizer: its own; None for a vision model, which reads `Images`.
         name: "pocket", the folder or the hub's name; a control says that it is one.
         kind: "causal" predicts next tokens; "encoder" looks both ways.
     """
@@ -146,8 +146,10 @@ def _load(source: str, folder: Path | None, device: torch.device, dtype: torch.d
     is_causal = any(architecture.endswith(_CAUSAL) for architecture in architectures) and not config.is_encoder_decoder
     if folder is not None:
         _check_weights(folder)
-    # The tokenizer first: it is small, and a folder without one should not cost the loading of its weights.
-    tokenizer = _tokenizer(source, folder)
+    # The tokenizer first: it is small, and a folder without one should not cost the loading of its weights. What reads
+    # pictures alone has none.
+    sees = hasattr(config, "image_size") and not hasattr(config, "vocab_size") and not hasattr(config, "text_config")
+    tokenizer = None if sees else _tokenizer(source, folder)
     auto = transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
     network, found = _fetched(
         lambda **options: auto.from_pretrained(

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor, nn
 
 from ..core import Site
-from .harvesting import batch, check_fit, device_of, evaluating, inputs
+from .harvesting import batch, batch_that_fits, check_fit, device_of, evaluating, inputs
 from .hooks import _parameters, replace
 from .huggingface import Loaded
 from .paths import text_config
@@ -44,7 +44,7 @@ def next_token_loss(
     corpus: Corpus,
     *,
     splice: Mapping[Site | str, Callable[[Tensor], Tensor]] | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
 ) -> Loss:
     r"""$-\sum_t \ln p(\mathrm{token}_t \mid \mathrm{token}_{<t})$ of each sequence, in nats.
 
@@ -57,7 +57,8 @@ def next_token_loss(
         splice: what to put in place of x, by site: a function of rows [rows, d]. It is applied where the corpus keeps
             tokens: added special tokens, whose activations are of another size and which no dictionary was trained on,
             stay as they are. Without it, the model's own loss.
-        batch_tokens: ids in one forward pass; fewer where the vocabulary is large.
+        batch_tokens: ids in one forward pass, fewer where the vocabulary is large; without it as many as fit (see
+            `harvest`).
 
     Raises:
         TypeError: if the model has no next-token logits.
@@ -70,6 +71,7 @@ def next_token_loss(
             f"next_token_loss: '{loaded.name}' is an encoder and predicts no next token; give a causal model."
         )
     check_fit(model, corpus)
+    batch_tokens = batch_that_fits(model) if batch_tokens is None else batch_tokens
     n_vocabulary = getattr(text_config(model), "vocab_size", 1)
     size = max(1, min(batch_tokens, _LOGITS // max(n_vocabulary, 1)) // corpus.context)
     options = {"use_cache": False} if "use_cache" in _parameters(model) else {}

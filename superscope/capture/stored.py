@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core import Activations, ActivationSource, ShapeError, Site
 from .harvesting import harvest
+from .images import Images
 from .text import Corpus
 
 
@@ -101,8 +102,8 @@ class HookSource(ActivationSource):
     Args:
         model: as for `harvest`.
         site: a site, or the path of one.
-        tokens: the corpus to read.
-        batch_tokens: ids in one forward pass.
+        tokens: the corpus to read, or pictures for a vision model.
+        batch_tokens: ids in one forward pass; without it as many as fit (see `harvest`).
         buffer: rows that are mixed.
         device: where the rows are put; the model's own device without it.
 
@@ -123,9 +124,9 @@ class HookSource(ActivationSource):
         self,
         model: nn.Module,
         site: Site | str,
-        tokens: Corpus,
+        tokens: Corpus | Images,
         *,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
         buffer: int = 65_536,
         device: torch.device | str | None = None,
     ) -> None:

@@ -314,6 +314,8 @@ def room(context: int, before: Sequence[int], after: Sequence[int]) -> int:
 
 def frame(tokenizer: Any, policy: Policy) -> tuple[list[int], list[int]]:
     """Ids before and after each window: BOS where there is one, [CLS] and [SEP] where the tokenizer is an encoder's."""
+    if tokenizer is None:
+        raise ValueError("tokens: this model reads pictures, not text; harvest capture.Images(...) with it.")
     bos, cls, sep = (getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "cls", "sep"))
     if cls is not None:
         return [cls], [] if sep is None else [sep]

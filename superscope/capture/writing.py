@@ -50,7 +50,7 @@ def said_of(name: str, tensor: Tensor) -> bytes:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """A contiguous tensor's bytes as they are; numpy has no bfloat16."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], digest: Any) -> int:

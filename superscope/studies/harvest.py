@@ -54,8 +54,8 @@ class Harvest(Study):
     """Of rows on disk."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the model runs in; "auto" times both and takes the faster."""
-    batch_tokens: int = 8192
-    """Tokens in one forward pass."""
+    batch_tokens: int | None = None
+    """Tokens in one forward pass. Default: on processors as many as stay in the cache, elsewhere 8192."""
     per_unit: int | None = None
     """Windows in a unit. Default: as many as make 128 MiB."""
     executor: Literal["inline", "processes", "slurm", "ray"] = "inline"
@@ -86,7 +86,7 @@ class Harvest(Study):
         loaded = capture.load(self.model, device=self.device)
         asked = self.sites or (f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}",)
         named = capture.name_sites(loaded.model, asked)
-        yield Progress(f"Loading {self.model}", 1, 1, f"{len(named)} sites")
+        yield Progress(f"Loading {self.model}", 1, 1, _counted(len(named)))
         run = run or self.open_run(out)
         stage = "Cutting the text into windows"
         yield Progress(stage, 0, self.tokens or 0)
@@ -220,10 +220,10 @@ class Harvest(Study):
             )
             for key, value in zip(table, (name, said["site"], said["d"], square**0.5, dropped, largest), strict=True):
                 table[key].append(value)
-        findings = [f"{rows:,} rows of {len(manifest.sites)} sites are in {store.place}, {size / 1e6:,.1f} MB."]
+        findings = [f"{rows:,} rows of {_counted(len(manifest.sites))} are in {store.place}, {size / 1e6:,.1f} MB."]
         if timing:
-            times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in timing.items())
-            findings.append(f"The model ran in {manifest.computed}: one batch took {times}.")
+            times = ", ".join(f"{seconds * 1e3:.1f} ms in {name}" for name, seconds in timing.items())
+            findings.append(f"The model ran in {manifest.computed}: a batch took {times}.")
         findings.append(self._rule(store, loaded, rows))
         return Report(
             title=f"{loaded.name}: {rows:,} rows of {', '.join(manifest.sites)}",
@@ -237,18 +237,15 @@ class Harvest(Study):
 
     def _rule(self, store: Store, loaded: Loaded, rows: int) -> str:
         """When storing pays, told for this model."""
-        paths = capture.blocks(loaded.model)
-        sites = [str(site) for site in store.sites.values()]
-        depth = max(
-            (i for i, path in enumerate(paths) if any(s.startswith(path) for s in sites)), default=len(paths) - 1
-        )
-        parameters = sum(
-            p.numel() for path in paths[: depth + 1] for p in loaded.model.get_submodule(path).parameters()
-        )
+        parameters = capture.parameters_to(loaded.model, list(store.sites.values()))
         d = max(int(said["d"]) for said in store.manifest.sites.values())
         free = shutil.disk_usage(store.place.path.anchor or "/").free if isinstance(store.place, Local) else 2**62
         choice = capture.choose(parameters=parameters, d=d, n=8 * d, rows=rows, uses=3, free=free)
         return f"For three dictionaries of {8 * d:,} latents: {choice.why}."
+
+
+def _counted(sites: int) -> str:
+    return f"{sites} site{'' if sites == 1 else 's'}"
 
 
 def _require_room(where: Place, store: Store, windows: Windows) -> None:

@@ -283,6 +283,8 @@ class _Found:
 
     measurements: list[Measurement] = field(default_factory=list)
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    clean: dict[str, capture.Loss] = field(default_factory=dict)
+    """Each model's own loss on the held-out text, which is the same whatever the site."""
 
     def add(self, table: str, where: dict[str, Any], columns: dict[str, list[Any]]) -> None:
         """Appends rows to a table; `where` fills further columns with one value."""
@@ -367,7 +369,7 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
         )
     )
     yield Progress(stage, 2, parts)
-    measurements += _cross_entropy(view)
+    measurements += _cross_entropy(view, found)
     yield Progress(stage, 3, parts)
 
     covariance = measure.moments(view.rows(view.source)).covariance
@@ -419,22 +421,23 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
     yield Progress(stage, parts, parts)
 
 
-def _cross_entropy(view: _View) -> tuple[Measurement, ...]:
+def _cross_entropy(view: _View, found: _Found) -> tuple[Measurement, ...]:
     """What the model loses when it runs on the reconstruction, where it predicts tokens."""
     if view.subject.kind != "causal":
         return ()
     windows = max(_SPLICED_TOKENS // view.held_out.context, 2)
     corpus = view.held_out.take(torch.arange(min(windows, len(view.held_out))))
     sae, mean = view.saes[0], view.source.x.mean(0)
-    splices = (None, sae.reconstruct, lambda x: mean.expand_as(x))
     with torch.no_grad():
-        losses = [
-            capture.next_token_loss(view.subject, corpus, splice=None if change is None else {view.site: change})
-            for change in splices
-        ]
-    if not int(losses[0].counts.sum()):
-        return ()
-    clean, spliced, ablated = losses
+        if view.label not in found.clean:
+            found.clean[view.label] = capture.next_token_loss(view.subject, corpus)
+        clean = found.clean[view.label]
+        if not int(clean.counts.sum()):
+            return ()
+        spliced, ablated = (
+            capture.next_token_loss(view.subject, corpus, splice={view.site: change})
+            for change in (sae.reconstruct, lambda x: mean.expand_as(x))
+        )
     return measure.cross_entropy_recovered(
         clean.nats, spliced.nats, ablated.nats, clean.counts, documents=corpus.document, seed=view.scan.seed
     )

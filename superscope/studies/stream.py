@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from .. import capture, worlds
-from ..capture import Corpus, Loaded, ShardSource, StoredSource
+from ..capture import Corpus, HookSource, Loaded, ShardSource, StoredSource
 from ..core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
 
 _FILES = (".safetensors", ".npy")
+
+_ROOM = 3 * 2**30
+"""Bytes of a model's rows that are held in memory; more are computed as they are needed."""
+
+_USES = 3.0
+"""How often each row is taken to be read where nobody says: three seeds, or three epochs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +33,7 @@ class Stream:
         truth: the dictionary that made x, where it is known.
         l0: the true number of active features, where it is known.
         loaded, site, corpus: model, place and held-out text, where x is read from a model now.
+        said: whether rows are kept or computed as they are needed, and why, where there was a choice.
     """
 
     train: ActivationSource
@@ -37,6 +44,7 @@ class Stream:
     loaded: Loaded | None = None
     site: Site | None = None
     corpus: Corpus | None = None
+    said: str = ""
 
 
 def open_stream(
@@ -50,8 +58,18 @@ def open_stream(
     context: int,
     device: str,
     seed: int,
+    n: int | None = None,
+    uses: int | float | None = None,
 ) -> Stream:
     """The stream that a source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.
+
+    A model's rows are read once and held in memory, or computed anew each time they are asked for, by the rule of
+    `capture.choose`; `Stream.said` says which, and why. Either way they come by the same interface.
+
+    Args:
+        n: latents of each dictionary that will be learned, 8 for each dimension without it; a wide one costs so much
+            more than the model that nothing is won by keeping rows.
+        uses: how often each row will be read, epochs times dictionaries; 3 without it.
 
     Raises:
         ValueError: if the name is no world's, the file has no such tensor, or there is too little to hold out.
@@ -72,7 +90,7 @@ def open_stream(
         stored = ShardSource(folder, site=site)
         # A store is read in a seeded order; what is measured is its first batches under another seed.
         return Stream(stored, stored, path.name, site=stored.site)
-    return _model(source, site, text, tokens, held_out, context, device, seed)
+    return _model(source, site, text, tokens, held_out, context, device, seed, n, uses)
 
 
 def _matrix(path: Path, tensor: str | None) -> Tensor:
@@ -107,7 +125,16 @@ def _rows(x: Tensor, name: str, held_out: int, seed: int) -> Stream:
 
 
 def _model(
-    model: str, site: str | None, text: str | None, tokens: int, held_out: int, context: int, device: str, seed: int
+    model: str,
+    site: str | None,
+    text: str | None,
+    tokens: int,
+    held_out: int,
+    context: int,
+    device: str,
+    seed: int,
+    n: int | None,
+    uses: int | float | None,
 ) -> Stream:
     loaded = capture.load(model, device=device)
     asked = site or f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}"
@@ -118,8 +145,22 @@ def _model(
         loaded.tokenizer, capture.documents(text), context=context, limit=tokens + held_out, seed=seed
     )
     learned, measured = corpus.split(tokens / (tokens + held_out), seed=seed)
-    sources = []
-    for part in (learned, measured):
-        batches = [batch[places[0]] for batch in capture.harvest(loaded.model, places, part)]
-        sources.append(StoredSource.gather(batches, places[0]))
-    return Stream(sources[0], sources[1], loaded.name, loaded=loaded, site=places[0], corpus=measured)
+    live = HookSource(loaded.model, places[0], learned)
+    choice = capture.choose(
+        parameters=capture.parameters_to(loaded.model, places),
+        d=live.d,
+        n=n or 8 * live.d,
+        rows=len(live),
+        uses=_USES if uses is None else uses,
+        free=_ROOM,
+        bytes_per_number=4,
+        where="in memory",
+    )
+    train: ActivationSource = _held(loaded, places[0], learned) if choice.store else live
+    held = _held(loaded, places[0], measured)
+    return Stream(train, held, loaded.name, loaded=loaded, site=places[0], corpus=measured, said=choice.why)
+
+
+def _held(loaded: Loaded, site: Site, corpus: Corpus) -> StoredSource:
+    """All rows of a corpus, in memory."""
+    return StoredSource.gather([batch[site] for batch in capture.harvest(loaded.model, [site], corpus)], site)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from superscope.capture import Capture, Corpus, Loaded, blocks, default_sites, harvest, mlp_hidden, sites, tokens
+from superscope.capture.harvesting import batch_that_fits
 from superscope.core import Site
 
 from .conftest import CAUSAL, ENCODERS, FAMILIES, TEXTS, make_model, make_tokenizer
@@ -250,3 +253,14 @@ def test_a_random_copy_can_be_read_too(family, model_of, tokenizer, corpus):
     for site in one:
         assert one[site].shape == two[site].shape
         assert not torch.allclose(one[site], two[site])
+
+
+def test_a_batch_is_as_large_as_the_cache_holds() -> None:
+    """d = 768 in float32: 8 MiB / (4 * 768 * 4) = 682, so 512; half the bytes hold twice as many."""
+    found = {}
+    for d in (16, 192, 768, 4096):
+        model = nn.Linear(1, 1)
+        model.config = SimpleNamespace(hidden_size=d)  # pyright: ignore[reportAttributeAccessIssue]
+        found[d] = (batch_that_fits(model), batch_that_fits(model.to(torch.bfloat16)))
+    assert found == {16: (8192, 8192), 192: (2048, 4096), 768: (512, 1024), 4096: (256, 256)}
+    assert batch_that_fits(nn.Linear(3, 4)) == 8192

@@ -103,3 +103,38 @@ def test_packing_a_bare_module_is_refused() -> None:
     model = nn.Sequential(nn.Embedding(300, 4), nn.Linear(4, 4))
     with pytest.raises(ValueError, match="needs a causal model that is told positions; Sequential is not one"):
         harvest(model, ["1"], corpus_of([5, 5]), packed=True)
+
+
+def test_beginnings_in_the_middle_of_a_row_are_left_out() -> None:
+    """Packed, a beginning-of-sequence token stands anywhere in a row: leaving out position 0 would not be enough."""
+    corpus = corpus_of([5, 9, 10])
+    (batch,) = harvest(make_model("llama"), ["resid_post.1"], corpus, packed=True)
+    (found,) = batch.values()
+    assert found.places is not None
+    assert len(found) == (5 + 9 + 10) - 3
+    assert found.places[:, 1].min() == 1
+    assert found.places[:, 0].unique().tolist() == [0, 1, 2]
+
+
+def test_positions_that_begin_anew_are_as_good_as_a_mask_by_text() -> None:
+    """The other exact way, a mask that lets each text see itself alone, takes memory of a row's length squared."""
+    model, corpus = make_model("llama"), corpus_of([9, 15])
+    ids, _, positions = packed(corpus, [[0, 1]])
+    text = (torch.arange(24) >= 9).long()
+    allowed = (text[:, None] == text) & torch.ones(24, 24, dtype=torch.bool).tril()
+    with torch.no_grad():
+        masked = model.model(
+            input_ids=ids, position_ids=positions, attention_mask=allowed[None, None], use_cache=False
+        )[0]
+        ours = model.model(input_ids=ids, position_ids=positions, use_cache=False)[0]
+    assert torch.allclose(masked, ours, atol=1e-4)
+
+
+def test_left_padding_is_no_matter_where_positions_are_relative() -> None:
+    model = make_model("llama")
+    text, pads = torch.arange(1, 9)[None], torch.zeros(1, 4, dtype=torch.int64)
+    mask = torch.cat([torch.zeros(1, 4), torch.ones(1, 8)], 1).long()
+    with torch.no_grad():
+        alone = model.model(input_ids=text)[0]
+        left = model.model(input_ids=torch.cat([pads, text], 1), attention_mask=mask)[0][:, 4:]
+    assert torch.allclose(alone, left, atol=1e-4)

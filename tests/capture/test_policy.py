@@ -134,13 +134,14 @@ def test_policies_that_make_no_sense(bad: dict[str, Any]) -> None:
     ("change", "store", "why"),
     [
         ({}, True, "are stored"),
-        ({"uses": 1}, False, "read once"),
+        ({"uses": 1}, False, "no row is read twice"),
         ({"n": 10**6}, False, "would not pay for"),
-        ({"free": 10**6}, False, "the disk has 0.001 GB"),
+        ({"free": 10**6}, False, "there are 0.001 GB on disk"),
+        ({"free": 10**6, "where": "in memory"}, False, "there are 0.001 GB in memory"),
     ],
 )
-def test_when_storing_pays(change: dict[str, int], store: bool, why: str) -> None:
-    given = {"parameters": 10**8, "d": 768, "n": 6144, "rows": 10**6, "uses": 5, "free": 10**12}
+def test_when_storing_pays(change: dict[str, Any], store: bool, why: str) -> None:
+    given: dict[str, Any] = {"parameters": 10**8, "d": 768, "n": 6144, "rows": 10**6, "uses": 5, "free": 10**12}
     choice = choose(**{**given, **change})
     assert choice.store == store
     assert why in choice.why

@@ -284,3 +284,14 @@ def test_a_replacement_keeps_coordinates_and_types_apart() -> None:
 def test_transformers_is_the_version_the_map_was_made_for() -> None:
     """The map is verified on what is installed; this only says on what, if it fails."""
     assert int(transformers.__version__.partition(".")[0]) >= 5
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
+def test_the_hidden_layer_is_behind_the_gate(name: str) -> None:
+    """What the down-projection is given is activation(gate) * up, not either of them."""
+    model = make(name)
+    with Capture(model, ["mlp_in.0", "mlp_act.0"]) as capture:
+        entered, hidden = capture(**given(name)).values()
+    mlp = model.model.layers[0].mlp  # pyright: ignore
+    with torch.no_grad():
+        assert torch.allclose(hidden, mlp.act_fn(mlp.gate_proj(entered)) * mlp.up_proj(entered), atol=1e-5)
