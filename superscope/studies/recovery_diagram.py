@@ -116,7 +116,7 @@ class Recover(Study):
             yield Progress("Reading codes of data", 0, 1)
             code = read_codes(found, tokens=self.tokens, text=self.text, seed=self.seed)[1]
             sources["data"] = (data_codes(code), self.ks or [k for k in data_grid(code) if k <= limit])
-        name, reason = self.solver, f"{self.solver} was asked for."
+        name, reason = self.solver, ""
         if self.solver == "best":
             choice = recovery.best_for(W, sorted(ks)[len(ks) // 2], nonnegative=not self.signed)
             name, reason = type(choice.solver).__name__, choice.reason
@@ -176,7 +176,7 @@ class Recover(Study):
         guarantee = min(theory.coherence_guarantee(mu.value or 0.0), W.n)
         caution = "; ".join(found.cautions)
         measurements = [mu, guaranteed(mu, W)]
-        findings = [f"Solver: {name}. {reason}"]
+        findings = [f"Solver: {name}. {reason}" if reason else f"Solver: {name}, as asked."]
         for supports in dict.fromkeys(row["supports"] for row in rows):
             own = [row for row in rows if row["supports"] == supports]
             threshold = half_point(own, caution=caution)
