@@ -285,8 +285,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", default="", help="contestants whose name contains this, commas between")
     parser.add_argument("--relu-weights", type=Path, default=RELU_WEIGHTS, help="made there if there are none")
-    parser.add_argument("--relu-steps", type=int, default=100)
+    parser.add_argument("--relu-steps", type=int, default=40)
     parser.add_argument("--memory", default="", help="print the memory of one contestant, and end")
+    parser.add_argument("--memory-of", default="", help="as --only, for the memory: it takes as long as the times")
     parser.add_argument("--memory-file", type=Path, help="JSON of such figures by name, which are then not measured")
     parser.add_argument("--dry", action="store_true", help="print, and leave the results file alone")
     options = parser.parse_args()
@@ -324,6 +325,7 @@ def main() -> None:
     print(file=sys.stderr)
     skip = min(4, options.rounds - 1)
     median = {name: statistics.median(times[skip:]) for name, times in seconds.items()}
+    print(", ".join(f"{name} {1e3 * found:.0f} ms" for name, found in median.items()), file=sys.stderr, flush=True)
     gflop = 2 * options.batch * options.d * options.n / 1e9
     lines = [
         f"## {environment().replace('single thread', f'{options.threads} threads')}",
@@ -342,15 +344,20 @@ def main() -> None:
         command = [sys.executable, __file__, "--memory", name, "--relu-weights", str(RELU_WEIGHTS)]
         for key in ("d", "n", "k", "batch", "threads"):
             command += [f"--{key}", str(getattr(options, key))]
+        memory = "– | –"
         if name in measured:
-            added, kept = measured[name]
-        else:
+            memory = "{:.0f} | {:.0f}".format(measured[name][0] - measured[name][1], measured[name][1])
+        elif any(part.strip() in name for part in options.memory_of.split(",")):
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             added, kept = map(float, said.split()[-2:])
+            memory = f"{added - kept:.0f} | {kept:.0f}"
         lines.append(
             f"| {name} | {median[name] * 1e3:.0f} | {options.batch / median[name]:,.0f} "
-            f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {added - kept:.0f} | {kept:.0f} |"
+            f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {memory} |"
         )
+    if any("trained" in name for name in names):
+        notes = json.loads((RELU_WEIGHTS / "about.json").read_text())["notes"]
+        lines += ["", f"Trained ReLU: after {notes['steps']} steps, {notes['l0']:.0f} latents on per row."]
     lines += ["", "Ratios of medians, in CPU seconds:", ""]
     for one, other in RATIOS:
         if one in names and other in names:

@@ -69,15 +69,20 @@ class Adam:
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
         state["step"] += 1
-        # A parameter without latents is one row.
-        tensors = [parameter.detach(), state["exp_avg"], state["exp_avg_sq"]]
+        weights, mean, square = parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
         gradient = parameter.grad
         if parameter.ndim != 2:
-            tensors = [tensor.view(1, -1) for tensor in tensors]
+            # A parameter without latents is one row.
+            weights, mean, square = (tensor.view(1, -1) for tensor in (weights, mean, square))
             gradient = None if gradient is None else gradient.reshape(1, -1)
+        values, rows, plan = _joined(parts)
         adam_rows(
-            *tensors,
-            *_joined(parts),
+            weights,
+            mean,
+            square,
+            values,
+            rows,
+            plan,
             step=int(state["step"]),
             lr=group["lr"],
             eps=group["eps"],

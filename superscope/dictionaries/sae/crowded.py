@@ -139,7 +139,11 @@ class _Crowded(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        given, factor = ctx.gradients, float(gradients[0])
+        # Given away, since parameters take for their own only what nobody else holds; a copy would cost as much again.
+        given, ctx.gradients = ctx.gradients, None
+        if given is None:
+            raise RuntimeError("ReLU.fit: its gradients were taken already. Call fit again for another backward pass.")
+        factor = float(gradients[0])
         # They are the gradient of 1 already, which is nearly always what is asked for.
         if factor != 1:
             given = tuple(gradient * factor for gradient in given)

@@ -51,7 +51,9 @@ def test_a_crowded_step_in_blocks_has_the_dense_gradient(norm, monkeypatch):
     x, target = rows(40, 6).double(), rows(40, 6, seed=1).double()
     fit = sae.fit(x, target=target, scale=1.5, progress=0.5)
     assert isinstance(fit, crowded.CrowdedFit)
-    (3 * fit.loss).backward()
+    (3 * fit.loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="Call fit again"):
+        fit.loss.backward()
     code = other.sparsify(other.pre_activations(x))
     x_hat = code.dense() @ other.atoms + other.bias
     loss = (x_hat - target).square().mean() / 1.5**2 + other.penalty(code, scale=1.5)
