@@ -82,7 +82,9 @@ def train_many(
 
     What they cannot share: the flops of the encoder product. Weights that learn apart are unrelated after one step, and
     a narrower dictionary is no part of a wider one (in one `Matryoshka` it is), so eight members cost eight products;
-    from d n of about 10^6 on those are most of a step, and only the stream is saved.
+    from d n of about 10^6 on those are most of a step, and only the stream is saved. Measured for eight members, one
+    thread: 0.46 of the time of eight single runs at d = 64, n = 512, k = 8; 0.63 at d = 128, n = 1 024, k = 16; 1.01 at
+    d = 512, n = 8 192, k = 32.
 
     A member's weights are those of `train` alone up to rounding: a stack's product is about its members' mean bias, so
     a pre-activation differs in its last bits. After 30 steps float64 weights agree to 1e-9 and float32 ones to 3 % in
