@@ -93,7 +93,8 @@ def _offer(name: str, make: Callable[..., Any]) -> None:
 
 _offer("TopK", lambda d, n, k, seed: architectures.TopK(d, n, k, seed=seed))
 _offer("BatchTopK", lambda d, n, k, seed: architectures.BatchTopK(d, n, k, seed=seed))
-_offer("Matryoshka", lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), seed=seed))
+# Prefixes that all weigh the same, as SAELens's do.
+_offer("Matryoshka", lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), emphasis=0.0, seed=seed))
 _offer("JumpReLU", lambda d, n, k, seed: architectures.JumpReLU(d, n, k, seed=seed))
 _offer("MatchingPursuit", lambda d, n, k, seed: architectures.MatchingPursuit(d, n, k, seed=seed))
 # Not AbsTopK: these scores take atoms with their signs, and its latents have none.
@@ -363,9 +364,13 @@ def easy(arguments: argparse.Namespace) -> None:
         "JumpReLU": (800, lambda k, seed: architectures.JumpReLU(64, 256, k, seed=seed)),
         "Matryoshka, widths 128, 256": (
             800,
-            lambda k, seed: architectures.Matryoshka(64, 256, k, widths=(128, 256), seed=seed),
+            lambda k, seed: architectures.Matryoshka(64, 256, k, widths=(128, 256), emphasis=0.0, seed=seed),
         ),
-        "Matryoshka, widths 16 ... 256": (800, lambda k, seed: architectures.Matryoshka(64, 256, k, seed=seed)),
+        "Matryoshka, widths 16 ... 256": (
+            800,
+            lambda k, seed: architectures.Matryoshka(64, 256, k, emphasis=0.0, seed=seed),
+        ),
+        "Matryoshka, as it comes": (800, lambda k, seed: architectures.Matryoshka(64, 256, k, seed=seed)),
     }
     for k in arguments.ks:
         world = exactly_k(k=k)
