@@ -348,9 +348,9 @@ def amortisation(report: Report) -> Figure:
     left.xaxis.set_major_locator(MaxNLocator(4))
     right.set_xlim(0, 1.2)
     right.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    left.set(
-        yticks=places, yticklabels=[f"{c}\nl0 {l0:.1f}" for c, l0 in zip(table["coder"], table["l0"], strict=True)]
-    )
+    # One clause a line: long names would leave the bars no room.
+    names = [name.replace(", ", ",\n") for name in table["coder"]]
+    left.set(yticks=places, yticklabels=[f"{c}\nl0 {l0:.1f}" for c, l0 in zip(names, table["l0"], strict=True)])
     left.invert_yaxis()
     figure.suptitle(report.title, fontsize=9)
     return figure
