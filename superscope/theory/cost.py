@@ -16,6 +16,9 @@ from .arguments import Number, real, whole
 PROVENANCE = 20
 """Bytes kept with every stored row: five whole numbers of 4 (token, document, place there, window, position in it)."""
 
+_BLOCK = 2**21
+"""Pre-activations that are made at once."""
+
 _FURTHER = 1.1
 """Room for what is not weights, moments or a batch: workspace and fragmentation."""
 
@@ -178,7 +181,9 @@ def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mi
         # Values of the candidates (2k/P a device and row) to all others; the partial sums of x_hat around a
         # ring, forward only: its gradient is the same on every device of the group.
         candidates = min(math.ceil(2 * k / mesh.shards), k)
-        exchange += rows * candidates * others * (2 if mixed else 4) + 2 * others / mesh.shards * rows * d * (2 if mixed else 4)
+        exchange += rows * candidates * others * (2 if mixed else 4) + 2 * others / mesh.shards * rows * d * (
+            2 if mixed else 4
+        )
     if mesh.data > 1:
         exchange += 2 * (mesh.data - 1) / mesh.data * parameters * (2 if mixed else 4)
     return StepCost(2.0 * rows * d * atoms, 8.0 * rows * kept * d, traffic, exchange)
@@ -207,6 +212,9 @@ def balanced_batch(d: int, n: int, k: int, machine: Machine, *, mixed: bool = Tr
 def training_memory(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mixed: bool = True) -> float:
     r"""Bytes a device must hold: $\frac{2nd}{P} \times$ (weight 4, moments 8, gradient 4, bfloat16 copy 2) + batch.
 
+    While a training starts, before there are moments, the batch is held in double precision several times, which is
+    more where batches are large and dictionaries small.
+
     Args:
         d, n, k, batch, mesh, mixed: as in `step_cost`.
 
@@ -216,9 +224,12 @@ def training_memory(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 
     """
     _shape("training_memory", d, n, k)
     rows, atoms = whole("training_memory", "batch", batch, 1) / mesh.data, n / mesh.shards
-    weights = 2.0 * atoms * d * (18 if mixed else 16)
-    # x, x_hat, its gradient; values and indices; one block of pre-activations, never (rows, n).
-    return _FURTHER * (weights + rows * d * 12 + rows * k * 16)
+    parameters = 2.0 * atoms * d
+    # x, x_hat and its gradient beside everything; or, before there are moments and gradients, the start's doubles.
+    step = parameters * (18 if mixed else 16) + rows * d * 12
+    start = parameters * 4 + rows * d * 52
+    # Values and indices; two blocks of pre-activations, never (rows, n).
+    return _FURTHER * (max(step, start) + rows * k * 16 + 8 * min(_BLOCK, rows * atoms))
 
 
 def meshes(d: int, n: int, k: int, batch: int, devices: int, memory: float, *, mixed: bool = True) -> tuple[Mesh, ...]:

@@ -223,7 +223,8 @@ class SAE(nn.Module, SparseCoder):
 
     def some_rows(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "c d"]:
         """As many of the first rows of x as have half a million pre-activations: enough to guess a level by."""
-        return x[: max(_SOME // self.n, 1)]
+        # Of the whole dictionary: its shards must take the same rows.
+        return x[: max(_SOME // int(self.about["n"]), 1)]
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         """The code and D^T f + b, with gradients to every parameter: what training descends on.
