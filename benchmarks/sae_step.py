@@ -346,7 +346,7 @@ def main() -> None:
             command += [f"--{key}", str(getattr(options, key))]
         memory = "– | –"
         if name in measured:
-            memory = "{:.0f} | {:.0f}".format(measured[name][0] - measured[name][1], measured[name][1])
+            memory = f"{measured[name][0] - measured[name][1]:.0f} | {measured[name][1]:.0f}"
         elif any(part.strip() in name for part in options.memory_of.split(",")):
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             added, kept = map(float, said.split()[-2:])
