@@ -16,7 +16,7 @@ from .roles import ROLES, Found, blocks, describe, mlp_hidden
 from .shards import Manifest, Record, ShardSource, Store
 from .spelling import pieces, spelling
 from .splicing import Loss, next_token_loss
-from .stored import HookSource, StoredSource
+from .stored import Gathering, HookSource, StoredSource
 from .text import Corpus, Document, documents, stream, tokens
 from .windows import Windows, write_windows
 
@@ -28,6 +28,7 @@ __all__ = [
     "Corpus",
     "Document",
     "Found",
+    "Gathering",
     "HookSource",
     "Images",
     "Loaded",

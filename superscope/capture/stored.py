@@ -92,6 +92,49 @@ class StoredSource(ActivationSource):
         )
 
 
+class Gathering:
+    """The rows of one site, put where they belong as they come: half the memory of keeping batches to join them.
+
+    Args:
+        rows: how many will come.
+
+    Example:
+        >>> gathering = Gathering(3)
+        >>> for first in (0, 2):
+        ...     gathering.add(Activations(torch.arange(6.0).view(3, 2)[first : first + 2]))
+        >>> gathering.source().x.tolist()
+        [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._filled = 0
+        self._columns: dict[str, Tensor] = {}
+
+    def add(self, part: Activations) -> None:
+        """The next rows.
+
+        Raises:
+            ShapeError: if there are more than were told.
+        """
+        past = self._filled + len(part)
+        if past > self.rows:
+            raise ShapeError(f"Gathering: there are {past} rows already, and {self.rows} were to come.")
+        for name, column in (("x", part.x), ("tokens", part.tokens), ("places", part.places)):
+            if column is not None:
+                if name not in self._columns:
+                    self._columns[name] = column.new_empty((self.rows, *column.shape[1:]))
+                self._columns[name][self._filled : past] = column
+        self._filled = past
+
+    def source(self, site: Site | None = None) -> StoredSource:
+        """All that has come."""
+        columns = {name: column[: self._filled] for name, column in self._columns.items()}
+        if "x" not in columns:
+            raise ValueError("Gathering: no rows have come.")
+        return StoredSource(columns["x"], columns.get("tokens"), columns.get("places"), site)
+
+
 class HookSource(ActivationSource):
     """x at one site of a model, computed as it is asked for: nothing is stored but a buffer of mixed rows.
 

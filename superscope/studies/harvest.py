@@ -231,7 +231,7 @@ class Harvest(Study):
             measurements=tuple(measurements),
             settings=dataclasses.asdict(self),
             environment=environment(),
-            tables={"sites": table},
+            tables={"stored": table},
             findings=tuple(findings),
         )
 

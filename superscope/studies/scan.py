@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from .. import capture, measure
-from ..capture import Corpus, Loaded, StoredSource, pieces, spelling
+from ..capture import Corpus, Gathering, Loaded, StoredSource, pieces, spelling
 from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
 from ..dictionaries import SAE, TopK, train
 from .study import Progress, Study, environment, timestamp
@@ -123,15 +123,15 @@ class Scan(Study):
                 sources, held = {}, {}
                 for name, part, kept in (("to learn from", corpus, sources), ("held out", held_out, held)):
                     stage = f"Recording activations {name} ({label})"
-                    parts: dict[Site, list[Activations]] = {site: [] for site in group}
+                    gathered = {site: Gathering(part.n_tokens) for site in group}
                     done = 0
                     yield Progress(stage, 0, part.n_tokens)
                     for batch in capture.harvest(subject.model, group, part):
                         for site, activations in batch.items():
-                            parts[site].append(activations)
+                            gathered[site].add(activations)
                         done += len(next(iter(batch.values())))
                         yield Progress(stage, done, part.n_tokens)
-                    kept |= {site: StoredSource.gather(parts.pop(site), site) for site in group}
+                    kept |= {site: gathered[site].source(site) for site in group}
                 for site in group:
                     # The folder appears with the first result, so that whatever fails before it leaves nothing behind.
                     if out is not None and run is None:

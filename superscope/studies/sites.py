@@ -76,7 +76,7 @@ class Sites(Study):
             settings=settings,
             environment=environment() | {"created": now, "finished": now},
             tables={
-                "sites": {
+                "roles": {
                     "name": [each.role for each in found],
                     "site": [str(each.site) for each in found],
                     "d": [each.d for each in found],
@@ -115,6 +115,8 @@ def _findings(by_role: dict[str, list[capture.Found]], asked: tuple[str, ...]) -
         shape = " x ".join(map(str, middle.shape[1:]))
         every = f" (and {len(group) - 1} more layers)" if len(group) > 1 else ""
         found.append(f"{middle.role} is {middle.site}, {shape}{every}.")
+    if found:
+        found.append(f"Shapes are those of one pass over {_PROBE} tokens, or one picture.")
     missing = [role for role in asked if role not in by_role]
     if missing:
         found.append(f"Not in this model, or not known: {', '.join(missing)}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import capture, worlds
-from ..capture import Corpus, HookSource, Loaded, ShardSource, StoredSource
+from ..capture import Corpus, Gathering, HookSource, Loaded, ShardSource, StoredSource
 from ..core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
 
 _FILES = (".safetensors", ".npy")
@@ -163,4 +163,7 @@ def _model(
 
 def _held(loaded: Loaded, site: Site, corpus: Corpus) -> StoredSource:
     """All rows of a corpus, in memory."""
-    return StoredSource.gather([batch[site] for batch in capture.harvest(loaded.model, [site], corpus)], site)
+    gathered = Gathering(corpus.n_tokens)
+    for batch in capture.harvest(loaded.model, [site], corpus):
+        gathered.add(batch[site])
+    return gathered.source(site)

@@ -26,7 +26,7 @@ def test_a_harvest_is_trained_on(model_folder: Callable[[str], Path], text_folde
     (rows,) = report["rows"]
     source = ShardSource(tmp_path / "run" / "store", site="resid_post.0")
     assert rows.value == len(source) == 3000
-    assert report.tables["sites"]["name"] == ["resid_post.0", "mlp_act.1"]
+    assert report.tables["stored"]["name"] == ["resid_post.0", "mlp_act.1"]
     sae = TopK(d=source.d, n=24, k=3, seed=0)
     steps = list(train(sae, source, steps=30, batch=256))
     assert steps[-1].numbers["fraction_variance_unexplained"] < steps[0].numbers["fraction_variance_unexplained"]
@@ -51,7 +51,7 @@ def test_encoders_and_auto(family: str, model_folder: Callable[[str], Path], tex
     report = harvest(model_folder(family), text_folder, sites=(), compute="auto", store=str(tmp_path / "s")).run()
     assert len(report["outliers_dropped"]) == 1
     assert next(ShardSource(tmp_path / "s").batches(64, seed=0)).x.dtype == torch.float32
-    assert any("one batch took" in finding for finding in report.findings)
+    assert any("a batch took" in finding for finding in report.findings)
 
 
 def test_refusals(model_folder: Callable[[str], Path], text_folder: Path, tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_refusals(model_folder: Callable[[str], Path], text_folder: Path, tmp_pa
 @pytest.mark.parametrize("family", ["BERT", "GPT-2"])
 def test_sites_are_listed(family: str, model_folder: Callable[[str], Path], tmp_path: Path) -> None:
     report = Sites(model=str(model_folder(family))).run(tmp_path / "run")
-    table = Report.load(tmp_path / "run").tables["sites"]
-    assert table == {name: list(column) for name, column in report.tables["sites"].items()}
+    table = Report.load(tmp_path / "run").tables["roles"]
+    assert table == {name: list(column) for name, column in report.tables["roles"].items()}
     assert {"resid_post.1", "z.0", "mlp_act.1", "embed"} <= set(table["name"])
     assert dict(zip(table["name"], table["kind"], strict=True))["mlp_act.1"] == "neurons"
     with pytest.raises(ValueError, match="there is no role 'residual'"):
