@@ -115,7 +115,8 @@ def quality(folder: Path, tokens: int, steps: int) -> list[str]:
             sae = TopK(d=192, n=2048, k=16, seed=seed)
             for _ in train(sae, given, steps=steps, batch=1024, seed=seed):
                 pass
-            error = (held.x - sae.reconstruct(held.x)).double().square().sum()
+            with torch.no_grad():
+                error = (held.x - sae.reconstruct(held.x)).double().square().sum()
             found.append(float(error / (held.x - held.x.mean(0)).double().square().sum()))
         results.append(sum(found) / len(found))
         lines.append(f"{name:28s} held-out unexplained {results[-1]:.5f} ({', '.join(f'{f:.5f}' for f in found)})")
