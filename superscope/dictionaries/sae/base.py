@@ -101,7 +101,8 @@ class SAE(nn.Module, SparseCoder):
     def block(self) -> int:
         """Rows whose dense pre-activations are held at once."""
         most = _GPU_BYTES if self.encoder.is_cuda else _CPU_BYTES
-        return max(most // (self.n * self.encoder.element_size()), 1)
+        # Of the whole dictionary: its shards talk about the same rows, block by block.
+        return max(most // (int(self.about["n"]) * self.encoder.element_size()), 1)
 
     @abstractmethod
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
