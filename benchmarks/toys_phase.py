@@ -63,7 +63,7 @@ def main() -> None:
                         "seconds": time.monotonic() - clock,
                         "labels_as_in_theory": report["agreement_with_theory"][0].value,
                         "largest_gain_over_theory": report["gain_over_theory"][0].high,
-                        "worst_excess_over_theory": -report["gain_over_theory"][0].low,
+                        "worst_excess_over_theory": -(report["gain_over_theory"][0].low or 0.0),
                     }
                 )
             )
