@@ -32,13 +32,19 @@ from superscope.testing import example
 
 D, N, K = 6, 13, 3
 SETTINGS: dict[str, Any] = {"batch": 32, "lr": 0.01, "dead_after": 32, "auxiliary_k": 2, "seed": 3, "clip": 1.0}
+WIDE = 1040
+"""Latents of which a batch's pre-activations fill several blocks."""
 SHY = (1, 2, 9)
 """Latents that begin too rare to fire in every batch: dead in some steps, and fitted to the residual then."""
 NUMBERS = ("fraction_variance_unexplained", "l0", "dead")
 
 
-def rows() -> StoredSource:
-    return StoredSource(torch.randn(330, D, generator=torch.Generator().manual_seed(0)) + 1)
+def rows(count: int = 330) -> StoredSource:
+    return StoredSource(torch.randn(count, D, generator=torch.Generator().manual_seed(0)) + 1)
+
+
+def wide_settings() -> dict[str, Any]:
+    return SETTINGS | {"batch": 1024}
 
 
 def make_shy(training: Training) -> None:
@@ -81,14 +87,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--die", type=int, default=0, help="the last process kills itself after this step")
     parser.add_argument("--sleep", type=int, default=0, help="the last process sleeps for long after this step")
+    parser.add_argument("--wide", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     where = mesh(options.groups, minutes=options.minutes)
     rank, last = dist.get_rank(), dist.get_world_size() - 1
     for name in options.architectures:
         architecture = next(kind for kind in ARCHITECTURES if kind.__name__ == name)
-        sae = example(architecture, d=D, n=N, k=K)
-        training = ParallelTraining(sae, rows(), where, steps=options.steps, **SETTINGS)
+        sae = example(architecture, d=D, n=WIDE if options.wide else N, k=K)
+        source, settings = (rows(4096), wide_settings()) if options.wide else (rows(), SETTINGS)
+        training = ParallelTraining(sae, source, where, steps=options.steps, **settings)
         folder = options.out / name
         folder.mkdir(exist_ok=True)
         make_shy(training)
