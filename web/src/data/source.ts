@@ -16,6 +16,11 @@ export interface DataSource {
   rows(table: string, where?: Where): Promise<Row[]>;
 }
 
+/** Whether the run looked at a model's sites one by one, with dictionaries: what the sections by site speak of. */
+export function isSurvey(head: Head): boolean {
+  return (head.tables.sites ?? 0) > 0;
+}
+
 /** The data inside a self-contained page. */
 export class EmbedSource implements DataSource {
   readonly head: Head;
