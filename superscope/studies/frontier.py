@@ -101,12 +101,14 @@ class Frontier(Study):
             context=self.context,
             device=self.device,
             seed=self.seed,
+            n=self.n,
+            uses=self.steps * self.batch / self.tokens,
         )
         n, ks = self.n or 8 * stream.train.d, sorted(set(self.ks))
         if ks[-1] > n:
             raise ValueError(f"k = {ks[-1]} latents cannot be active among n = {n}. Give smaller --ks or a larger --n.")
         run = self.open_run(out)
-        yield Progress(f"Opening {self.source}", 1, 1, f"d = {stream.train.d}")
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
         saes = yield from self._trained(stream, n, ks, run)
         measurements, table = yield from self._measured(stream, saes, ks)
         chosen, reasons = recommend(table)

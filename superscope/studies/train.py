@@ -193,6 +193,8 @@ class Train(Study):
             context=self.context,
             device=self.device,
             seed=self.seed,
+            n=self.n,
+            uses=self.steps * self.batch / self.tokens,
         )
         sae = self.make(stream.train.d)
         white, rows = self._whitened(sae, stream.train, out, leads)
@@ -209,7 +211,7 @@ class Train(Study):
             "penalty_ramp": None if self.penalty_from is None else Ramp(self.penalty_from, self.ramp),
         }
         training = train(sae, rows, **options)
-        yield Progress(f"Opening {self.source}", 1, 1, f"d = {stream.train.d}")
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
         if where is not None:
             training = ParallelTraining(sae, rows, where, **options)
             if out is not None:
