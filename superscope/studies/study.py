@@ -32,6 +32,7 @@ class Progress:
     detail: str = ""
 
 
+@dataclass(frozen=True)
 class Study(ABC):
     """A whole question. Its fields are its configuration: constructor, command line and saved settings alike."""
 

@@ -153,7 +153,7 @@ class Sweep(Study):
             table["finding"].append(found.findings[0] if found.findings else "")
             at = {name: _number(value) for name, value in point.values.items()}
             # Where the study says by itself what varies, its own words stand.
-            measurements += [measurement.at_site(**(at | measurement.at)) for measurement in found.measurements]
+            measurements += [measurement.at_site(**{**at, **measurement.at}) for measurement in found.measurements]
         findings = [f"{len(points)} runs of `superscope {self.study}` stand in {out / 'points'}, one folder each."]
         findings += [
             f"{point}: {finding}"
