@@ -106,6 +106,12 @@ def mesh(groups: int = 1, *, minutes: float = 10.0) -> Mesh:
     return Mesh(groups, shards, rank // shards, rank % shards, rows[rank // shards], atoms[rank % shards])
 
 
+def leave() -> None:
+    """Ends what `mesh` began: a process that exits with its connections open may abort."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def told(text: str) -> str:
     """The first process's text, on every process: what each would otherwise make up for itself, such as a path."""
     with _heard("Agreeing on a path"):

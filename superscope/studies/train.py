@@ -19,7 +19,7 @@ from ..core import ActivationSource, FormatError, Measurement, Report, RunFolder
 from ..core.errors import nearest
 from ..dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ..dictionaries.checkpoint import save_state
-from ..dictionaries.parallel import ParallelTraining, launched, mesh, newest, told
+from ..dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
 from ..dictionaries.train import Training
 from .stream import Stream, open_stream
 from .study import Progress, Study, environment, timestamp
@@ -229,6 +229,7 @@ class Train(Study):
         curve = yield from self._learn(training, run, out)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
+            leave()
         if white is not None:
             white.fold(sae)
         if not leads:

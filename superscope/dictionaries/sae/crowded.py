@@ -83,7 +83,7 @@ def count(f: Float[Tensor, "b n"]) -> Tensor:
     # Torch counts booleans one by one; as words, eight counters are added up at once and none exceeds 255.
     if on.is_cuda or on.numel() % 1024:
         return on.sum()
-    return on.view(torch.int64).view(-1, 128).sum(1).view(torch.uint8).sum()
+    return on.view(-1).view(torch.int64).view(-1, 128).sum(1).view(torch.uint8).sum()
 
 
 class _Crowded(torch.autograd.Function):

@@ -64,7 +64,7 @@ def test_a_crowded_step_in_blocks_has_the_dense_gradient(norm, monkeypatch):
         torch.testing.assert_close(found.grad, right.grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (16, 1024), (300, 1024)])
+@pytest.mark.parametrize("shape", [(3, 5), (16, 1024), (300, 1024), (256, 12)])
 def test_counting_by_words_counts_what_is_on(shape):
     f = rows(*shape).relu()
     assert int(crowded.count(f)) == int((f > 0).sum())
