@@ -115,8 +115,8 @@ class ForgetsItsThreshold(Honest):
         super().__init__(**arguments)
         self.threshold = 0.0
 
-    def constrain(self):
-        super().constrain()
+    def constrain(self, *, normalised=False):
+        super().constrain(normalised=normalised)
         self.threshold = 2.0
 
     def sparsify(self, pre):
