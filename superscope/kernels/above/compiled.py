@@ -22,7 +22,8 @@ def above(
     def work(part: slice) -> tuple[Tensor, Tensor, Tensor] | None:
         given = pre[part]
         room = given.numel() // _ROOM + _GROUP
-        rows, columns, values = torch.empty(room).long(), torch.empty(room).long(), pre.new_empty(room)
+        rows, columns = torch.empty(2, room, dtype=torch.int64)
+        values = pre.new_empty(room)
         found = _above(given.numpy(), floors, part.start, rows.numpy(), columns.numpy(), values.numpy())
         # Copies, so that the room that was left over is given back.
         return None if found < 0 else (rows[:found].clone(), columns[:found].clone(), values[:found].clone())
