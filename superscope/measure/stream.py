@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -169,8 +169,3 @@ def moments(rows: Rows, *, size: int = 4096, batches: int | None = None, seed: i
         count += len(x)
     offset = first / count
     return Moments(count, shift + offset, second / count - torch.outer(offset, offset))
-
-
-def in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
-    """function over blocks of rows, joined: memory O(size)."""
-    return torch.cat([function(block) for block in rows.split(size)])
