@@ -12,6 +12,7 @@ from .images import Images
 from .permutation import Bijection
 from .places import place
 from .policy import Policy
+from .recording import bytes_to_record, record
 from .roles import ROLES, Found, blocks, describe, mlp_hidden
 from .shards import Manifest, Record, ShardSource, Store
 from .spelling import pieces, spelling
@@ -41,6 +42,7 @@ __all__ = [
     "StoredSource",
     "Windows",
     "blocks",
+    "bytes_to_record",
     "choose",
     "control",
     "default_sites",
@@ -57,6 +59,7 @@ __all__ = [
     "pieces",
     "place",
     "prepare",
+    "record",
     "replace",
     "sites",
     "spelling",

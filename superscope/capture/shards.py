@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,9 +187,8 @@ class Store:
 
     def record(self, unit: int) -> Record | None:
         """A unit's record; None where it was never finished, is damaged, or its rows are gone or cut short."""
-        name = f"units/{unit:06d}.json"
         try:
-            found = self.place.read_json(name)
+            found = self.place.read_json(self.record_file(unit))
             record = Record(**found)
         except (FileNotFoundError, FormatError, TypeError):
             return None
@@ -248,8 +247,16 @@ class Store:
             rows=len(tensors["origin"]),
             **facts,
         )
-        self.place.write_json(f"units/{unit:06d}.json", dataclasses.asdict(record))
+        self.place.write_json(self.record_file(unit), dataclasses.asdict(record))
         return record
+
+    def record_file(self, unit: int) -> str:
+        """The name of a unit's record."""
+        return f"units/{unit:06d}.json"
+
+    def claim(self, unit: int) -> Callable[[], object] | None:
+        """Makes a unit this process's to write until it calls what is returned, or dies; None where another has it."""
+        return self.place.claim(f"units/{unit:06d}.claim")
 
     def sweep(self) -> int:
         """Takes away rows that no record names, left by writers that died; how many. Recent ones are let be."""
@@ -276,6 +283,7 @@ class ShardSource(ActivationSource):
         target: a second site of the same harvest that is to be predicted from the first, for transcoders.
         ring: units open at once. The memory taken where the store is not a folder of this machine.
         dtype: of x as given; the rows on disk may be narrower.
+        device: where rows are put.
         partial: read what is there of an unfinished harvest.
         verify: check a unit's hash when it is first opened.
 
@@ -293,6 +301,7 @@ class ShardSource(ActivationSource):
         target: str | Site | None = None,
         ring: int = 16,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
         partial: bool = False,
         verify: bool = True,
     ) -> None:
@@ -302,8 +311,9 @@ class ShardSource(ActivationSource):
         self.name = self._named(site)
         self.target = None if target is None else self._named(target)
         self.site = self.store.sites[self.name]
+        self._names = [self.name] if self.target is None else [self.name, self.target]
         self.d = int(self.store.manifest.sites[self.name]["d"])
-        self.ring, self.dtype, self.verify = ring, dtype, verify
+        self.ring, self.dtype, self.device, self.verify = ring, dtype, device, verify
         self.records = [record for record in self.store.records() if record.rows]
         n_missing = self.store.manifest.n_units - len(self.store.records())
         if n_missing and not partial:
@@ -346,19 +356,30 @@ class ShardSource(ActivationSource):
             raise ValueError(f"ShardSource.batches_from: start is {start}; the first batch is 0.")
         return self._batches(start, size, seed)
 
+    def rows(self, size: int = 4096) -> Iterator[Activations]:
+        """Every row once, as they lie on disk: none dropped, the last batch of a unit being what is left of it."""
+        for index in range(len(self.records)):
+            unit = self.opened(index)
+            for at in range(0, self.records[index].rows, size):
+                part = slice(at, at + size)
+                yield self._given([unit[name][part] for name in self._names], unit["origin"][part])
+
     def _batches(self, start: int, size: int, seed: int) -> Iterator[Activations]:
-        names = [self.name] if self.target is None else [self.name, self.target]
-        for columns, origin in self._read(start, size, seed, names):
-            target = None if self.target is None else columns[1].to(self.dtype)
-            tokens, places = origin[:, 0].long(), origin[:, 3:].long()
-            yield Activations(columns[0].to(self.dtype), tokens=tokens, places=places, target=target)
+        for columns, origin in self._read(start, size, seed, self._names):
+            yield self._given(columns, origin)
+
+    def _given(self, columns: list[Tensor], origin: Tensor) -> Activations:
+        columns = [column.to(self.device, self.dtype) for column in columns]
+        origin = origin.to(self.device)
+        target = columns[1] if len(columns) > 1 else None
+        tokens, places = origin[:, 0].long(), origin[:, 3:].long()
+        return Activations(columns[0], tokens=tokens, places=places, target=target)
 
     def aligned(self, size: int, *, seed: int, start: int = 0) -> Iterator[dict[str, Activations]]:
         """Batches of all sites, by name, in the order of `batches`: row i is the same token at every site."""
         names = list(self.store.sites)
         for columns, origin in self._read(start, size, seed, names):
-            tokens, places = origin[:, 0].long(), origin[:, 3:].long()
-            yield {name: Activations(x.to(self.dtype), tokens=tokens, places=places) for name, x in zip(names, columns)}
+            yield {name: self._given([x], origin) for name, x in zip(names, columns)}
 
     def origins(self, size: int, *, seed: int) -> Iterator[Int[Tensor, "b 5"]]:
         """Where the rows of each batch are from, in the order of `batches`: the columns are `ORIGIN`."""

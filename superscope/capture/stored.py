@@ -78,13 +78,18 @@ class StoredSource(ActivationSource):
             )
         return self._batches(size, seed)
 
+    def rows(self, size: int = 4096) -> Iterator[Activations]:
+        """Every row once, in the order they were given, the last batch being what is left."""
+        for at in range(0, len(self), size):
+            yield self._take(slice(at, at + size))
+
     def _batches(self, size: int, seed: int) -> Iterator[Activations]:
         # Drawn on the CPU wherever x is: one seed, one order, on every device.
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.x.device)
         for at in range(0, len(self) - size + 1, size):
             yield self._take(order[at : at + size])
 
-    def _take(self, rows: Tensor) -> Activations:
+    def _take(self, rows: Tensor | slice) -> Activations:
         return Activations(
             self.x[rows],
             tokens=None if self.tokens is None else self.tokens[rows],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import tempfile
 import weakref
@@ -21,8 +22,6 @@ from .text import Corpus, Document, frame, framed, room, tokenized, windows_of
 
 _WINDOWS = 8192
 """Windows in one file: 4 MB of ids at a context of 128."""
-
-_SAID = ("source", "limit", "seed", "policy", "tokenizer")
 
 
 class Windows:
@@ -131,26 +130,12 @@ def write_windows(
     Raises:
         ValueError: if the folder holds windows of another text, tokenizer or policy; or the text is shorter than one.
     """
-    wanted = {
-        "source": source,
-        "limit": limit,
-        "seed": seed,
-        "policy": {**dataclasses.asdict(policy), "drop_ids": list(policy.drop_ids)},
-        "tokenizer": tokenizer_hash,
-    }
+    wanted = _said(policy, tokenizer_hash, source=source, limit=limit, seed=seed)
     if place.size("text.json") is not None:
-        there = place.read_json("text.json")
-        for name in _SAID:
-            if there.get(name) != wanted[name]:
-                raise ValueError(
-                    f"{place} already holds the windows of another text: {name} is {there.get(name)!r} there and "
-                    f"{wanted[name]!r} here. Give the same, or another folder."
-                )
-        yield int(there["tokens"])
+        yield int(_standing(place, wanted)["tokens"])
         return
     before, after = frame(tokenizer, policy)
     body = room(policy.context, before, after)
-    hashed = preferred_hash()
     shards: list[dict[str, Any]] = []
     waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     names: dict[int, str] = {}
@@ -166,18 +151,7 @@ def write_windows(
         nonlocal waiting, n_waiting, said, n_kept, names
         text, length, document, start = (torch.cat(columns) for columns in zip(*waiting))
         corpus = framed(text, length, document, start, tokenizer, policy, (), {"limit": limit, "seed": seed})
-        tensors = {
-            "ids": corpus.ids.to(torch.int32),
-            "keep": corpus.keep,
-            "length": corpus.length.to(torch.int32),
-            "document": corpus.document,
-            "start": corpus.start,
-        }
-        number = len(shards)
-        _, found, _ = place.write_tensors(f"text/{number:06d}.safetensors", tensors, hashed)
-        held = set(document.tolist())
-        place.write_json(f"text/{number:06d}.json", {str(i): names[i] for i in sorted(held)})
-        shards.append({"windows": len(text), "hash": found})
+        shards.append(_write_shard(place, len(shards), corpus, names))
         # The last document may go on in the next file.
         names = {i: name for i, name in names.items() if i >= int(document.max())}
         said, n_kept, waiting, n_waiting = corpus.policy, n_kept + corpus.n_tokens, [], 0
@@ -204,26 +178,77 @@ def write_windows(
             f"tokens: the text has {n_tokens} tokens, fewer than the {body} of one window (context {policy.context}); "
             "give more text, or a shorter context."
         )
-    # Of contents alone, so that two machines with and without xxhash agree on what the text is.
-    fingerprint = _fingerprint(place, len(shards))
-    place.write_json(
-        "text.json",
-        {
-            **wanted,
-            "framed": said,
-            "tokens": n_tokens,
-            "kept": n_kept,
-            "shards": shards,
-            "fingerprint": fingerprint,
-        },
-    )
+    _finish(place, wanted, said, n_tokens, n_kept, shards)
     yield n_tokens
 
 
-def _fingerprint(place: Place, n: int) -> str:
-    import hashlib
+def write_corpus(place: Place, corpus: Corpus, policy: Policy, *, tokenizer_hash: str) -> Windows:
+    """Makes a corpus the windows of a store: window i is its sequence i, a row's document its index into `names`.
 
+    Args:
+        policy: by which the corpus was made; a store leaves out outliers and packs by it.
+
+    Raises:
+        ValueError: if the folder holds the windows of another text, tokenizer or policy.
+    """
+    about = hash_tensors(_columns(corpus), "sha256")
+    limit, seed = corpus.policy.get("limit"), corpus.policy.get("seed")
+    wanted = _said(policy, tokenizer_hash, source=f"a corpus, {about}", limit=limit, seed=seed)
+    if place.size("text.json") is not None:
+        _standing(place, wanted)
+    else:
+        shards = []
+        for at in range(0, len(corpus), _WINDOWS):
+            part = corpus.take(torch.arange(at, min(at + _WINDOWS, len(corpus))))
+            shards.append(_write_shard(place, len(shards), part, dict(enumerate(corpus.names))))
+        around = len(corpus.policy["before"]) + len(corpus.policy["after"])
+        tokens = int((corpus.length - around).sum())
+        _finish(place, wanted, corpus.policy, tokens, corpus.n_tokens, shards)
+    return Windows(place)
+
+
+def _said(policy: Policy, tokenizer_hash: str, **about: Any) -> dict[str, Any]:
+    """What text.json says of how windows were made."""
+    made = {**dataclasses.asdict(policy), "drop_ids": list(policy.drop_ids)}
+    return {**about, "policy": made, "tokenizer": tokenizer_hash}
+
+
+def _standing(place: Place, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the windows that are there, which must be the wanted ones."""
+    there = place.read_json("text.json")
+    for name, value in wanted.items():
+        if there.get(name) != value:
+            raise ValueError(
+                f"{place} already holds the windows of another text: {name} is {there.get(name)!r} there and "
+                f"{value!r} here. Give the same, or another folder."
+            )
+    return there
+
+
+def _columns(corpus: Corpus) -> dict[str, Tensor]:
+    return {
+        "ids": corpus.ids.to(torch.int32),
+        "keep": corpus.keep,
+        "length": corpus.length.to(torch.int32),
+        "document": corpus.document,
+        "start": corpus.start,
+    }
+
+
+def _write_shard(place: Place, number: int, corpus: Corpus, names: dict[int, str]) -> dict[str, Any]:
+    _, found, _ = place.write_tensors(f"text/{number:06d}.safetensors", _columns(corpus), preferred_hash())
+    held = set(corpus.document.tolist())
+    place.write_json(f"text/{number:06d}.json", {str(i): names[i] for i in sorted(held)})
+    return {"windows": len(corpus), "hash": found}
+
+
+def _finish(
+    place: Place, wanted: dict[str, Any], framed: dict[str, Any], tokens: int, kept: int, shards: list[dict[str, Any]]
+) -> None:
+    """Writes text.json, the mark that all windows are there."""
+    # Of contents alone, so that two machines with and without xxhash agree on what the text is.
     digest = hashlib.sha256()
-    for number in range(n):
+    for number in range(len(shards)):
         digest.update(hash_tensors(place.tensors(f"text/{number:06d}.safetensors"), "sha256").encode())
-    return f"sha256:{digest.hexdigest()}"
+    said = {"framed": framed, "tokens": tokens, "kept": kept, "shards": shards}
+    place.write_json("text.json", {**wanted, **said, "fingerprint": f"sha256:{digest.hexdigest()}"})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import queue
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,13 +18,13 @@ import torch
 import tyro
 
 from .. import capture, measure
-from ..capture import Corpus, Gathering, Loaded, StoredSource, pieces, spelling
+from ..capture import Corpus, Loaded, ShardSource, StoredSource, pieces, spelling
 from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
 from ..dictionaries import SAE, TopK, train
 from .study import Progress, Study, environment, timestamp
 
 _ROOM = 3 * 2**30
-"""Bytes of activations held at once; sites beyond it are read in further passes over the text."""
+"""Bytes of activations held in memory; more are kept on disk while the scan runs."""
 
 _BLOCKS = 6
 """Blocks read by default: each site of a large model costs minutes; --sites takes any number."""
@@ -34,6 +37,7 @@ _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, the most reliable ones: 400 are about 2 MB."""
 
 _SAVED = ("weights.safetensors", "about.json", "training.json")
+Rows = StoredSource | ShardSource
 Learned = tuple[SAE, dict[str, list[float]]]
 """An SAE and the curve of its training."""
 
@@ -119,31 +123,29 @@ class Scan(Study):
         found = _Found()
         run: RunFolder | None = None
         for label, subject in subjects.items():
-            for group in self._groups(subject, sites, corpus, held_out):
-                sources, held = {}, {}
-                for name, part, kept in (("to learn from", corpus, sources), ("held out", held_out, held)):
+            parts = {"to learn from": corpus, "held out": held_out}
+            with self._room(loaded, sites, parts.values(), out) as folder:
+                if folder is not None and out is not None:
+                    # What has been recorded is kept from here on, should the scan be interrupted.
+                    run = run or self.open_run(out)
+                recorded = {}
+                for name, part in parts.items():
                     stage = f"Recording activations {name} ({label})"
-                    gathered = {site: Gathering(part.n_tokens) for site in group}
-                    done = 0
-                    yield Progress(stage, 0, part.n_tokens)
-                    for batch in capture.harvest(subject.model, group, part):
-                        for site, activations in batch.items():
-                            gathered[site].add(activations)
-                        done += len(next(iter(batch.values())))
-                        yield Progress(stage, done, part.n_tokens)
-                    kept |= {site: gathered[site].source(site) for site in group}
-                for site in group:
+                    place = None if folder is None else folder / label / name.replace(" ", "-")
+                    recording = capture.record(subject, sites, part, place)
+                    recorded[name] = yield from _told(recording, stage, part.n_tokens)
+                for site in sites:
                     # The folder appears with the first result, so that whatever fails before it leaves nothing behind.
                     if out is not None and run is None:
                         run = self.open_run(out)
-                    source = sources.pop(site)
+                    source, held = (recorded[name].pop(site) for name in parts)
                     learned = yield from self._learned(subject, label, site, source, run)
                     for index, (_, curve) in enumerate(learned):
                         found.add("training", {"site": str(site), "model": label, "seed": index}, curve)
                     saes = [sae for sae, _ in learned]
                     stage = f"Measuring {site} ({label})"
                     yield Progress(stage, 0, 1)
-                    view = _View(self, subject, label, site, source, held.pop(site), corpus, held_out, saes)
+                    view = _View(self, subject, label, site, source, held, corpus, held_out, saes)
                     yield from _measured(view, found, stage)
         report = Report(
             title=f"{loaded.name}: superposition at {len(sites)} site{'s' if len(sites) > 1 else ''}",
@@ -175,22 +177,23 @@ class Scan(Study):
             )
         return corpus, held_out
 
-    def _groups(self, subject: Loaded, sites: Sequence[Site], corpus: Corpus, held_out: Corpus) -> Iterator[list[Site]]:
-        """Sites that are read in one pass, as many as fit in memory; the widths come from one window."""
-        probe = next(capture.harvest(subject.model, sites, held_out.take(torch.tensor([0]))))
-        rows = corpus.n_tokens + held_out.n_tokens
-        group, room = [], _ROOM
-        for site in sites:
-            wanted = rows * probe[site].x.shape[1] * 4
-            if group and wanted > room:
-                yield group
-                group, room = [], _ROOM
-            group.append(site)
-            room -= wanted
-        yield group
+    @contextmanager
+    def _room(
+        self, loaded: Loaded, sites: Sequence[Site], parts: Iterable[Corpus], out: Path | None
+    ) -> Iterator[Path | None]:
+        """The folder for rows that do not fit in memory, gone when they are no more wanted; None where they fit."""
+        wanted = sum(capture.bytes_to_record(loaded, sites, part) for part in parts)
+        if wanted <= _ROOM:
+            yield None
+        elif out is None:
+            with tempfile.TemporaryDirectory(prefix="superscope-scan-") as folder:
+                yield Path(folder)
+        else:
+            yield out / "activations"
+            shutil.rmtree(out / "activations")
 
     def _learned(
-        self, subject: Loaded, label: str, site: Site, source: StoredSource, run: RunFolder | None
+        self, subject: Loaded, label: str, site: Site, source: Rows, run: RunFolder | None
     ) -> Generator[Progress, None, list[Learned]]:
         """One SAE for each seed, trained side by side, or taken from an interrupted run."""
         stage, total = f"Learning dictionaries of {site} ({label})", self.seeds * self.steps
@@ -220,9 +223,9 @@ class Scan(Study):
                 yield Progress(stage, sum(done.values()), total, f"{unexplained:.1%} of variance unexplained")
         return [learned[index] for index in range(self.seeds)]
 
-    def _training(self, subject: Loaded, source: StoredSource, index: int) -> Generator[Step, None, Learned]:
+    def _training(self, subject: Loaded, source: Rows, index: int) -> Generator[Step, None, Learned]:
         """The steps worth showing of one seed's training."""
-        sae = TopK(d=source.d, n=self.n or 8 * subject.d, k=self.k, seed=self.seed + index).to(source.x.device)
+        sae = TopK(d=source.d, n=self.n or 8 * subject.d, k=self.k, seed=self.seed + index).to(subject.model.device)
         curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
         for step in train(sae, source, steps=self.steps, batch=min(self.batch, len(source)), seed=self.seed + index):
             if step.index % _EVERY == 0 or step.index in (1, self.steps):
@@ -231,6 +234,17 @@ class Scan(Study):
                 curve["dead"].append(step.numbers["dead"])
                 yield step
         return sae, curve
+
+
+def _told(
+    counts: Generator[int, None, dict[Site, Rows]], stage: str, total: int
+) -> Generator[Progress, None, dict[Site, Rows]]:
+    """Counts as progress."""
+    while True:
+        try:
+            yield Progress(stage, next(counts), total)
+        except StopIteration as end:
+            return end.value
 
 
 def _side_by_side(
@@ -309,8 +323,8 @@ class _View:
     subject: Loaded
     label: str
     site: Site
-    source: StoredSource
-    held: StoredSource
+    source: Rows
+    held: Rows
     corpus: Corpus
     held_out: Corpus
     saes: list[SAE]
@@ -319,20 +333,12 @@ class _View:
     def at(self) -> dict[str, str | int | float]:
         return {"site": str(self.site), "model": self.label}
 
-    def rows(self, source: StoredSource) -> Iterator[Activations]:
-        """The rows in the text's order, none dropped."""
-        for start in range(0, len(source), 4096):
-            part = slice(start, start + 4096)
-            assert source.tokens is not None
-            assert source.places is not None
-            yield Activations(source.x[part], tokens=source.tokens[part], places=source.places[part])
-
 
 def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, None, None]:
     """Every measurement and table of one site."""
     scan, sae, site = view.scan, view.saes[0], view.site
     kind = view.subject.kind_of(site)
-    held = list(view.rows(view.held))
+    held = list(view.held.rows())
     documents = view.held_out.document
     measurements = [
         Measurement(
@@ -369,13 +375,13 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
         )
     )
     yield Progress(stage, 2, parts)
-    measurements += _cross_entropy(view, found)
+    moments = measure.moments(view.source.rows())
+    measurements += _cross_entropy(view, moments.mean.to(sae.atoms), found)
     yield Progress(stage, 3, parts)
 
-    covariance = measure.moments(view.rows(view.source)).covariance
     alive = [evaluation.density > 0 for evaluation in evaluations]
     recurrence = measure.recurring_features(
-        [each.dictionary for each in view.saes], alive=alive, covariance=covariance, seed=scan.seed
+        [each.dictionary for each in view.saes], alive=alive, covariance=moments.covariance, seed=scan.seed
     )
     measurements += [m for m in recurrence if m.name != "recurring_features_most"]
     W = sae.dictionary
@@ -397,7 +403,7 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
     _neurons(view, mixing, found)
     yield Progress(stage, 5, parts)
 
-    codes = [(sae.encode(batch.x), batch) for batch in view.rows(view.source)]
+    codes = [(sae.encode(batch.x), batch) for batch in view.source.rows()]
     density = _latents(view, codes, near, recurrence, found)
     _density_histogram(view, density, found)
     note = {
@@ -421,13 +427,13 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
     yield Progress(stage, parts, parts)
 
 
-def _cross_entropy(view: _View, found: _Found) -> tuple[Measurement, ...]:
+def _cross_entropy(view: _View, mean: torch.Tensor, found: _Found) -> tuple[Measurement, ...]:
     """What the model loses when it runs on the reconstruction, where it predicts tokens."""
     if view.subject.kind != "causal":
         return ()
     windows = max(_SPLICED_TOKENS // view.held_out.context, 2)
     corpus = view.held_out.take(torch.arange(min(windows, len(view.held_out))))
-    sae, mean = view.saes[0], view.source.x.mean(0)
+    sae = view.saes[0]
     with torch.no_grad():
         if view.label not in found.clean:
             found.clean[view.label] = capture.next_token_loss(view.subject, corpus)

@@ -166,6 +166,33 @@ def test_an_interrupted_scan_resumes_and_ends_alike(small: Callable[..., Scan], 
     assert resumed.tables == whole.tables
 
 
+def test_rows_that_do_not_fit_in_memory_are_kept_on_disk_while_the_scan_runs(
+    small: Callable[..., Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = small().run()
+    monkeypatch.setattr("superscope.studies.scan._ROOM", 10**4)
+    folder = tmp_path / "run" / "activations" / "trained"
+    stages = small().stages(tmp_path / "run")
+    while not (folder / "held-out" / "units" / "000000.json").exists():
+        next(stages)
+    stages.close()
+    made = (folder / "to-learn-from" / "units" / "000000.json").stat().st_mtime_ns
+    stages = small().stages(tmp_path / "run")
+    while not (tmp_path / "run" / "saes").exists():
+        next(stages)
+    assert (folder / "to-learn-from" / "units" / "000000.json").stat().st_mtime_ns == made
+    stages.close()
+    report = small().run(tmp_path / "run")
+    assert not (tmp_path / "run" / "activations").exists()
+    assert RunFolder.open(tmp_path / "run").about["state"] == "finished"
+    # Another order of the same rows: what is counted over rows is equal, and what was learned is another dictionary.
+    for name in ("tokens", "dimensions", "activation_gini", "activation_hoyer"):
+        for one, two in zip(held[name], report[name], strict=True):
+            assert one.value == pytest.approx(two.value, rel=1e-4)
+            assert one.n == two.n
+    assert small().run().measurements == report.measurements
+
+
 def test_a_run_of_other_settings_is_not_resumed(small: Callable[..., Scan], tmp_path: Path) -> None:
     stages = small().stages(tmp_path / "run")
     while not (tmp_path / "run").exists():
