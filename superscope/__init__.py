@@ -21,8 +21,10 @@ _FOLDERS = (
     "recovery",
     "studies",
     "studio",
+    "testing",
     "theory",
     "toys",
+    "worlds",
 )
 # Conveniences at the root, each the public name of a module that is loaded on first use.
 _NAMES = {

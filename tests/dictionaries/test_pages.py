@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from superscope.testing import EVERY
 
@@ -29,8 +30,30 @@ def test_links_lead_somewhere():
             assert (page.parent / link).is_file(), f"{page.name} links to {link}"
 
 
-def test_the_example_of_the_index_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", (PAGES / "index.md").read_text(), re.DOTALL)
+def blocks(page: Path) -> list[str]:
+    """A page's blocks of code, their trainings and scores made short."""
+    short = page.read_text()
+    for long, brief in ((r"steps=\d+", "steps=3"), (r"batches=\d+", "batches=1"), (r"range\(3\)", "range(1)")):
+        short = re.sub(long, brief, short)
+    return re.findall(r"```python\n(.*?)```", short, re.DOTALL)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
+def test_the_example_of_a_page_runs(page):
+    (block,) = blocks(page)
     found: dict = {}
     exec(block, found)
-    assert found["TopTwo"](d=5, n=8).encode(__import__("torch").ones(1, 5)).k == 2
+    if page.name == "index.md":
+        assert found["TopTwo"](d=5, n=8).encode(torch.ones(1, 5)).k == 2
+    else:
+        assert type(found["sae"]).__name__ in page.read_text().splitlines()[0]
+        assert found["step"].index == 3
+
+
+@pytest.mark.parametrize("name", ["worlds", "training", "how-to-choose"])
+def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
+    page, found = PAGES.parent / f"{name}.md", {}
+    assert blocks(page)
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page):
+        exec(block, found)
