@@ -6,8 +6,11 @@ import functools
 import hashlib
 import os
 import queue
+import random
+import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +34,8 @@ from .windows import Windows
 
 _UNIT_BYTES = 128 * 2**20
 _SHOWN_NORMS = 16
+_PATIENCE = 0.1
+"""Seconds between two looks at a unit that another process is making."""
 
 
 def prepare(
@@ -193,8 +198,9 @@ def fill(
 ) -> Iterator[int]:
     """Makes the units that are missing or damaged, yielding how many of all there are, before the first and after each.
 
-    Units that are there are read and hashed before they are relied on. Two that fill one store at once begin at
-    different units and lose nothing but the time for those that both make.
+    Units that are there are read and hashed before they are relied on. Several processes that fill one store at once,
+    also on several machines that mount it, share the units: each claims what it makes, and gets a dead one's claims.
+    In object stores, which know no claims, they begin at different units and may make the same.
 
     Args:
         executor: who makes them; this process without it, one unit being written while the next is made. Others load
@@ -206,9 +212,9 @@ def fill(
         ValueError: if a worker finds another model under the name.
     """
     total = store.manifest.n_units
-    missing = store.missing(verify=True)
-    for unit in missing:
-        store.place.remove(f"units/{unit:06d}.json")
+    missing = _missing(store)
+    # Everybody goes through them in an order of their own, so that few ask for the same.
+    random.Random(f"{socket.gethostname()} {os.getpid()}").shuffle(missing)
     if executor is not None:
         work = functools.partial(_work, str(store.place), loaded.name, store.manifest.computed, device)
         for done in run_units(work, missing, is_done=lambda unit: store.record(unit) is not None, executor=executor):
@@ -217,17 +223,42 @@ def fill(
         return
     done = total - len(missing)
     yield done
-    # From a place of its own on, for another harvest into the same store may have begun at the first.
-    begin = os.getpid() * 7919 % len(missing) if missing else 0
     with _Writer(store) as writer:
-        for unit in missing[begin:] + missing[:begin]:
-            if store.record(unit) is None:
-                writer.put(unit, *make_unit(store, loaded, windows, unit))
-            done += 1
-            yield done
-    # Progress counts units made; here those that stand are counted.
+        while missing:
+            others = []
+            for unit in missing:
+                release = store.claim(unit)
+                if release is None:
+                    others.append(unit)
+                    continue
+                try:
+                    if store.record(unit) is None:
+                        writer.put(unit, *make_unit(store, loaded, windows, unit), release)
+                    else:
+                        release()
+                except BaseException:
+                    release()
+                    raise
+                done += 1
+                yield done
+            missing = others
+            if missing:
+                # Until they are there, or whoever made them is dead.
+                time.sleep(_PATIENCE)
     store.sweep()
-    yield total - len(store.missing())
+
+
+def _missing(store: Store) -> list[int]:
+    """Units to be made. The record of a damaged one is taken away, for a record says that there is nothing to do."""
+    missing = []
+    for unit in range(store.manifest.n_units):
+        record = store.record(unit)
+        if record is not None and store.is_whole(record):
+            continue
+        if record is not None:
+            store.place.remove(store.record_file(unit))
+        missing.append(unit)
+    return missing
 
 
 class _Writer:
@@ -235,13 +266,14 @@ class _Writer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.waiting: queue.Queue[tuple[int, dict[str, Tensor], dict[str, Any]] | None] = queue.Queue(maxsize=1)
+        self.waiting: queue.Queue[tuple[int, dict[str, Tensor], dict[str, Any], Callable[[], object]] | None]
+        self.waiting = queue.Queue(maxsize=1)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
 
-    def put(self, unit: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def put(self, unit: int, tensors: dict[str, Tensor], facts: dict[str, Any], release: Callable[[], object]) -> None:
         self._raise()
-        self.waiting.put((unit, tensors, facts))
+        self.waiting.put((unit, tensors, facts, release))
 
     def __enter__(self) -> _Writer:
         self.thread.start()
@@ -261,13 +293,13 @@ class _Writer:
 
     def _run(self) -> None:
         while (item := self.waiting.get()) is not None:
-            if self.error is not None:
-                continue
             try:
-                self.store.write(item[0], item[1], **item[2])
+                if self.error is None:
+                    self.store.write(item[0], item[1], **item[2])
             except BaseException as error:
                 # It is raised in the thread that computes, which may wait for room in the queue: that is given on.
                 self.error = error
+            item[3]()
             del item
 
 
@@ -285,8 +317,14 @@ def _worker(where: str, model: str, dtype: str, device: str) -> tuple[Store, Loa
 def _work(where: str, model: str, dtype: str, device: str, unit: int) -> None:
     """One unit, in a worker's own process."""
     store, loaded, windows = _worker(where, model, dtype, device)
-    tensors, facts = make_unit(store, loaded, windows, unit)
-    store.write(unit, tensors, **facts)
+    while (release := store.claim(unit)) is None:
+        time.sleep(_PATIENCE)
+    try:
+        if store.record(unit) is None:
+            tensors, facts = make_unit(store, loaded, windows, unit)
+            store.write(unit, tensors, **facts)
+    finally:
+        release()
 
 
 def weights_hash(model: nn.Module) -> str:

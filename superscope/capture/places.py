@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core import FormatError, files
-from .writing import bytes_of, in_order, said_of, write_tensors
+
+log = logging.getLogger(__name__)
 
 
 class Place(ABC):
@@ -68,6 +71,13 @@ class Place(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Takes a file away, if it is there."""
+
+    def claim(self, name: str) -> Callable[[], object] | None:
+        """Makes `name` this process's own until it calls what is returned, or dies; None where another has it.
+
+        Object stores know no such thing: there everybody gets what they ask for, and two may do the same work.
+        """
+        return lambda: None
 
     @abstractmethod
     def write_new(self, name: str, value: Any) -> None:
@@ -120,6 +130,12 @@ def preferred_hash() -> str:
     return "xxh3"
 
 
+def in_order(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors as they are hashed, contiguous and on the CPU: widest type first, as in files, then by name."""
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        yield name, tensors[name].detach().cpu().contiguous()
+
+
 def hash_tensors(tensors: Mapping[str, Tensor], algorithm: str) -> str:
     """Hash of names, types, shapes and numbers, however they are laid out, written `algorithm:hexadecimal`.
 
@@ -134,8 +150,9 @@ def hash_tensors(tensors: Mapping[str, Tensor], algorithm: str) -> str:
     """
     digest = _hasher(algorithm)
     for name, tensor in in_order(tensors):
-        digest.update(said_of(name, tensor))
-        digest.update(bytes_of(tensor))
+        digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}\n".encode())
+        # The bytes as they are; numpy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return f"{algorithm}:{digest.hexdigest()}"
 
 
@@ -206,21 +223,38 @@ class Local(Place):
             Path(first).unlink(missing_ok=True)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], algorithm: str) -> tuple[str, str, int]:
-        folder = (self.path / name).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        digest = _hasher(algorithm)
-        handle, first = tempfile.mkstemp(dir=folder, prefix=".rows.")
-        os.close(handle)
-        try:
-            size = write_tensors(Path(first), tensors, digest)
-            said = f"{algorithm}:{digest.hexdigest()}"
-            name = _named(name, said)
-            with files.atomic(self.path / name) as temporary:
-                # Flushed to the disk and given its name there.
-                Path(first).replace(temporary)
-        finally:
-            Path(first).unlink(missing_ok=True)
+        said = hash_tensors(tensors, algorithm)
+        name = _named(name, said)
+        with files.atomic(self.path / name) as temporary:
+            try:
+                safetensors.torch.save_file(dict(in_order(tensors)), temporary)
+            except SafetensorError as error:
+                raise OSError(f"{self.path / name} could not be written: {error}") from error
+            size = temporary.stat().st_size
         return name, said, size
+
+    def claim(self, name: str) -> Callable[[], object] | None:
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # Windows
+            return super().claim(name)
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A lock and not the file's being there, since the system takes a lock back from whoever dies.
+        opened = path.open("a")
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            opened.close()
+            return None
+        except OSError:
+            log.debug("%s is on a file system without locks; others may do the same work", path)
+
+        def release() -> None:
+            path.unlink(missing_ok=True)
+            opened.close()
+
+        return release
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         path = self.path / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import os
 import random
 import subprocess
@@ -23,11 +24,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from superscope import capture
-from superscope.capture import Bijection, Loaded, Manifest, Policy, ShardSource, Store, Windows
+from superscope.capture import Bijection, Loaded, Manifest, Policy, Record, ShardSource, Store, Windows
 from superscope.capture.filling import make_unit, weights_hash
 from superscope.capture.places import hash_tensors, preferred_hash
 from superscope.core import FormatError, Site
-from superscope.core.units import Processes
+from superscope.core.units import Inline, Processes
 
 from .conftest import TEXTS, make_model, make_tokenizer
 
@@ -525,9 +526,12 @@ def test_sha256_where_there_is_no_xxhash(tmp_path: Path, monkeypatch: pytest.Mon
         hash_tensors({}, "md5")
 
 
-@pytest.fixture
-def server(model_folder: Path, text_folder: Path) -> Iterator[Callable[[Path, float | None], str]]:
-    """Runs one harvest into a folder, killed after so many seconds; how it ended."""
+Server = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def server(model_folder: Path, text_folder: Path) -> Iterator[Server]:
+    """Runs harvests into a folder, the first killed after so many seconds; how they ended."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("killed_harvest.py")), str(model_folder), str(text_folder)],
@@ -542,8 +546,8 @@ def server(model_folder: Path, text_folder: Path) -> Iterator[Callable[[Path, fl
     into, out = process.stdin, process.stdout
     assert out.readline().strip() == "ready"
 
-    def run(folder: Path, after: float | None) -> str:
-        into.write(f"{folder}\t{'never' if after is None else after}\n")
+    def run(folder: Path, after: float | None, at_once: int = 1) -> str:
+        into.write(f"{folder}\t{'never' if after is None else after}\t{at_once}\n")
         into.flush()
         return out.readline().strip()
 
@@ -553,7 +557,7 @@ def server(model_folder: Path, text_folder: Path) -> Iterator[Callable[[Path, fl
     out.close()
 
 
-def kill_and_resume(run: Callable[[Path, float | None], str], tmp_path: Path, kills: int, seed: int) -> None:
+def kill_and_resume(run: Server, tmp_path: Path, kills: int, seed: int) -> None:
     began = time.monotonic()
     assert run(tmp_path / "whole", None) == "ended 0"
     length = time.monotonic() - began
@@ -578,12 +582,80 @@ def kill_and_resume(run: Callable[[Path, float | None], str], tmp_path: Path, ki
         assert (folder / "text.json").read_bytes() == (tmp_path / "whole" / "text.json").read_bytes()
 
 
-def test_killed_harvests_resume_to_the_same_store(server: Callable[[Path, float | None], str], tmp_path: Path) -> None:
+def test_killed_harvests_resume_to_the_same_store(server: Server, tmp_path: Path) -> None:
     kill_and_resume(server, tmp_path, kills=4, seed=0)
 
 
 @pytest.mark.slow
-def test_many_killed_harvests_resume_to_the_same_store(
-    server: Callable[[Path, float | None], str], tmp_path: Path
-) -> None:
+def test_many_killed_harvests_resume_to_the_same_store(server: Server, tmp_path: Path) -> None:
     kill_and_resume(server, tmp_path, kills=40, seed=1)
+
+
+def made(folder: Path) -> dict[str, list[int]]:
+    """The units that each process made."""
+    found: dict[str, list[int]] = {}
+    for line in Path(f"{folder}.made").read_text().splitlines():
+        process, unit = line.split()
+        found.setdefault(process, []).append(int(unit))
+    return found
+
+
+def test_two_harvests_at_once_share_the_units(server: Server, tmp_path: Path) -> None:
+    assert server(tmp_path / "shared", None, 2) == "ended 0, ended 0"
+    units = made(tmp_path / "shared")
+    assert len(units) == 2, "one of them did all the work"
+    assert sorted(itertools.chain(*units.values())) == list(range(Store(tmp_path / "shared").manifest.n_units))
+    assert not list((tmp_path / "shared").glob("units/*.claim"))
+
+
+def survive(server: Server, tmp_path: Path, kills: int, seed: int) -> None:
+    assert server(tmp_path / "whole", None) == "ended 0"
+    whole = contents(tmp_path / "whole")
+    generator = random.Random(seed)
+    killed = trial = 0
+    while killed < kills:
+        folder = tmp_path / f"shared{trial}"
+        trial += 1
+        assert trial < 10 * kills, "the harvest ends before it can be killed"
+        how = server(folder, generator.uniform(0.02, 0.25), 2)
+        killed += how == "killed, ended 0"
+        assert how in ("killed, ended 0", "ended 0, ended 0")
+        assert contents(folder) == whole
+        # Each unit stands once; the dead one may not have come to say what it had just made.
+        units = sorted(itertools.chain(*made(folder).values()))
+        assert len(set(units)) == len(units) >= len(whole) - 1
+
+
+def test_who_is_killed_leaves_its_units_to_the_other(server: Server, tmp_path: Path) -> None:
+    survive(server, tmp_path, kills=2, seed=0)
+
+
+@pytest.mark.slow
+def test_whoever_is_killed_leaves_its_units_to_the_other(server: Server, tmp_path: Path) -> None:
+    survive(server, tmp_path, kills=20, seed=1)
+
+
+def test_workers_of_two_harvests_share_the_units(
+    tmp_path: Path, loaded: Loaded, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy(context=16)
+    windows = windowed(tmp_path, loaded, policy)
+    loaded = capture.load(str(model_folder))
+    store = capture.prepare(tmp_path, loaded, SITES, windows, policy, per_unit=3)
+    write, units = Store.write, []
+
+    def noted(store: Store, unit: int, *tensors: Any, **facts: Any) -> Record:
+        units.append(unit)
+        return write(store, unit, *tensors, **facts)
+
+    monkeypatch.setattr(Store, "write", noted)
+    release = store.claim(2)
+    assert release is not None
+    assert store.claim(2) is None
+    # The other command makes it while ours waits for it.
+    tensors, facts = make_unit(store, loaded, windows, 2)
+    other = threading.Timer(0.5, lambda: (write(store, 2, tensors, **facts), release()))
+    other.start()
+    assert list(capture.fill(store, loaded, windows, executor=Inline()))[-1] == store.manifest.n_units
+    other.join()
+    assert sorted(units) == [unit for unit in range(store.manifest.n_units) if unit != 2]
