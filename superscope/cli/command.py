@@ -81,6 +81,8 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         _draw(report, out)
         page = write_html(out)
     except KeyboardInterrupt:
+        # Keys pressed once more would cut off what is said here, or end the process with a signal while it leaves.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if rank:
             return 130
         errors.print()
