@@ -155,7 +155,8 @@ class Capture:
         self._rows = rows
         self._reading = True
         try:
-            with torch.no_grad(), _attending(self.runs, self.sites):
+            # No gradients, and none of the bookkeeping that would let them be asked for later.
+            with torch.inference_mode(), _attending(self.runs, self.sites):
                 self.runs(*args, **self._options, **inputs)
         except _Enough:
             pass
@@ -179,11 +180,11 @@ class Capture:
             return None
         self._fired.append(site)
         if site not in self._read:
-            # A copy, never a view: a view would pin the whole [b, t, d] and follow in-place operations downstream.
-            x = x.detach() if self._rows is None else x.detach()[_fitted(self._rows, x, site)]
-            if site.columns:
-                x = _narrowed(x, site)
-            self._read[site] = x.clone() if self._rows is None and not site.columns else x
+            # A copy, never a view: a view would pin the whole [b, t, d] and follow in-place operations downstream. Made
+            # outside of inference mode, whose tensors autograd refuses.
+            with torch.inference_mode(False), torch.no_grad():
+                copied = x.clone() if self._rows is None else x[_fitted(self._rows, x, site)]
+                self._read[site] = _narrowed(copied, site) if site.columns else copied
         if site == self._last:
             raise _Enough
         return None

@@ -409,3 +409,18 @@ def test_half_precision_stays_half():
     model = make_model("llama").to(torch.bfloat16)
     with replace(model, "model.layers.0", lambda x: x.float()), torch.no_grad():
         assert model(torch.ones(1, 4, dtype=torch.int64)).logits.dtype == torch.bfloat16
+
+
+def test_what_is_read_can_be_learned_from() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with Capture(model, ["0:in", "1", "1[1:3]"]) as capture:
+        every = capture(torch.ones(5, 7, 3))
+        some = capture(torch.ones(5, 7, 3), rows=torch.eye(5, 7, dtype=torch.bool))
+    for x in (*every.values(), *some.values()):
+        assert not x.is_inference()
+        weight = torch.ones(x.shape[-1], requires_grad=True)
+        (x @ weight).sum().backward()
+        assert torch.allclose(weight.grad if weight.grad is not None else torch.empty(0), x.flatten(0, -2).sum(0))
+    # The model can be trained on, and nothing it keeps was made while it was read.
+    model(torch.ones(5, 3)).sum().backward()
+    assert not any(tensor.is_inference() for tensor in model.state_dict().values())

@@ -76,6 +76,9 @@ def plainly(model: Any, site: Site, inputs: dict[str, Any]) -> Tensor:
 def state(model: nn.Module) -> list[tuple[str, int]]:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
     own = str(getattr(model.config, "_attn_implementation", None))
+    # What a model makes for itself as it runs, such as angles of positions, must be fit to be trained with.
+    kept = [t for m in model.modules() for t in (*m.parameters(False), *m.buffers(False), *vars(m).values())]
+    assert not any(isinstance(t, torch.Tensor) and t.is_inference() for t in kept)
     return [(f"{name} {own}", sum(len(getattr(m, h)) for h in hooks)) for name, m in model.named_modules()]
 
 
@@ -100,7 +103,10 @@ def test_capture_equals_a_plain_hook_and_leaves_nothing(name: str) -> None:
         assert torch.equal(read[each.site], plainly(model, each.site, inputs)), each
         assert tuple(read[each.site].shape) == each.shape
     assert state(model) == before
-    assert torch.equal(model(**inputs)[0], output)
+    again = model(**inputs)[0]
+    assert torch.equal(again, output)
+    again.sum().backward()
+    model.zero_grad()
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "mamba"])
