@@ -10,12 +10,16 @@ Latents are read as in use (BatchTopK and Matryoshka by their learned threshold)
     python benchmarks/worlds_architectures.py --rows 5000000      # the size the replica is meant for
     python benchmarks/worlds_architectures.py --easy              # n = 256, d = 64: the acceptance table, k = 4, 8, 12
 
-Each finished run is a line of worlds_architectures.jsonl and is not made again; the table is rewritten after each.
+Each finished run is a line of worlds_architectures.jsonl (worlds_easy.jsonl) and is not made again; a line says
+by what code it was made, so that older ones can be struck out. The table is rewritten at the end, that of --easy after
+each run.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -28,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from timing import environment
 
 from superscope.core import Activations, ActivationSource, Dictionary, SparseCode, SparseCoder
@@ -42,6 +47,7 @@ from superscope.worlds import World, exactly_k, synth_sae_bench
 HERE = Path(__file__).parent
 LINES = HERE / "worlds_architectures.jsonl"
 TABLE = HERE / "worlds_architectures_results.md"
+EASY_LINES = HERE / "worlds_easy.jsonl"
 EASY = HERE / "worlds_easy_results.md"
 SCORES = ("latent_f1", "latent_precision", "latent_recall", "mean_matched_cosine", "distinct_targets", "found_in_truth")
 
@@ -82,27 +88,22 @@ def scores(coder: SparseCoder, world: World, rows: int) -> dict[str, float]:
     }
 
 
-# Our learners: name -> maker of an untrained SAE of d, n, k and seed; an L1 coefficient where there is one to choose.
-OURS: dict[str, Callable[..., Any]] = {}
-
-
-def _offer(name: str, make: Callable[..., Any]) -> None:
-    if hasattr(architectures, name):
-        OURS[name] = make
-
-
-_offer("TopK", lambda d, n, k, seed: architectures.TopK(d, n, k, seed=seed))
-_offer("BatchTopK", lambda d, n, k, seed: architectures.BatchTopK(d, n, k, seed=seed))
-# Prefixes that all weigh the same, as SAELens's do.
-_offer("Matryoshka", lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), emphasis=0.0, seed=seed))
-_offer("JumpReLU", lambda d, n, k, seed: architectures.JumpReLU(d, n, k, seed=seed))
-_offer("MatchingPursuit", lambda d, n, k, seed: architectures.MatchingPursuit(d, n, k, seed=seed))
+# Our learners: name -> maker of an untrained SAE of d, n, k and seed, or a penalty's coefficient in place of k.
 # Not AbsTopK: these scores take atoms with their signs, and its latents have none.
-_offer("InterferencePenalised", lambda d, n, k, seed: architectures.InterferencePenalised(d, n, k, seed=seed))
-_offer("Archetypal", lambda d, n, k, seed: architectures.Archetypal(d, n, k, seed=seed))
-_offer("ReLU", lambda d, n, k, seed, coefficient: architectures.ReLU(d, n, coefficient, seed=seed))
-_offer("Gated", lambda d, n, k, seed, coefficient: architectures.Gated(d, n, coefficient, seed=seed))
-_offer("PAnnealed", lambda d, n, k, seed, coefficient: architectures.PAnnealed(d, n, coefficient, seed=seed))
+OURS: dict[str, Callable[..., Any]] = {
+    "TopK": architectures.TopK,
+    "BatchTopK": architectures.BatchTopK,
+    # Prefixes that all weigh the same, as SAELens's do; then as ours come.
+    "Matryoshka": lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), emphasis=0.0, seed=seed),
+    "Matryoshka, emphasis 1/2": lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), seed=seed),
+    "JumpReLU": architectures.JumpReLU,
+    "MatchingPursuit": architectures.MatchingPursuit,
+    "InterferencePenalised": architectures.InterferencePenalised,
+    "Archetypal": architectures.Archetypal,
+    "ReLU": architectures.ReLU,
+    "Gated": architectures.Gated,
+    "PAnnealed": architectures.PAnnealed,
+}
 
 
 def widths(n: int) -> tuple[int, ...]:
@@ -111,9 +112,9 @@ def widths(n: int) -> tuple[int, ...]:
 
 
 def ours(
-    name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed: int, **penalty: float
+    name: str, source: Kept, n: int, k: int, lr: float, batch: int, seed: int, coefficient: float | None = None
 ) -> tuple[SparseCoder, float]:
-    sae = OURS[name](source.d, n, k, seed, **penalty)
+    sae = OURS[name](source.d, n, k if coefficient is None else coefficient, seed=seed)
     start = time.process_time()
     steps = len(source.rows) // batch
     for _ in train(sae, source, steps=steps, batch=batch, lr=lr, seed=seed, dead_after=SILENT * batch):
@@ -185,35 +186,33 @@ def saelens(
 PEERS = ("TopK", "BatchTopK", "Matryoshka", "JumpReLU", "MatchingPursuit", "ReLU", "Gated")
 PENALISED = ("ReLU", "Gated", "PAnnealed")
 """Architectures whose L0 follows from a coefficient: it is searched on the first seed until L0 is k."""
-RATES = {"ours": (3e-3, 1e-2), "SAELens": (1e-3, 3e-3, 1e-2)}
+RATES = {"ours": (3e-3, 1e-2, 3e-2), "SAELens": (3e-3, 1e-2, 3e-2)}
 SILENT = 5
 """Batches without firing after which a latent is dead: the rarest of the n / 4 features comes 6 times in one."""
 TRAINERS: dict[str, Callable[..., tuple[SparseCoder, float]]] = {"ours": ours, "SAELens": saelens}
 
 
-def done() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+def made_by(trainer: str) -> str:
+    """The version of SAELens, or what our trainer's and its kernels' sources hash to."""
+    if trainer == "SAELens":
+        return importlib.metadata.version("sae-lens")
+    package = Path(architectures.__file__).parents[2]
+    sources = sorted(path for folder in ("dictionaries", "kernels") for path in (package / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
-def run(about: dict[str, Any], world: World, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def done(lines: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+
+
+def run(about: dict[str, Any], work: Callable[[], dict[str, Any]], lines: Path) -> dict[str, Any]:
     """One training with its scores, from the file if it is there."""
-    for line in done():
+    for line in done(lines):
         if all(line.get(key) == value for key, value in about.items()):
             return line
-    source = kept(world, about["rows"], arguments.batch, about["seed"], folder)
-    coder, seconds = TRAINERS[about["trainer"]](
-        about["architecture"],
-        source,
-        world.n // 4,
-        about["k"],
-        about["lr"],
-        arguments.batch,
-        about["seed"],
-        **({"coefficient": about["coefficient"]} if "coefficient" in about else {}),
-    )
-    line = {**about, "seconds": round(seconds, 1), **scores(coder, world, arguments.evaluate), "when": environment()}
-    with LINES.open("a") as lines:
-        lines.write(json.dumps(line) + "\n")
+    line = {**about, **work(), "code": made_by(about["trainer"]), "when": environment()}
+    with lines.open("a") as file:
+        file.write(json.dumps(line) + "\n")
     print(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in line.items()}), flush=True)
     return line
 
@@ -245,9 +244,19 @@ def replica(arguments: argparse.Namespace) -> None:
                 "silent": SILENT,
             }
 
+        def trained(this: dict[str, Any]) -> dict[str, Any]:
+            def work() -> dict[str, Any]:
+                source = kept(world, this["rows"], arguments.batch, this["seed"], folder)
+                penalty = {"coefficient": this["coefficient"]} if "coefficient" in this else {}
+                settings = (world.n // 4, k, this["lr"], arguments.batch, this["seed"])
+                coder, seconds = TRAINERS[this["trainer"]](this["architecture"], source, *settings, **penalty)
+                return {"seconds": round(seconds, 1), **scores(coder, world, arguments.evaluate)}
+
+            return run(this, work, LINES)
+
         for trainer in trainers:
             if "BatchTopK" in trainers[trainer]:
-                tried = {lr: run(about(trainer, "BatchTopK", lr, 0), world, arguments, folder) for lr in RATES[trainer]}
+                tried = {lr: trained(about(trainer, "BatchTopK", lr, 0)) for lr in RATES[trainer]}
                 chosen[trainer] = max(tried, key=lambda lr: tried[lr]["mean_matched_cosine"])
             else:
                 chosen[trainer] = RATES[trainer][1]
@@ -259,7 +268,7 @@ def replica(arguments: argparse.Namespace) -> None:
             for _ in range(7):
                 coefficient = round((low * high) ** 0.5, 4)
                 this = about(trainer, architecture, chosen[trainer], 0) | {"coefficient": coefficient}
-                l0 = tried[coefficient] = run(this, world, arguments, folder)["l0"]
+                l0 = tried[coefficient] = trained(this)["l0"]
                 low, high = (coefficient, high) if l0 > k else (low, coefficient)
             return min(tried, key=lambda c: abs(tried[c] - k))
 
@@ -274,14 +283,15 @@ def replica(arguments: argparse.Namespace) -> None:
                         if seed == 0:
                             coefficients[trainer, architecture] = searched(trainer, architecture)
                         this["coefficient"] = coefficients[trainer, architecture]
-                    run(this, world, arguments, folder)
+                    trained(this)
             for old in folder.glob(f"{seed}-*"):
                 old.unlink()
     lines = [
         line
-        for line in done()
+        for line in done(LINES)
         if (line["scale"], line["rows"], line["batch"]) == (arguments.scale, arguments.rows, arguments.batch)
         and line.get("silent") == SILENT
+        and line["seed"] < arguments.seeds
         and line["lr"] == chosen.get(line["trainer"])
         and line.get("coefficient") == coefficients.get((line["trainer"], line["architecture"]))
     ]
@@ -295,23 +305,67 @@ def ceiling(world: World, k: int, arguments: argparse.Namespace) -> dict[str, fl
     return scores(NNOMP(W, k=k), world, arguments.evaluate)
 
 
+def half_width(values: list[float]) -> float:
+    """Of the 95 % interval of the mean, by Student's t over seeds."""
+    n = len(values)
+    return float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
+
+
+def cell(values: list[float], digits: int) -> str:
+    """Mean, half of its interval, smallest and largest."""
+    numbers = (float(np.mean(values)), half_width(values), min(values), max(values))
+    mean, half, low, high = (f"{number:.{digits}f}" for number in numbers)
+    return f"{mean} ± {half} ({low} to {high})"
+
+
+def difference(one: dict[int, float], other: dict[int, float]) -> tuple[float, float]:
+    """Mean of one minus the other on the same rows, and half of its interval."""
+    gaps = [one[seed] - other[seed] for seed in sorted(set(one) & set(other))]
+    return float(np.mean(gaps)), half_width(gaps)
+
+
+def surely_above(f1: list[dict[int, float]]) -> list[str]:
+    """Of learners in their order: from which place on all are below by more than the interval of the difference."""
+    found = []
+    for i, one in enumerate(f1):
+        clear = [mean > half for mean, half in (difference(one, other) for other in f1[i + 1 :])]
+        last = max((j for j, holds in enumerate(clear) if not holds), default=-1)
+        found.append(f"from {i + last + 3}" if last + 1 < len(clear) else "")
+    return found
+
+
 def page(
     world: World, k: int, lines: list[dict[str, Any]], best: dict[str, float], arguments: argparse.Namespace
 ) -> str:
     law: Any = world.features
     columns = (*SCORES, "unexplained", "l0", "dead", "seconds")
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault((line["trainer"], line["architecture"]), []).append(line)
+
+    def of(name: tuple[str, str], column: str) -> dict[int, float]:
+        return {line["seed"]: line[column] for line in groups[name]}
+
+    order = sorted(groups, key=lambda name: -float(np.mean(list(of(name, "latent_f1").values()))))
+    clear = surely_above([of(name, "latent_f1") for name in order])
     rows = []
-    for trainer, architecture in sorted({(line["trainer"], line["architecture"]) for line in lines}):
-        own = [line for line in lines if (line["trainer"], line["architecture"]) == (trainer, architecture)]
+    for place, (name, above) in enumerate(zip(order, clear, strict=True), 1):
+        digits = {"dead": 1, "seconds": 1, "l0": 2}
+        cells = [cell([line[column] for line in groups[name]], digits.get(column, 3)) for column in columns]
+        rows.append(f"| {place} | {' '.join(name)} | {len(groups[name])} | {above} | " + " | ".join(cells) + " |\n")
+    both = [a for trainer, a in order if trainer == "ours" and ("SAELens", a) in groups]
+    against = []
+    for architecture in both:
         cells = []
-        for column in columns:
-            values = [line[column] for line in own]
-            mean = sum(values) / len(values)
-            digits = 1 if column in ("dead", "seconds") else 2 if column == "l0" else 4
-            cells.append(f"{mean:.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]")
-        f1 = sum(line["latent_f1"] for line in own) / len(own)
-        rows.append((f1, f"| {trainer} {architecture} | {len(own)} | " + " | ".join(cells) + " |"))
+        for column in (*SCORES[:1], *SCORES[3:4], "unexplained", "l0"):
+            mean, half = difference(of(("ours", architecture), column), of(("SAELens", architecture), column))
+            text = f"{mean:+.3f} ± {half:.3f}"
+            cells.append(f"**{text}**" if abs(mean) > half else text)
+        against.append(f"| {architecture} | " + " | ".join(cells) + " |\n")
     rates = {line["trainer"]: line["lr"] for line in lines}
+    codes = {
+        trainer: sorted({line.get("code", "?") for line in lines if line["trainer"] == trainer}) for trainer in rates
+    }
     random = random_unit(n=world.n // 4, d=world.d, seed=999)
     chance = atom_scores(random, world.dictionary, draws=0)["mean_matched_cosine"].value
     head = (
@@ -321,15 +375,26 @@ def page(
         f"{world.difficulty:.2f}. {world.n // 4} latents, k = {k} (JumpReLU: L0 steered to it; ReLU, Gated and "
         "PAnnealed: the coefficient that came nearest to it on seed 0), "
         f"{arguments.rows:,} rows, batches of {arguments.batch}, learning rate {rates}, the best tried for "
-        f"BatchTopK on seed 0; a latent is dead after {SILENT} batches. Means over "
-        f"seeds with their smallest and largest; scores on {arguments.evaluate:,} rows not trained on; CPU seconds on "
-        "one thread. This is a replica: its scores are not those of SynthSAEBench-16k.\n\n"
+        f"BatchTopK on seed 0; a latent is dead after {SILENT} batches. Scores on {arguments.evaluate:,} rows not "
+        f"trained on; CPU seconds on one thread. Made by {codes} (SAELens's version; a hash of our trainer's sources). "
+        "This is a replica: its scores are not those of SynthSAEBench-16k.\n\n"
         f"A random dictionary has mean_matched_cosine {chance:.4f}. Pursuit (k = {k}) on the true atoms of the "
         f"{world.n // 4} most frequent features: latent_f1 {best['latent_f1']:.4f}, unexplained "
         f"{best['unexplained']:.4f}, l0 {best['l0']:.2f}.\n\n"
+        "By latent_f1. Cells: mean ± half of its 95 % interval (Student's t over seeds; a seed draws the rows and the "
+        "start, the world is one), smallest and largest. *Surely above*: the place from which every learner is below "
+        "by more than the 95 % interval of the difference, seed by seed on the same rows; each comparison by itself, "
+        "not corrected for their number.\n\n"
     )
-    table = "| learner | seeds | " + " | ".join(columns) + " |\n|---|---|" + "---|" * len(columns) + "\n"
-    return head + table + "\n".join(row for _, row in sorted(rows, reverse=True)) + "\n"
+    names = " | ".join(("place", "learner", "seeds", "surely above", *columns))
+    table = f"| {names} |\n" + "|---" * (4 + len(columns)) + "|\n" + "".join(rows)
+    if against:
+        table += (
+            "\n## Ours minus SAELens's\n\nThe same rows, k and latents; mean difference ± half of its 95 % interval "
+            "over seeds, bold where it exceeds it. L0 follows where a trainer's threshold or penalty leaves it, and "
+            "latent_f1 follows L0.\n\n| | latent_f1 | mean_matched_cosine | unexplained | l0 |\n|---|---|---|---|---|\n"
+        ) + "".join(against)
+    return head + table
 
 
 @torch.no_grad()
@@ -357,75 +422,86 @@ def agree(world: World) -> None:
 
 def easy(arguments: argparse.Namespace) -> None:
     """The easy world at k = 4, 8, 12: our architectures at the settings below, and the classical learners."""
-    rows = []
-    makers = {
-        "TopK": (400, lambda k, seed: architectures.TopK(64, 256, k, seed=seed)),
-        "BatchTopK": (800, lambda k, seed: architectures.BatchTopK(64, 256, k, seed=seed)),
-        "JumpReLU": (800, lambda k, seed: architectures.JumpReLU(64, 256, k, seed=seed)),
-        "Matryoshka, widths 128, 256": (
-            800,
-            lambda k, seed: architectures.Matryoshka(64, 256, k, widths=(128, 256), emphasis=0.0, seed=seed),
+    sae = architectures
+    nested: dict[str, Callable[..., Any]] = {
+        "Matryoshka, widths 128, 256, emphasis 0": lambda d, n, k, seed: sae.Matryoshka(
+            d, n, k, widths=(128, 256), emphasis=0.0, seed=seed
         ),
-        "Matryoshka, widths 16 ... 256": (
-            800,
-            lambda k, seed: architectures.Matryoshka(64, 256, k, emphasis=0.0, seed=seed),
-        ),
-        "Matryoshka, as it comes": (800, lambda k, seed: architectures.Matryoshka(64, 256, k, seed=seed)),
+        "Matryoshka, emphasis 0": lambda d, n, k, seed: sae.Matryoshka(d, n, k, emphasis=0.0, seed=seed),
+        "Matryoshka": sae.Matryoshka,
+    }
+    descended = {"TopK": sae.TopK, "BatchTopK": sae.BatchTopK, "JumpReLU": sae.JumpReLU, **nested}
+    classical = {"KSVD": lambda world, k, seed: KSVD.fit(world, 256, k, seed=seed)}
+    without_k = {
+        "KMeans": lambda world, k, seed: KMeans.fit(world, 256, seed=seed),
+        "OnlineDictionary": lambda world, k, seed: OnlineDictionary.fit(world, 256, seed=seed),
+        "ICA (64 atoms)": lambda world, k, seed: ICA.fit(world, seed=seed),
     }
     for k in arguments.ks:
         world = exactly_k(k=k)
         held = list(islice(world.batches(4096, seed=10**6), 2))
-        learners: dict[str, Callable[[int], SparseCoder]] = {}
-        for name, (steps, make) in makers.items():
-            if hasattr(architectures, name.split(",")[0]):
-                learners[f"{name}, {steps if k == 4 else 1000} steps"] = lambda seed, s=steps, m=make, k=k, w=world: (
-                    fit(m(k, seed), w, s if k == 4 else 1000, seed)
-                )
-        learners["KSVD"] = lambda seed, k=k, w=world: KSVD.fit(w, 256, k, seed=seed)
-        if k == 4:
-            learners["KMeans"] = lambda seed, w=world: KMeans.fit(w, 256, seed=seed)
-            learners["OnlineDictionary"] = lambda seed, w=world: OnlineDictionary.fit(w, 256, seed=seed)
-            learners["ICA (64 atoms)"] = lambda seed, w=world: ICA.fit(w, seed=seed)
-        for name, learn in learners.items():
-            found = []
+        for name in (*descended, *classical, *(without_k if k == 4 else ())):
+            if arguments.only and name not in arguments.only:
+                continue
             for seed in range(arguments.seeds):
-                start = time.process_time()
-                coder = learn(seed)
-                seconds = time.process_time() - start
-                atoms = atom_scores(coder.dictionary, world.dictionary, threshold=0.99, draws=0)
-                codes = code_scores(coder, held, world.dictionary)
-                gap = amortisation_gap(coder, held, k=k)
-                found.append(
-                    [
-                        atoms["truth_in_found"].value,
-                        atoms["atom_recall"].value,
-                        codes["support_f1"].value,
-                        codes["feature_value_r2"].value,
-                        gap["own_unexplained"].value,
-                        gap["pursuit_unexplained"].value,
-                        seconds,
-                    ]
-                )
-            spread = " | ".join(
-                f"{sum(column) / len(column):.4f} [{min(column):.4f}, {max(column):.4f}]"
-                if i < 6
-                else f"{sum(column) / len(column):.1f}"
-                for i, column in enumerate(zip(*found, strict=True))
-            )
-            rows.append(f"| {k} | {name} | {spread} |")
-            print(rows[-1], flush=True)
-            EASY.write_text(easy_page(rows, arguments.seeds))
+                about: dict[str, Any] = {"k": k, "learner": name, "seed": seed, "trainer": "ours"}
+                if name in descended:
+                    about["steps"] = 1000 if k > 4 else 400 if name == "TopK" else 800
+
+                def work(
+                    name: str = name, about: Any = about, world: World = world, held: Any = held
+                ) -> dict[str, Any]:
+                    k, seed, start = about["k"], about["seed"], time.process_time()
+                    if name in descended:
+                        coder = fit(descended[name](64, 256, k, seed=seed), world, about["steps"], seed)
+                    else:
+                        coder = (classical | without_k)[name](world, k, seed)
+                    seconds = time.process_time() - start
+                    return {**easy_scores(coder, world, held, k), "seconds": round(seconds, 1)}
+
+                run(about, work, EASY_LINES)
+                EASY.write_text(easy_page(done(EASY_LINES)))
 
 
-def easy_page(rows: list[str], seeds: int) -> str:
+def easy_scores(coder: SparseCoder, world: World, held: list[Activations], k: int) -> dict[str, float]:
+    atoms = atom_scores(coder.dictionary, world.dictionary, threshold=0.99, draws=0)
+    codes = code_scores(coder, held, world.dictionary)
+    gap = amortisation_gap(coder, held, k=k)
+    nearest = (world.dictionary.unit().atoms @ coder.dictionary.unit().atoms.T).amax(1)
+    return {
+        "truth_in_found": atoms["truth_in_found"].value,
+        "missed": int((nearest < 0.9).sum()),
+        "atom_recall": atoms["atom_recall"].value,
+        "support_f1": codes["support_f1"].value,
+        "feature_value_r2": codes["feature_value_r2"].value,
+        "own": gap["own_unexplained"].value,
+        "pursuit": gap["pursuit_unexplained"].value,
+    }
+
+
+def easy_page(lines: list[dict[str, Any]]) -> str:
+    columns = ("truth_in_found", "missed", "atom_recall", "support_f1", "feature_value_r2", "own", "pursuit", "seconds")
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        steps = f", {line['steps']} steps" if "steps" in line else ""
+        groups.setdefault((line["k"], line["learner"] + steps), []).append(line)
+    rows = "".join(
+        f"| {k} | {name} | {len(own)} | "
+        + " | ".join(
+            cell([line[column] for line in own], {"seconds": 1, "missed": 1}.get(column, 4)) for column in columns
+        )
+        + " |\n"
+        for (k, name), own in sorted(groups.items(), key=lambda group: group[0][0])
+    )
     return (
         "# Learners on the easy world (n = 256, d = 64, k active, magnitudes U[0.5, 1.5], no noise)\n\n"
-        f"{environment()}. Means over {seeds} seeds with their smallest and largest. Autoencoders: batches of 1 024, "
-        "learning rate 0.01, latents dead after 2 000 silent rows. `own` and `pursuit`: "
-        "fraction_variance_unexplained of the learner's own code and of NNOMP with k atoms of its dictionary; their "
-        "difference is the amortisation gap. CPU seconds of learning on one thread.\n\n"
-        "| k | learner | truth_in_found (MMCS) | atom_recall at 0.99 | support_f1 | feature_value_r2 | own | pursuit | "
-        "CPU s |\n|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        f"{environment()}. Cells: mean ± half of its 95 % interval (Student's t over seeds), smallest and largest. "
+        "Autoencoders: batches of 1 024, learning rate 0.01, latents dead after 2 000 silent rows. Missed: features "
+        "whose nearest atom has a cosine below 0.9. `own`, `pursuit`: fraction_variance_unexplained of the learner's "
+        "own code and of NNOMP with k atoms of its dictionary; their difference is the amortisation gap. CPU seconds "
+        "of learning on one thread.\n\n"
+        "| k | learner | seeds | truth_in_found (MMCS) | missed | atom_recall at 0.99 | support_f1 | feature_value_r2 "
+        "| own | pursuit | CPU s |\n" + "|---" * 11 + "|\n" + rows
     )
 
 
@@ -439,7 +515,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1 / 16)
     parser.add_argument("--evaluate", type=int, default=49_152)
     parser.add_argument("--only", nargs="*", default=())
