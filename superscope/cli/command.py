@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from ..core import Report
 from ..studies import Entry
@@ -127,15 +128,17 @@ def _told_to_end(number: int, frame: FrameType | None) -> None:
 
 def _watch(study: Study, out: Path, console: Console, *, shown: bool = True) -> Report:
     """Drains the study's stages into progress bars (silent where standard error is no terminal)."""
+    # Where the line is too long, words are cut; counts and times never.
+    whole, cut = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis")
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.description}", table_column=dataclasses.replace(cut, ratio=2)),
+        BarColumn(bar_width=10, table_column=whole),
+        MofNCompleteColumn(table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        TextColumn("{task.fields[detail]}", table_column=dataclasses.replace(cut, ratio=1)),
     )
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bars:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), expand=True) as bars:
         stages = study.stages(out)
         task, name = None, None
         while True:

@@ -112,7 +112,7 @@ class Scan(Study):
             raise ValueError(
                 f"k = {self.k} latents cannot be active among n = {n}. Give a smaller --k or a larger --n."
             )
-        yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} sites")
+        yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} site{'' if len(sites) == 1 else 's'}")
         yield Progress("Reading the text", 0, 1)
         corpus, held_out = self._corpora(loaded)
         yield Progress(
@@ -123,14 +123,14 @@ class Scan(Study):
         found = _Found()
         run: RunFolder | None = None
         for label, subject in subjects.items():
-            parts = {"to learn from": corpus, "held out": held_out}
+            parts = {"activations": corpus, "held-out activations": held_out}
             with self._room(loaded, sites, parts.values(), out) as folder:
                 if folder is not None and out is not None:
                     # What has been recorded is kept from here on, should the scan be interrupted.
                     run = run or self.open_run(out)
                 recorded = {}
                 for name, part in parts.items():
-                    stage = f"Recording activations {name} ({label})"
+                    stage = f"Recording {name}{self._of(label)}"
                     place = None if folder is None else folder / label / name.replace(" ", "-")
                     recording = capture.record(subject, sites, part, place)
                     recorded[name] = yield from _told(recording, stage, part.n_tokens)
@@ -143,7 +143,7 @@ class Scan(Study):
                     for index, (_, curve) in enumerate(learned):
                         found.add("training", {"site": str(site), "model": label, "seed": index}, curve)
                     saes = [sae for sae, _ in learned]
-                    stage = f"Measuring {site} ({label})"
+                    stage = f"Measuring {site}{self._of(label)}"
                     yield Progress(stage, 0, 1)
                     view = _View(self, subject, label, site, source, held, corpus, held_out, saes)
                     yield from _measured(view, found, stage)
@@ -163,6 +163,10 @@ class Scan(Study):
             report.write(run)
             run.finish(report.title, str(report.environment["finished"]))
         return report
+
+    def _of(self, label: str) -> str:
+        """Which of two models a stage is about; nothing where there is but one."""
+        return f" ({label})" if self.control else ""
 
     def _corpora(self, loaded: Loaded) -> tuple[Corpus, Corpus]:
         everything = self.tokens + self.held_out
@@ -196,7 +200,7 @@ class Scan(Study):
         self, subject: Loaded, label: str, site: Site, source: Rows, run: RunFolder | None
     ) -> Generator[Progress, None, list[Learned]]:
         """One SAE for each seed, trained side by side, or taken from an interrupted run."""
-        stage, total = f"Learning dictionaries of {site} ({label})", self.seeds * self.steps
+        stage, total = f"Learning {site}{self._of(label)}", self.seeds * self.steps
         learned: dict[int, Learned] = {}
         folders = {index: f"saes/{label}/{str(site).replace(':', '-')}/seed{index}" for index in range(self.seeds)}
         for index, folder in folders.items():

@@ -173,14 +173,14 @@ def test_rows_that_do_not_fit_in_memory_are_kept_on_disk_while_the_scan_runs(
     monkeypatch.setattr("superscope.studies.scan._ROOM", 10**4)
     folder = tmp_path / "run" / "activations" / "trained"
     stages = small().stages(tmp_path / "run")
-    while not (folder / "held-out" / "units" / "000000.json").exists():
+    while not (folder / "held-out-activations" / "units" / "000000.json").exists():
         next(stages)
     stages.close()
-    made = (folder / "to-learn-from" / "units" / "000000.json").stat().st_mtime_ns
+    made = (folder / "activations" / "units" / "000000.json").stat().st_mtime_ns
     stages = small().stages(tmp_path / "run")
     while not (tmp_path / "run" / "saes").exists():
         next(stages)
-    assert (folder / "to-learn-from" / "units" / "000000.json").stat().st_mtime_ns == made
+    assert (folder / "activations" / "units" / "000000.json").stat().st_mtime_ns == made
     stages.close()
     report = small().run(tmp_path / "run")
     assert not (tmp_path / "run" / "activations").exists()
