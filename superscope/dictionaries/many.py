@@ -64,7 +64,7 @@ def train_many(
     centre: Literal["mean", "median"] = "mean",
     k_ramp: Ramp | None = None,
     penalty_ramp: Ramp | None = None,
-    precision: Literal["full", "bfloat16", "auto"] = "full",
+    precision: Literal["full", "bfloat16", "int8", "auto"] = "full",
     dead_after: int | None = None,
     auxiliary: float | int = 1 / 32,
     auxiliary_k: int | None = None,

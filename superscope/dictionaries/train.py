@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
+from ..kernels import can_screen
 from .sae import exchange, sparse
 from .sae import precision as lengths
 from .sae.adam import Adam
@@ -189,8 +190,7 @@ class Training(Iterator[Step]):
 
         def objective() -> tuple[Tensor, Mapping[str, float]]:
             given = waiting.pop() if waiting else next(self._batches)
-            product = torch.bfloat16 if self.settings["precision"] == "bfloat16" else None
-            with self._scheduled(), lengths.using(product), sparse.deferring(deferred):
+            with self._scheduled(), lengths.using(_PRODUCT[self.settings["precision"]]), sparse.deferring(deferred):
                 return self._objective(given)
 
         for step in descend(
@@ -344,6 +344,7 @@ class Training(Iterator[Step]):
 
 
 _TRUTH_EVERY = 50
+_PRODUCT = {"full": None, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def train(
@@ -359,7 +360,7 @@ def train(
     centre: Literal["mean", "median"] = "mean",
     k_ramp: Ramp | None = None,
     penalty_ramp: Ramp | None = None,
-    precision: Literal["full", "bfloat16", "auto"] = "full",
+    precision: Literal["full", "bfloat16", "int8", "auto"] = "full",
     dead_after: int | None = None,
     auxiliary: float | int = 1 / 32,
     auxiliary_k: int | None = None,
@@ -407,7 +408,11 @@ def train(
         penalty_ramp: factor on the penalty's coefficient by progress, beside the architecture's own warm-up.
         precision: what the encoder's product is made in. "full" is the weights' own; "bfloat16" chooses latents by a
             product of rounded numbers and computes the chosen ones anew in float32; "auto" does so where the device
-            multiplies bfloat16 faster (asked once), and is "full" elsewhere. Weights and moments stay float32.
+            multiplies bfloat16 faster (asked once), and is "full" elsewhere. "int8" excludes most latents by a product
+            of whole numbers and computes the others in float32: TopK, AbsTopK, BatchTopK, Matryoshka and JumpReLU
+            then choose what float32 does but for chance (`kernels.Screen`: a wanted latent is missed with probability
+            at most 1e-9); where rows and encoder are large enough for that to pay, dense products stay float32.
+            Weights and moments stay float32.
         dead_after: rows of silence that make a latent dead. None is a twentieth of the run's rows, between two batches
             and 50 000. With as many latents as there are features, early is better: on the easy world (n = 256, d =
             64, k = 4, TopK, 400 steps of 1 024 rows, lr 0.01, two seeds) windows of 2 048, 4 096, 8 192, 20 480 and
@@ -474,11 +479,17 @@ def train(
     for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):
         if ramp is not None and not hasattr(sae, attribute):
             raise ValueError(f"train: {name} has nothing to act on: {type(sae).__name__} has no {attribute}.")
-    if precision not in ("full", "bfloat16", "auto"):
-        raise ValueError(f'train: precision must be "full", "bfloat16" or "auto"; got {precision!r}.')
-    if precision == "bfloat16" and sae.atoms.dtype != torch.float32:
+    if precision not in ("full", "bfloat16", "int8", "auto"):
+        raise ValueError(f'train: precision must be "full", "bfloat16", "int8" or "auto"; got {precision!r}.')
+    if precision == "int8" and not can_screen(sae.atoms.device.type):
         raise ValueError(
-            f"train: precision = 'bfloat16' is for float32 weights, and these are {sae.atoms.dtype}. "
+            "train: precision = 'int8' is for CPUs with VNNI instructions and wants the extra superscope[fast]; "
+            f"here is {sae.atoms.device.type}, or one of them is missing. "
+            'Leave precision at "full", or at "auto" for what the device has.'
+        )
+    if precision in ("bfloat16", "int8") and sae.atoms.dtype != torch.float32:
+        raise ValueError(
+            f"train: precision = {precision!r} is for float32 weights, and these are {sae.atoms.dtype}. "
             'Leave precision at "full", which takes the weights as they are.'
         )
     if precision == "auto":

@@ -17,13 +17,14 @@ _ALLOWED: ContextVar[bool] = ContextVar("compiled loops", default=True)
 
 
 @cache
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether a package could be imported."""
     return importlib.util.find_spec(package) is not None
 
 
 def on_gpu(*tensors: Tensor) -> bool:
     """Whether Triton is to run on these: all on a GPU, and Triton installed."""
-    return all(t.is_cuda for t in tensors) and _installed("triton")
+    return all(t.is_cuda for t in tensors) and installed("triton")
 
 
 def compiles(*tensors: Tensor) -> bool:
@@ -32,7 +33,7 @@ def compiles(*tensors: Tensor) -> bool:
         all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
         and max(t.numel() for t in tensors) >= _WORTH_COMPILING
         and _ALLOWED.get()
-        and _installed("numba")
+        and installed("numba")
     )
 
 

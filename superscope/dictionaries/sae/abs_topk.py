@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...core import SparseCode
@@ -46,9 +46,16 @@ class AbsTopK(SAE):
         self.k = k
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
-        sizes, indices = topk(pre.abs(), min(self.k, pre.shape[-1]))
-        kept = exchange.current().largest(sizes, self.k)
-        return SparseCode(torch.where(kept, pre.gather(-1, indices), 0.0), indices, self.n)
+        indices = topk(pre.abs(), min(self.k, pre.shape[-1]))[1]
+        return self._code(pre.gather(-1, indices), indices)
+
+    def codes(self, x: Float[Tensor, "b d"]) -> list[SparseCode]:
+        found = sparse.largest(self, x, self.k, signed=True)
+        return super().codes(x) if found is None else [self._code(*found)]
+
+    def _code(self, values: Float[Tensor, "b m"], indices: Int[Tensor, "b m"]) -> SparseCode:
+        kept = exchange.current().largest(values.abs(), self.k)
+        return SparseCode(torch.where(kept, values, 0.0), indices, self.n)
 
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         with torch.no_grad():

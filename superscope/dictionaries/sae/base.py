@@ -255,13 +255,17 @@ class SAE(nn.Module, SparseCoder):
                 "Convert one: x.to(sae.encoder.dtype)."
             )
         rows = x.reshape(-1, self.d)
-        codes = [self.sparsify(self.pre_activations(block)) for block in rows.split(self.block)]
+        codes = self.codes(rows)
         if not codes:
             codes = [self.sparsify(rows.new_zeros(1, self.n))[:0]]
         k = max(code.k for code in codes)
         codes = [_widen(code, k) for code in codes]
         values, indices = torch.cat([c.values for c in codes]), torch.cat([c.indices for c in codes])
         return SparseCode(values.reshape(*x.shape[:-1], k), indices.reshape(*x.shape[:-1], k), self.n)
+
+    def codes(self, x: Float[Tensor, "b d"]) -> list[SparseCode]:
+        """The codes of rows, a block at a time."""
+        return [self.sparsify(self.pre_activations(block)) for block in x.split(self.block)]
 
     @property
     def dictionary(self) -> Dictionary:  # type: ignore[override]

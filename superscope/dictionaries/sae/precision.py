@@ -46,7 +46,9 @@ def multiplies_bfloat16(device: str) -> bool:
 def using(dtype: torch.dtype | None) -> Iterator[None]:
     """Makes the products of float32 encoders in `dtype`; weights and what is kept stay float32. None changes nothing.
 
-    The weights must not change inside: they are converted once.
+    int8 is for choosing alone: architectures that look for large pre-activations have `kernels.Screen` exclude the
+    others with a bound that is not sure; dense products stay float32. The weights must not change inside: they are
+    converted once.
     """
     token = _CURRENT.set(None if dtype is None else _Lowered(dtype))
     try:
@@ -57,7 +59,14 @@ def using(dtype: torch.dtype | None) -> Iterator[None]:
 
 def lowered() -> bool:
     """Whether products are made in fewer bits than they are used in, so that what is chosen is worth computing anew."""
-    return _CURRENT.get() is not None
+    current = _CURRENT.get()
+    return current is not None and current.dtype is not torch.int8
+
+
+def screened() -> bool | None:
+    """How latents may be excluded before their values are computed: only by proof (True), very likely (False), None."""
+    current = _CURRENT.get()
+    return True if current is None else False if current.dtype is torch.int8 else None
 
 
 def product(
@@ -68,7 +77,7 @@ def product(
     Without e, a pass over the product is saved: torch writes e into every row before it multiplies.
     """
     current = _CURRENT.get()
-    if current is None or encoder.dtype != torch.float32:
+    if current is None or current.dtype is torch.int8 or encoder.dtype != torch.float32:
         return torch.mm(x, encoder.T) if bias is None else torch.addmm(bias, x, encoder.T)
     if torch.is_grad_enabled() and (encoder.requires_grad or x.requires_grad):
         found = F.linear(x.to(current.dtype), encoder.to(current.dtype))

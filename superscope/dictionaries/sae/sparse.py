@@ -7,7 +7,9 @@ gradient to the dense step's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
-from ...kernels import Plan, above
+from ...kernels import Plan, Screen, above, screens
 from ...kernels.bags import Uses
 from . import exchange, precision
 
@@ -143,6 +145,32 @@ def _parts(parameter: Tensor) -> list[Part] | None:
     return None if deferred is None else deferred.of(parameter)
 
 
+def _screen(sae: SAE, x: Float[Tensor, "b d"], *, sure: bool) -> Screen | None:
+    """What excludes most latents of these rows before their pre-activations are computed, where that is the faster way.
+
+    Args:
+        sure: only by proof, which float32 allows too; else very likely, where `precision` allows it.
+    """
+    allowed = precision.screened()
+    graded = torch.is_grad_enabled() and (x.requires_grad or sae.encoder.requires_grad)
+    if allowed is None or (allowed and not sure) or graded or not screens(x, sae.encoder):
+        return None
+    return Screen.of(sae.encoder, sae.encoder_bias, sure=allowed)
+
+
+def largest(
+    sae: SAE, x: Float[Tensor, "b d"], k: int, *, signed: bool = False
+) -> tuple[Float[Tensor, "b m"], Int[Tensor, "b m"]] | None:
+    """The k largest pre-activations of each row, or all if there are fewer; None where the dense product is to tell.
+
+    Args:
+        sae: with the encoder of every SAE, E (x - b) + e.
+        signed: whether it is absolute values that are compared.
+    """
+    screen = _screen(sae, x, sure=True)
+    return None if screen is None else screen.topk(x - sae.bias, min(k, sae.n), signed=signed)
+
+
 @torch.no_grad()
 def entries(
     sae: SAE, x: Float[Tensor, "b d"], floor: float | Float[Tensor, "n"], *, at_least: float = 0.0
@@ -155,22 +183,37 @@ def entries(
         sae: with the encoder of every SAE, E (x - b) + e.
         at_least: entries per row that the first block must have; a positive floor is lowered until it does.
     """
-    found = []
-    # The encoder's bias is taken from the floor and added to what is found, which saves a pass over the block.
-    low, z = floor - sae.encoder_bias, x - sae.bias
-    for start in range(0, len(x), sae.block):
-        part = z[start : start + sae.block]
-        pre = precision.product(None, part, sae.encoder)
-        rows, columns, values = above(pre, low)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    # A sure bound lets so many more through here, where the floor is a little low already, that nothing is gained.
+    screen, z = _screen(sae, x, sure=False), x - sae.bias
+    # The screen cuts what it is given into blocks of its own.
+    edges = [0, *range(sae.block, len(x), sae.block if screen is None else max(len(x), 1)), len(x)]
+    for start, end in itertools.pairwise(edges):
+        part = z[start:end]
+        look = _looking(sae, part) if screen is None else functools.partial(screen.above, part)
+        rows, columns, values = look(floor)
         while start == 0 and isinstance(floor, float) and len(rows) < at_least * len(part) and floor > 0:
             floor = floor * 0.8 if floor > 1e-30 else 0.0
-            low = floor - sae.encoder_bias
-            rows, columns, values = above(pre, low)
-        found.append((rows + start, columns, values + sae.encoder_bias[columns]))
+            rows, columns, values = look(floor)
+        found.append((rows + start, columns, values))
         # Its memory is the next block's.
-        del pre
+        del look
     rows, columns, values = (torch.cat(given) for given in zip(*found, strict=True))
     return rows, columns, values, floor
+
+
+def _looking(
+    sae: SAE, z: Float[Tensor, "b d"]
+) -> Callable[[float | Float[Tensor, "n"]], tuple[Tensor, Tensor, Tensor]]:
+    """What finds the entries of E z + e above a floor, for as many floors as are tried."""
+    pre = precision.product(None, z, sae.encoder)
+
+    def look(floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # The encoder's bias is taken from the floor and added to what is found, which saves a pass over the block.
+        rows, columns, values = above(pre, floor - sae.encoder_bias)
+        return rows, columns, values + sae.encoder_bias[columns]
+
+    return look
 
 
 class _PreActivations(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...core import SparseCode
@@ -48,12 +48,19 @@ class TopK(SAE):
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)
 
+    def codes(self, x: Float[Tensor, "b d"]) -> list[SparseCode]:
+        found = sparse.largest(self, x, self.k)
+        return super().codes(x) if found is None else [_code(*found, self.k, self.n)]
+
     def reconstruction(self, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
         return sparse.reconstruction(self, x)
 
 
 def choose_largest(pre: Float[Tensor, "b n"], k: int) -> SparseCode:
     """The k largest of each row, those below zero set to 0."""
-    values, indices = topk(pre, min(k, pre.shape[-1]))
+    return _code(*topk(pre, min(k, pre.shape[-1])), k, pre.shape[-1])
+
+
+def _code(values: Float[Tensor, "b m"], indices: Int[Tensor, "b m"], k: int, n: int) -> SparseCode:
     kept = exchange.current().largest(values, k)
-    return SparseCode(torch.where(kept, values.relu(), 0.0), indices, pre.shape[-1])
+    return SparseCode(torch.where(kept, values.relu(), 0.0), indices, n)
