@@ -8,17 +8,15 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-import tyro
+from typing import Any, ClassVar
 
 from .. import measure
 from ..core import Measurement, Report, RunFolder, files
 from ..dictionaries import SAE, TopK
 from ..dictionaries.many import train_many
 from ..measure.choice import decoder_projection, description_length, mean_overlap
-from .stream import Stream, open_stream
-from .study import Progress, Study, environment, timestamp
+from .stream import FromStream, Stream
+from .study import Progress, environment, timestamp
 
 _ENOUGH = 0.95
 """Share of the most recurring directions that a k must have to count as one where seeds agree."""
@@ -27,7 +25,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Frontier(Study):
+class Frontier(FromStream):
     """How sparse should this dictionary be?
 
     Learns top-k dictionaries of several k and seeds side by side from one stream, draws what each leaves unexplained
@@ -38,47 +36,25 @@ class Frontier(Study):
 
     kind: ClassVar[str] = "frontier"
 
-    source: Annotated[str, tyro.conf.Positional]
-    """Model, store, world:NAME, or file of rows."""
-    site: str | None = None
-    """Where to read a model or store."""
-    tensor: str | None = None
-    """Which tensor of a .safetensors file."""
     ks: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     """Numbers of active latents to try."""
-    n: int | None = None
-    """Latents of each dictionary. Default: 8 for each dimension."""
     seeds: int = 3
     """Dictionaries of each k."""
     steps: int = 600
     """Training steps."""
     batch: int = 1024
     """Rows in one step."""
-    lr: float = 3e-3
-    """Peak learning rate, in units of the scaled x."""
     precision: float = 0.2
     """To what share of x's deviation per dimension a row is to be described; what is finer counts as noise."""
-    text: str | None = None
-    """Text for a model to read. Default: the text every Python carries."""
-    tokens: int = 300_000
-    """Tokens of it to learn from."""
     held_out: int = 20_000
     """Rows to measure on."""
-    context: int = 128
-    """Tokens the model sees at once."""
-    device: str = "cpu"
-    """Where to run: cpu, cuda, cuda:1, mps."""
-    seed: int = 0
-    """Of the starts, the order of rows and the bootstrap."""
 
     def __post_init__(self) -> None:
         if len(set(self.ks)) < 3:
             raise ValueError(f"ks must hold at least 3 different numbers to choose among; got {self.ks}.")
-        least = {"seeds": 2, "steps": 1, "batch": 2, "tokens": 1, "held_out": 2, "context": 2}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                why = " Without a second there is no interval." if name == "seeds" else ""
-                raise ValueError(f"{name} must be at least {lowest}; got {getattr(self, name)}.{why}")
+        super().__post_init__()
+        if self.seeds < 2:
+            raise ValueError(f"seeds must be at least 2; got {self.seeds}. Without a second there is no interval.")
         if min(self.ks) < 1:
             raise ValueError(f"every k must be at least 1; got {min(self.ks)}.")
         if not (math.isfinite(self.precision) and self.precision > 0):
@@ -91,19 +67,7 @@ class Frontier(Study):
             RunFolder.standing(out, kind=self.kind, settings=settings)
             files.require_space(out, 64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
-        stream = open_stream(
-            self.source,
-            site=self.site,
-            tensor=self.tensor,
-            text=self.text,
-            tokens=self.tokens,
-            held_out=self.held_out,
-            context=self.context,
-            device=self.device,
-            seed=self.seed,
-            n=self.n,
-            uses=self.steps * self.batch / self.tokens,
-        )
+        stream = self.open_stream()
         n, ks = self.n or 8 * stream.train.d, sorted(set(self.ks))
         if ks[-1] > n:
             raise ValueError(f"k = {ks[-1]} latents cannot be active among n = {n}. Give smaller --ks or a larger --n.")

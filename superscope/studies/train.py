@@ -21,8 +21,8 @@ from ..dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ..dictionaries.checkpoint import save_state
 from ..dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
 from ..dictionaries.train import Training
-from .stream import Stream, open_stream
-from .study import Progress, Study, environment, timestamp
+from .stream import FromStream, Stream
+from .study import Progress, environment, timestamp
 from .trackers import Name, open_tracker
 
 _CHECKPOINT, _SHARDS, _CURVE = "checkpoint.safetensors", "checkpoint", "curve.json"
@@ -35,7 +35,7 @@ _SPLICED_WINDOWS = 128
 
 
 @dataclass(frozen=True)
-class Train(Study):
+class Train(FromStream):
     """Learn a sparse dictionary.
 
     SOURCE is a model (a Hugging Face name, a folder, "pocket"), a folder that `superscope harvest` wrote, a world whose
@@ -53,15 +53,9 @@ class Train(Study):
 
     source: Annotated[str, tyro.conf.Positional]
     """Model, store, world:NAME, file of rows, or run folder of a training whose settings to repeat."""
-    site: str | None = None
-    """Where to read a model or store: `resid_post.6`, a module path. Default: the stream behind the middle block."""
-    tensor: str | None = None
-    """Which tensor of a .safetensors file, where it holds several."""
     architecture: str = "topk"
     """abstopk, archetypal, batchtopk, gated, interferencepenalised, jumprelu, matchingpursuit, matryoshka, pannealed,
     relu, topk. An option that an architecture does not have is refused."""
-    n: int | None = None
-    """Latents. Default: 8 for each dimension."""
     k: int | None = None
     """Latents active in a row, where the architecture has a k. Default: 32, or n/4 if that is less."""
     coefficient: float | None = None
@@ -84,12 +78,6 @@ class Train(Study):
     """archetypal: points that atoms are mixtures of."""
     slack: float | None = None
     """archetypal: how far an atom may leave them."""
-    steps: int = 1000
-    """Training steps."""
-    batch: int = 2048
-    """Rows in one step."""
-    lr: float = 3e-3
-    """Peak learning rate, in units of the scaled x."""
     k_from: float | None = None
     """Begin with so many times k, and go to k over the first `ramp` of the steps."""
     penalty_from: float | None = None
@@ -109,24 +97,12 @@ class Train(Study):
     """Rows of silence that make a latent dead. Default: a twentieth of all rows, at most 50 000."""
     checkpoint_every: int = 200
     """Steps between checkpoints: a kill loses no more than these."""
-    text: str | None = None
-    """Text for a model to read. Default: the text every Python carries."""
-    tokens: int = 300_000
-    """Tokens of it to learn from."""
-    held_out: int = 40_000
-    """Rows to measure on."""
-    context: int = 128
-    """Tokens the model sees at once."""
-    device: str = "cpu"
-    """Where to run: cpu, cuda, cuda:1, mps."""
     groups: int = 1
     """Groups of processes that see different rows, where torchrun starts several; in a group each has other latents."""
     patience: float = 10.0
     """Minutes to wait for another process before calling it lost."""
     tracker: Name = "none"
     """Also write the curve to a tracker, which must be installed."""
-    seed: int = 0
-    """Of the start, of the order of rows and of the bootstrap."""
 
     def __post_init__(self) -> None:
         if self.architecture.lower() not in _NAMES:
@@ -139,12 +115,10 @@ class Train(Study):
                 raise ValueError(
                     f"{self.architecture} has no option --{name.replace('_', '-')}. Its own are: {own or 'none'}."
                 )
-        least = {"steps": 1, "batch": 2, "checkpoint_every": 1, "tokens": 1, "held_out": 2, "context": 2, "groups": 1}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}; got {getattr(self, name)}.")
-        if self.n is not None and self.n < 1:
-            raise ValueError(f"n must be at least 1; got {self.n}.")
+        super().__post_init__()
+        for name in ("checkpoint_every", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
 
     def _accepted(self) -> dict[str, str]:
         """This study's options that the architecture has, with its own names for them."""
@@ -183,19 +157,7 @@ class Train(Study):
             run = RunFolder.standing(out, kind=self.kind, settings=settings)
             files.require_space(out, 64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
-        stream = open_stream(
-            self.source,
-            site=self.site,
-            tensor=self.tensor,
-            text=self.text,
-            tokens=self.tokens,
-            held_out=self.held_out,
-            context=self.context,
-            device=self.device,
-            seed=self.seed,
-            n=self.n,
-            uses=self.steps * self.batch / self.tokens,
-        )
+        stream = self.open_stream()
         sae = self.make(stream.train.d)
         white, rows = self._whitened(sae, stream.train, out, leads)
         options: dict[str, Any] = {

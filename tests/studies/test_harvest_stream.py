@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,13 +11,22 @@ import torch
 from superscope.capture import HookSource, StoredSource
 from superscope.core import ActivationSource
 from superscope.dictionaries import TopK, train
+from superscope.studies import Train
 from superscope.studies import stream as streams
-from superscope.studies.stream import Stream, open_stream
+from superscope.studies.stream import Stream
 
 
 def opened(**options: Any) -> Stream:
-    usual: dict[str, Any] = {"site": "resid_post.0", "tensor": None, "text": None, "device": "cpu", "seed": 0}
-    return open_stream("pocket", **{**usual, "tokens": 4000, "held_out": 1000, "context": 64, **options})
+    usual = {
+        "text": json.__path__[0],
+        "site": "resid_post.0",
+        "tokens": 4000,
+        "held_out": 1000,
+        "context": 64,
+        "steps": 6,
+        "batch": 2000,
+    }
+    return Train("pocket", **{**usual, **options}).open_stream()
 
 
 def by_place(source: ActivationSource) -> dict[tuple[int, int], torch.Tensor]:
@@ -28,7 +38,7 @@ def by_place(source: ActivationSource) -> dict[tuple[int, int], torch.Tensor]:
 
 
 def test_rows_are_kept_or_computed_by_the_rule_which_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, once, wide = opened(), opened(uses=1), opened(n=10**7)
+    kept, once, wide = opened(), opened(steps=2), opened(n=10**7)
     assert isinstance(kept.train, StoredSource)
     assert kept.said.endswith("GB in memory and are stored")
     for each, why in ((once, "no row is read twice"), (wide, "adds 0% to the work, which storing")):
@@ -52,7 +62,7 @@ def test_rows_are_kept_or_computed_by_the_rule_which_is_told(monkeypatch: pytest
 
 def test_a_dictionary_learns_as_much_from_either() -> None:
     unexplained = []
-    for stream in (opened(), opened(uses=1)):
+    for stream in (opened(), opened(steps=2)):
         sae = TopK(d=192, n=256, k=8, seed=0)
         for step in train(sae, stream.train, steps=60, batch=256, seed=0):
             last = step.numbers["fraction_variance_unexplained"]
