@@ -8,7 +8,7 @@ from .filling import fill, name_sites, prepare, tokenizer_hash
 from .harvesting import harvest
 from .hooks import Capture, replace, sites
 from .huggingface import Loaded, control, default_sites, load
-from .images import Images
+from .images import Images, pictures
 from .permutation import Bijection
 from .places import place
 from .policy import Policy
@@ -19,7 +19,7 @@ from .spelling import pieces, spelling
 from .splicing import Loss, next_token_loss
 from .stored import Gathering, HookSource, StoredSource
 from .text import Corpus, Document, documents, stream, tokens
-from .windows import Windows, write_windows
+from .windows import Windows, write_images, write_windows
 
 __all__ = [
     "ROLES",
@@ -56,6 +56,7 @@ __all__ = [
     "name_sites",
     "next_token_loss",
     "parameters_to",
+    "pictures",
     "pieces",
     "place",
     "prepare",
@@ -66,5 +67,6 @@ __all__ = [
     "stream",
     "tokenizer_hash",
     "tokens",
+    "write_images",
     "write_windows",
 ]

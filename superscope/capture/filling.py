@@ -34,6 +34,8 @@ from .windows import Windows
 
 _UNIT_BYTES = 128 * 2**20
 _SHOWN_NORMS = 16
+_NO_TOKEN = -1
+"""What is kept as the token of a patch of a picture."""
 _PATIENCE = 0.1
 """Seconds between two looks at a unit that another process is making."""
 
@@ -135,8 +137,6 @@ def make_unit(
     origin = torch.empty(n, 5, dtype=torch.int32)
     # By the sites themselves: the model's name is the manifest's, not the site's.
     places = {name: Site.read(said["site"]) for name, said in manifest.sites.items()}
-    # Where a beginning-of-sequence token or [CLS] stands before the text, its first token is at position 1.
-    lead = len(corpus.policy["before"])
     at = 0
     for batch in harvest(
         loaded.model,
@@ -153,12 +153,13 @@ def make_unit(
             count = len(activations)
             tensors[name][at : at + count] = activations.x
             norms[name][at : at + count] = activations.x.float().norm(dim=1)
-            if activations.tokens is not None and activations.places is not None:
+            if activations.places is not None:
                 sequence, position = activations.places.unbind(1)
                 columns = (
-                    activations.tokens,
+                    torch.full_like(position, _NO_TOKEN) if activations.tokens is None else activations.tokens,
                     document[sequence],
-                    corpus.start[sequence] + position - lead,
+                    # Where a beginning-of-sequence token or [CLS] stands before the text, its first token is at 1.
+                    corpus.start[sequence] + position - corpus.lead,
                     index[sequence],
                     position,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -93,10 +93,10 @@ def _harvest(
 ) -> Iterator[dict[Site, Activations]]:
     with Capture(model, sites) as cap:
         place = device_of(model)
-        for first, past, ids, keep, more in _batches(cap.runs, model, corpus, batch_tokens, packed):
+        for first, past, ids, keep, given in passes(cap.runs, model, corpus, batch_tokens, packed=packed):
             # Evaluation mode only while the model runs: between two batches the model is the caller's.
             with evaluating(model):
-                read = cap(rows=keep.to(place), **more)
+                read = cap(rows=keep.to(place), **given)
             # In the corpus's order, packed or not: sequences stand in their order, and so do their tokens.
             rows = corpus.keep[first:past].nonzero()
             places = rows + torch.tensor([first, 0])
@@ -117,27 +117,38 @@ def _harvest(
                 yield result
 
 
-def _batches(
-    runs: nn.Module, model: nn.Module, corpus: Corpus | Images, batch_tokens: int, packed: bool
-) -> Iterator[tuple[int, int, Tensor | None, Tensor, dict[str, Any]]]:
-    """(first sequence, past the last, ids, keep, keywords of the model) of each forward pass."""
+class Pass(NamedTuple):
+    """A forward pass: its sequences, their ids (pictures have none), the positions that are rows, the keywords."""
+
+    first: int
+    past: int
+    ids: Int[Tensor, "b t"] | None
+    keep: Bool[Tensor, "b t"]
+    given: dict[str, Any]
+
+
+def passes(
+    runs: nn.Module, model: nn.Module, corpus: Corpus | Images, batch_tokens: int, *, packed: bool = False
+) -> Iterator[Pass]:
+    """The forward passes of `runs`, `model` or a part of it, that read a corpus."""
     size = max(1, batch_tokens // corpus.context)
     if isinstance(corpus, Images):
         dtype = next(model.parameters()).dtype
         for at in range(0, len(corpus), size):
             pixels = corpus.pixels[at : at + size].to(device=device_of(model), dtype=dtype)
-            yield at, at + len(pixels), None, corpus.keep[at : at + size], {"pixel_values": pixels}
+            yield Pass(at, at + len(pixels), None, corpus.keep[at : at + size], {"pixel_values": pixels})
         return
     if not packed:
         for at in range(0, len(corpus), size):
             ids, keep, mask = batch(corpus, slice(at, at + size))
-            yield at, min(at + size, len(corpus)), ids, keep, inputs(runs, model, ids, mask)
+            yield Pass(at, min(at + size, len(corpus)), ids, keep, inputs(runs, model, ids, mask))
         return
     rows = rows_of(corpus.length, corpus.context)
     for at in range(0, len(rows), size):
         chosen = rows[at : at + size]
         ids, keep, positions = pack(corpus, chosen)
-        yield chosen[0][0], chosen[-1][-1] + 1, ids, keep, packed_inputs(runs, ids, positions, device_of(model))
+        given = packed_inputs(runs, ids, positions, device_of(model))
+        yield Pass(chosen[0][0], chosen[-1][-1] + 1, ids, keep, given)
 
 
 def batch(corpus: Corpus, where: slice) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Bool[Tensor, "b t"]]:

@@ -131,7 +131,7 @@ def control(loaded: Loaded, seed: int) -> Loaded:
         'tiny, random weights (seed 0)'
     """
     model = loaded.model
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         network = type(model)(copy.deepcopy(model.config))
     network = network.to(device=model.device, dtype=model.dtype).eval()
@@ -207,7 +207,7 @@ def _fetched(get: Any, source: str, folder: Path | None) -> Any:
         attempts += ({"trust_remote_code": False},)
     for options in attempts:
         try:
-            with _quiet():
+            with quiet():
                 return get(**options)
         except SafetensorError as error:
             raise FormatError(
@@ -312,7 +312,7 @@ def _is_offline() -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers' progress bars and notes off inside the block: what matters of them is said in our own words."""
     from transformers.utils import logging as notes
 

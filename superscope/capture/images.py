@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import ShapeError
+
+_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +91,24 @@ class Images:
         return len(self.pixels)
 
     @property
+    def n_patches(self) -> int:
+        """Patches of a picture."""
+        return self.context - self.skip
+
+    @property
     def n_tokens(self) -> int:
         """Patches of all pictures."""
-        return len(self) * (self.context - self.skip)
+        return len(self) * self.n_patches
+
+    @property
+    def lead(self) -> int:
+        """Positions before the first patch, as a corpus has them before its text."""
+        return self.skip
+
+    @cached_property
+    def start(self) -> Int[Tensor, "S"]:
+        """Where each picture's first patch stands among its patches, as a window's first token does in its document."""
+        return torch.zeros(len(self), dtype=torch.int64)
 
     @cached_property
     def keep(self) -> Bool[Tensor, "S t"]:
@@ -104,6 +123,63 @@ class Images:
     def take(self, index: Int[Tensor, "s"]) -> Images:
         """The pictures at `index`, in that order."""
         return replace(self, pixels=self.pixels[index], names=tuple(self.names[i] for i in index.tolist()))
+
+
+def pictures(model: nn.Module, name: str, folder: str | Path, *, batch: int = 64) -> Iterator[Images]:
+    """The pictures in a folder and its folders, in the order of their paths, as a model's own processor prepares them.
+
+    Args:
+        model: a vision model.
+        name: of the model, a folder or the hub's name, where its processor is.
+        folder: of PNG, JPEG and what else Pillow reads by these endings: .bmp, .gif, .ppm, .tif, .webp.
+        batch: pictures that are held at a time.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, no picture in it, or no processor with the model.
+        ValueError: if a picture is damaged.
+        ModuleNotFoundError: if Pillow is not installed.
+    """
+    root = Path(folder).expanduser()
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in _ENDINGS) if root.is_dir() else []
+    if not files:
+        raise FileNotFoundError(f"pictures: there are none in '{folder}'. Give a folder with {', '.join(_ENDINGS)}.")
+    if importlib.util.find_spec("PIL") is None:
+        raise ModuleNotFoundError("pictures are read by Pillow, which is not installed: pip install pillow.")
+    process = _processor(name)
+    first: Images | None = None
+    for at in range(0, len(files), batch):
+        some = files[at : at + batch]
+        pixels = process(images=[_read(path) for path in some], return_tensors="pt")["pixel_values"]
+        names = tuple(str(path.relative_to(root)) for path in some)
+        first = replace(first, pixels=pixels, names=names) if first else Images.fitted(model, pixels, names)
+        yield first
+
+
+def _read(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise ValueError(
+            f"pictures: '{path}' cannot be read as a picture: {error}. Take it out, or mend it."
+        ) from error
+
+
+def _processor(name: str) -> Any:
+    import transformers
+
+    from .huggingface import quiet
+
+    try:
+        with quiet():
+            return transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"pictures: '{name}' comes without preprocessor_config.json, which says how its pictures are prepared; "
+            "copy it there, or prepare them yourself and give them as Images."
+        ) from error
 
 
 def _positions(model: nn.Module, pixels: Tensor) -> int:

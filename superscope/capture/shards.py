@@ -23,7 +23,10 @@ from .places import Local, Place, hash_tensors, place
 
 SCHEMA = 2
 ORIGIN = ("token", "document", "offset", "sequence", "position")
-"""What is kept with every row: its token; its document and the token's place there; its window and the place in it."""
+"""What is kept with every row: its token; its document and the token's place there; its window and the place in it.
+
+A row of a picture has the token -1; its document and window are the picture, its place there the patch.
+"""
 
 _BLOCK = 64
 _UNREFERENCED = 3600.0

@@ -168,6 +168,11 @@ class Corpus:
         """Tokens of text: pads and added special tokens are not counted."""
         return int(self.keep.sum())
 
+    @property
+    def lead(self) -> int:
+        """Ids that were put before the text of each window: its first token is at this position."""
+        return len(self.policy["before"])
+
     def take(self, index: Int[Tensor, "s"]) -> Corpus:
         """The sequences at `index`, in that order."""
         return with_fields(

@@ -1,4 +1,4 @@
-"""All text of a harvest as windows of tokens on disk: made once, in the text's order, and read in any order."""
+"""All that a harvest reads, windows of tokens or pictures, on disk: made once, in its order, and read in any order."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..core import FormatError
+from .images import Images
 from .places import Local, Place, hash_tensors, preferred_hash
 from .policy import Policy
 from .text import Corpus, Document, frame, framed, room, tokenized, windows_of
@@ -25,7 +26,7 @@ _WINDOWS = 8192
 
 
 class Windows:
-    """Windows of tokens in a store's folder `text`: `len(windows)` of them, any of which can be taken at any time.
+    """Windows of tokens, or pictures, in a store's folder `text`; any of them can be taken at any time.
 
     Args:
         place: the store's folder.
@@ -48,16 +49,25 @@ class Windows:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of text in all windows, those a policy leaves out included."""
+        """Tokens of text, or patches, in all windows, those a policy leaves out included."""
         return int(self.said["tokens"])
+
+    @property
+    def policy(self) -> Policy:
+        """How they were made and what is left out of them."""
+        said = self.said["policy"]
+        return Policy(**{**said, "drop_ids": tuple(said["drop_ids"])})
 
     @property
     def fingerprint(self) -> str:
         """Hash of all windows in their order."""
         return str(self.said["fingerprint"])
 
-    def take(self, index: Int[Tensor, "s"]) -> tuple[Corpus, Int[Tensor, "s"]]:
-        """The windows at `index`, in that order, and the number of each one's document among all documents."""
+    def take(self, index: Int[Tensor, "s"]) -> tuple[Corpus | Images, Int[Tensor, "s"]]:
+        """The windows at `index`, in that order, and the number of each one's document among all documents.
+
+        A picture is a document of its own.
+        """
         shard = torch.bucketize(index, torch.tensor(self._ends), right=True)
         columns: dict[str, Tensor] = {}
         names: dict[int, str] = {}
@@ -70,6 +80,10 @@ class Windows:
                     columns[name] = torch.empty((len(index), *tensor.shape[1:]), dtype=tensor.dtype)
                 columns[name][where] = tensor[inside]
             names |= self._names[number]
+        if "pixels" in columns:
+            said = self.said["framed"]
+            chosen = tuple(names[i] for i in index.tolist())
+            return Images(columns["pixels"], said["context"], said["skip"], chosen), index
         document, local = columns["document"].unique(return_inverse=True)
         corpus = Corpus(
             ids=columns["ids"].long(),
@@ -151,7 +165,7 @@ def write_windows(
         nonlocal waiting, n_waiting, said, n_kept, names
         text, length, document, start = (torch.cat(columns) for columns in zip(*waiting))
         corpus = framed(text, length, document, start, tokenizer, policy, (), {"limit": limit, "seed": seed})
-        shards.append(_write_shard(place, len(shards), corpus, names))
+        shards.append(_write_shard(place, len(shards), _columns(corpus), names))
         # The last document may go on in the next file.
         names = {i: name for i, name in names.items() if i >= int(document.max())}
         said, n_kept, waiting, n_waiting = corpus.policy, n_kept + corpus.n_tokens, [], 0
@@ -200,11 +214,48 @@ def write_corpus(place: Place, corpus: Corpus, policy: Policy, *, tokenizer_hash
         shards = []
         for at in range(0, len(corpus), _WINDOWS):
             part = corpus.take(torch.arange(at, min(at + _WINDOWS, len(corpus))))
-            shards.append(_write_shard(place, len(shards), part, dict(enumerate(corpus.names))))
+            shards.append(_write_shard(place, len(shards), _columns(part), dict(enumerate(corpus.names))))
         around = len(corpus.policy["before"]) + len(corpus.policy["after"])
         tokens = int((corpus.length - around).sum())
         _finish(place, wanted, corpus.policy, tokens, corpus.n_tokens, shards)
     return Windows(place)
+
+
+def write_images(
+    place: Place, batches: Iterable[Images], policy: Policy, *, source: str, limit: int | None = None
+) -> Iterator[int]:
+    """Makes pictures the windows of a store, yielding how many patches there are after each batch, which is a file.
+
+    Args:
+        policy: what is left out. Its context is the pictures', and nothing is put before them.
+        source: where they are from, in words; others in the same folder are refused by it.
+        limit: patches to take; the last picture whole, all of them without.
+
+    Raises:
+        ValueError: if the folder holds other windows, or there is no picture.
+    """
+    coming = iter(batches)
+    images = next(coming, None)
+    if images is None:
+        raise ValueError("harvest: there are no pictures; give at least one.")
+    policy = dataclasses.replace(policy, context=images.context, bos=False, packed=False)
+    wanted = _said(policy, "", source=source, limit=limit, seed=None)
+    if place.size("text.json") is not None:
+        yield int(_standing(place, wanted)["tokens"])
+        return
+    shards: list[dict[str, Any]] = []
+    framed = {"context": images.context, "skip": images.skip}
+    n = n_patches = 0
+    while images is not None and (limit is None or n_patches < limit):
+        if limit is not None:
+            images = images.take(torch.arange(min(len(images), -(-(limit - n_patches) // images.n_patches))))
+        names = dict(enumerate(images.names, start=n))
+        shards.append(_write_shard(place, len(shards), {"pixels": images.pixels}, names))
+        n, n_patches = n + len(images), n_patches + images.n_tokens
+        yield n_patches
+        images = next(coming, None)
+    _finish(place, wanted, framed, n_patches, n_patches, shards)
+    yield n_patches
 
 
 def _said(policy: Policy, tokenizer_hash: str, **about: Any) -> dict[str, Any]:
@@ -235,11 +286,11 @@ def _columns(corpus: Corpus) -> dict[str, Tensor]:
     }
 
 
-def _write_shard(place: Place, number: int, corpus: Corpus, names: dict[int, str]) -> dict[str, Any]:
-    _, found, _ = place.write_tensors(f"text/{number:06d}.safetensors", _columns(corpus), preferred_hash())
-    held = set(corpus.document.tolist())
-    place.write_json(f"text/{number:06d}.json", {str(i): names[i] for i in sorted(held)})
-    return {"windows": len(corpus), "hash": found}
+def _write_shard(place: Place, number: int, columns: dict[str, Tensor], names: dict[int, str]) -> dict[str, Any]:
+    _, found, _ = place.write_tensors(f"text/{number:06d}.safetensors", columns, preferred_hash())
+    held = sorted(set(columns["document"].tolist())) if "document" in columns else names
+    place.write_json(f"text/{number:06d}.json", {str(i): names[i] for i in held})
+    return {"windows": len(next(iter(columns.values()))), "hash": found}
 
 
 def _finish(

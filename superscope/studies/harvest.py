@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,7 @@ import tyro
 
 from .. import capture
 from ..capture import Loaded, Policy, Store, Windows
-from ..capture.harvesting import inputs
+from ..capture.harvesting import passes
 from ..capture.places import Local, Place
 from ..core import Measurement, Report, RunFolder, files
 from ..core.units import Executor, executor
@@ -29,9 +29,10 @@ _POLICY = Policy()
 class Harvest(Study):
     """Read a model's activations once and keep them.
 
-    Cuts a text into windows, runs the model over them in an order drawn from a seed, stops behind the last site, and
-    writes rows in units that are whole or not there. Killed at any moment, the same command goes on where it was.
-    `superscope train` and `ss.capture.ShardSource(folder, site=...)` read what it wrote.
+    Cuts a text into windows, or takes pictures for a vision model, runs the model over them in an order drawn from a
+    seed, stops behind the last site, and writes rows in units that are whole or not there. Killed at any moment, the
+    same command goes on where it was. `superscope train` and `ss.capture.ShardSource(folder, site=...)` read what it
+    wrote. Several at once into one store share the work.
     """
 
     kind: ClassVar[str] = "harvest"
@@ -44,10 +45,12 @@ class Harvest(Study):
     text: str | None = None
     """Text to read: a file, a folder, .jsonl, .parquet, or `datasets:NAME:SPLIT`, which is streamed. Default: the text
     every Python carries."""
+    images: str | None = None
+    """Pictures to read, in a folder, where the model is a vision model; a row is then a patch."""
     store: str | None = None
     """Where rows go: a folder, or an address such as s3://bucket/run. Default: the folder `store` in the run folder."""
     tokens: int | None = 1_000_000
-    """Tokens of text to read; less if the text is shorter."""
+    """Tokens of text, or patches, to read; less if there are fewer."""
     policy: Annotated[Policy, tyro.conf.arg(name="")] = _POLICY
     """How text becomes rows."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -72,6 +75,8 @@ class Harvest(Study):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
+        if self.images is not None and self.text is not None:
+            raise ValueError("a harvest reads a text or pictures; give one of --text and --images.")
 
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
         began, clock, worked = timestamp(), time.monotonic(), time.process_time()
@@ -88,18 +93,9 @@ class Harvest(Study):
         named = capture.name_sites(loaded.model, asked)
         yield Progress(f"Loading {self.model}", 1, 1, _counted(len(named)))
         run = run or self.open_run(out)
-        stage = "Cutting the text into windows"
+        stage = "Cutting the text into windows" if self.images is None else "Preparing the pictures"
         yield Progress(stage, 0, self.tokens or 0)
-        for done in capture.write_windows(
-            where,
-            loaded.tokenizer,
-            capture.stream(self.text, seed=self.seed),
-            self.policy,
-            source=self.text or "the text that Python carries",
-            tokenizer_hash=capture.tokenizer_hash(loaded.tokenizer),
-            limit=self.tokens,
-            seed=self.seed,
-        ):
+        for done in self._windows(loaded, where):
             yield Progress(stage, done, self.tokens or 0)
         windows = Windows(where)
         loaded, timing = self._in_faster_type(loaded, named, windows, where)
@@ -108,7 +104,7 @@ class Harvest(Study):
             loaded,
             asked,
             windows,
-            self.policy,
+            windows.policy,
             dtype=_NAMES[self.dtype],
             seed=self.seed,
             batch_tokens=self.batch_tokens,
@@ -116,8 +112,9 @@ class Harvest(Study):
         )
         _require_room(where, store, windows)
         stage, total = "Reading activations", store.manifest.n_units
+        what = "windows" if self.images is None else "pictures"
         for done in capture.fill(store, loaded, windows, executor=self._executor(out), device=self.device):
-            yield Progress(stage, done, total, f"{len(windows):,} windows in {total} units")
+            yield Progress(stage, done, total, f"{len(windows):,} {what} in {total} units")
         missing = store.missing()
         if missing:
             raise RuntimeError(f"units {missing[:5]} were not made; run the same command again.")
@@ -134,6 +131,26 @@ class Harvest(Study):
             run.finish(report.title, str(report.environment["finished"]))
         return report
 
+    def _windows(self, loaded: Loaded, where: Place) -> Iterator[int]:
+        """Makes what is read, if it is not there, yielding how many tokens there are."""
+        if self.images is not None:
+            read = capture.pictures(loaded.model, loaded.name, self.images)
+            return capture.write_images(where, read, self.policy, source=self.images, limit=self.tokens)
+        if loaded.tokenizer is None:
+            raise ValueError(
+                f"harvest: '{loaded.name}' reads pictures and no text; give a folder of them with --images."
+            )
+        return capture.write_windows(
+            where,
+            loaded.tokenizer,
+            capture.stream(self.text, seed=self.seed),
+            self.policy,
+            source=self.text or "the text that Python carries",
+            tokenizer_hash=capture.tokenizer_hash(loaded.tokenizer),
+            limit=self.tokens,
+            seed=self.seed,
+        )
+
     def _executor(self, out: Path | None) -> Executor | None:
         if self.executor == "inline":
             return None
@@ -149,12 +166,10 @@ class Harvest(Study):
             if self.compute != "auto":
                 computed = self.compute
         elif self.compute == "auto":
-            corpus, _ = windows.take(torch.arange(min(len(windows), max(1, 2048 // self.policy.context))))
-            width = int(corpus.length.max())
-            ids = corpus.ids[:, :width]
-            mask = torch.arange(width) < corpus.length[:, None]
+            size = max(1, 2048 // windows.policy.context)
+            corpus, _ = windows.take(torch.arange(min(len(windows), size)))
             with capture.Capture(loaded.model, list(named.values())) as reading:
-                given = inputs(reading.runs, loaded.model, ids, mask)
+                given = next(passes(reading.runs, loaded.model, corpus, corpus.context * size)).given
             dtype, timing = capture.faster_dtype(loaded.model, list(named.values()), given)
             computed = str(dtype).removeprefix("torch.")
         else:
@@ -173,10 +188,10 @@ class Harvest(Study):
                 value=float(rows),
                 unit="rows",
                 n=len(windows),
-                of="windows",
+                of="windows" if self.images is None else "pictures",
                 how="no interval: a count of what was kept",
                 reference=float(windows.n_tokens),
-                reference_is="tokens of text",
+                reference_is="tokens of text" if self.images is None else "patches of pictures",
             ),
             Measurement(
                 name="bytes_per_row",

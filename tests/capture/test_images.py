@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import transformers
+from PIL import Image
 from torch import Tensor, nn
 
-from superscope.capture import HookSource, Images, harvest, load, sites, tokens
+from superscope import capture
+from superscope.capture import HookSource, Images, Policy, ShardSource, harvest, load, sites, tokens
 from superscope.core import ShapeError
 from superscope.dictionaries import TopK, train
+from superscope.studies import Harvest
 from superscope.studies.sites import Sites
 
 from .architectures import make
@@ -83,3 +88,92 @@ def test_pictures_that_do_not_fit() -> None:
     broken[3, 0, 2, 2] = torch.nan
     with pytest.raises(FloatingPointError, match="document 'picture 3'"):
         list(harvest(model, ["resid_post.0"], Images.fitted(model, broken)))
+
+
+# --- a store of pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vision_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vision")
+    make("vit").save_pretrained(folder)
+    size = {"height": 8, "width": 8}
+    transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil(size=size).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "more").mkdir()
+    for i in range(11):
+        colours = np.random.default_rng(i).integers(0, 256, (9 + i, 13, 3), dtype=np.uint8)
+        name = f"more/{i:02d}.png" if i % 2 else f"{i:02d}.bmp"
+        Image.fromarray(colours).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_pictures_are_kept_as_text_is(vision_folder: Path, picture_folder: Path, tmp_path: Path) -> None:
+    options = {"images": str(picture_folder), "sites": ("resid_post.1", "mlp_act.0"), "dtype": "float32"}
+    study = Harvest(str(vision_folder), per_unit=3, compute="float32", batch_tokens=10, **options)
+    report = study.run(tmp_path / "run")
+    assert report["rows"][0].value == 11 * 4
+    store = capture.Store(tmp_path / "run" / "store")
+    assert store.manifest.n_units == 4
+    assert store.missing(verify=True) == []
+    loaded = capture.load(str(vision_folder))
+    (images,) = capture.pictures(loaded.model, loaded.name, picture_folder)
+    assert images.names[0] == "00.bmp"
+    assert images.names[-1] == "more/09.png"
+    site = capture.sites(loaded.model, ["resid_post.1"])[0]
+    (whole,) = capture.harvest(loaded.model, [site], images, batch_tokens=1000)
+    rows = {tuple(place): x for x, place in zip(whole[site].x, whole[site].places.tolist(), strict=True)}
+    source = ShardSource(store, site="resid_post.1")
+    seen = 0
+    for batch, origin in zip(source.batches(4, seed=0), source.origins(4, seed=0), strict=True):
+        for x, (token, picture, patch, window, position) in zip(batch.x, origin.tolist(), strict=True):
+            assert (token, picture, patch) == (-1, window, position - 1)
+            # Batches of other sizes end in other last bits.
+            assert torch.allclose(x, rows[window, position], atol=1e-5)
+            seen += 1
+    assert seen == 44
+    # The same command finds all of it there; others are refused by name.
+    before = {record.file for record in store.records()}
+    again = Harvest(str(vision_folder), per_unit=3, batch_tokens=10, store=str(store.place), **options)
+    again.run()
+    assert {record.file for record in store.records()} == before
+    with pytest.raises(ValueError, match="already holds the windows of another text: source"):
+        Harvest(str(vision_folder), images=str(picture_folder / "more"), store=str(store.place)).run()
+
+
+def test_pictures_are_cut_at_the_patches_asked_for(vision_folder: Path, picture_folder: Path, tmp_path: Path) -> None:
+    loaded = capture.load(str(vision_folder))
+    read = capture.pictures(loaded.model, loaded.name, picture_folder, batch=4)
+    counts = list(capture.write_images(capture.place(tmp_path), read, Policy(), source="pictures", limit=21))
+    assert counts == [16, 24, 24]
+    windows = capture.Windows(capture.place(tmp_path))
+    assert (len(windows), windows.n_tokens, windows.policy.context) == (6, 24, 5)
+    some, number = windows.take(torch.tensor([5, 0, 4]))
+    assert number.tolist() == [5, 0, 4]
+    (images,) = capture.pictures(loaded.model, loaded.name, picture_folder)
+    assert torch.equal(some.pixels, images.take(number).pixels)
+    assert some.names == tuple(images.names[i] for i in (5, 0, 4))
+
+
+def test_pictures_that_cannot_be_read(vision_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="reads pictures and no text; give a folder of them with --images"):
+        Harvest(str(vision_folder)).run(tmp_path / "run")
+    with pytest.raises(ValueError, match="give one of --text and --images"):
+        Harvest(str(vision_folder), images="a", text="b")
+    model = make("vit")
+    with pytest.raises(FileNotFoundError, match="pictures: there are none in"):
+        list(capture.pictures(model, str(vision_folder), tmp_path / "nothing"))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"broken\.png' cannot be read as a picture"):
+        list(capture.pictures(model, str(vision_folder), tmp_path))
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match=r"comes without preprocessor_config\.json"):
+        list(capture.pictures(model, str(tmp_path / "model"), tmp_path))
+    with pytest.raises(ValueError, match="there are no pictures"):
+        list(capture.write_images(capture.place(tmp_path / "empty"), [], Policy(), source="none"))
