@@ -12,12 +12,16 @@ from typing import ClassVar, Literal
 
 import torch
 
+from ..capture import StoredSource
 from ..capture.outline import outline
 from ..core import Measurement, Report
+from ..dictionaries import TopK, train
 from ..theory import cost
 from .study import Progress, Study, environment, timestamp
 
 _BFLOAT16 = 2
+_TIMED = 2e10
+"""Operations of the codes that are timed: a fifth of a second of a processor's core."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,11 @@ class Plan(Study):
         d, parameters, subject = self._model()
         run = self.open_run(out)
         yield Progress("Rating the machine", 0, 1)
-        machine = timed() if self.machine == "here" else next(m for m in cost.MACHINES if m.name == self.machine)
+        machine = (
+            timed(d, self.latents, self.k, self.batch)
+            if self.machine == "here"
+            else next(m for m in cost.MACHINES if m.name == self.machine)
+        )
         hardware = "this machine" if self.machine == "here" else f"{self.devices} {machine.name.upper()}"
         yield Progress("Rating the machine", 1, 1, f"{machine.operations / 1e12:,.3g} TFLOP/s")
         mixed = self.machine != "here"
@@ -219,7 +227,7 @@ class Plan(Study):
             step = costs[chosen]
             seconds = step.seconds(machine)
             layout = f", laid out {chosen} (data x dictionary)" if self.devices > 1 else ""
-            share = step.product / machine.operations / seconds
+            share = step.product / machine.encoding / seconds
             yield (
                 f"Training {times}takes about {_duration(train_hours)} on {hardware}{layout}: "
                 f"{self.batch / seconds:,.0f} tokens/s, "
@@ -240,25 +248,38 @@ class Plan(Study):
         yield f"{'Store' if keep else 'Stream'} the activations ({_bytes(stored)}): {why}."
 
 
-def timed() -> cost.Machine:
-    """This machine's processor, by one float32 product and one pass over memory, the best of five each.
+def timed(d: int, n: int, k: int, batch: int) -> cost.Machine:
+    """This machine's processor, for a dictionary of n latents of d numbers, each rate the best of five.
 
-    Its memory is what is free now; a processor has no link.
+    One float32 product, one pass over memory, a batch's codes and steps of a tiny training are timed; of large
+    dictionaries a part. Its memory is what is free now; a processor has no link.
     """
-    left, right = torch.randn(1024, 1024), torch.randn(1024, 4096)
-    product = _best(lambda: left @ right)
+    n = min(n, 16384)
+    rows = max(min(batch, 4096, round(_TIMED / (2 * d * n))), 1)
+    left, right = torch.randn(1024, d), torch.randn(4096, d)
+    product = _best(lambda: left @ right.T)
+    sae, x = TopK(d, n, k=min(k, n)), torch.randn(rows, d)
+    with torch.no_grad():
+        codes = _best(lambda: sae.encode(x))
     # An array larger than any cache: 128 MB read, 128 MB written.
     source = torch.ones(2**25)
     target = torch.empty_like(source)
     copy = _best(lambda: target.copy_(source))
     return cost.Machine(
         name="here",
-        operations=2.0 * left.numel() * right.shape[1] / product,
+        operations=2.0 * left.numel() * len(right) / product,
         bandwidth=2 * source.numel() * source.element_size() / copy,
         memory=_free_memory(),
         link=1.0,
+        encoding=2.0 * rows * d * n / codes,
+        overhead=_best(_tiny_training().__next__),
         source=f"timed just now in float32 with {torch.get_num_threads()} threads, best of 5",
     )
+
+
+def _tiny_training() -> Iterator[object]:
+    rows = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
+    return train(TopK(16, 32, k=2), StoredSource(rows), steps=20, batch=32)
 
 
 def _best(work: Callable[[], object]) -> float:

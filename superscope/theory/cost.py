@@ -2,8 +2,9 @@ r"""What do activations, a dictionary and its training cost: operations, bytes, 
 
 n latents, d dimensions, k active, T tokens. The model's forward pass costs 2 N T, N its parameters up to the site; a
 sparse training step costs one encoder product, 2 d n a row, since only k atoms and k encoder rows of n take part in
-all else. What remains is the optimiser's traffic: every weight and moment is read and written at each step, however
-few tokens the batch has. Rates are those that large products and streaming kernels reach, not data-sheet peaks.
+all else. What remains is the optimiser's traffic: every weight and moment is read and
+written at each step, however few tokens the batch has. Rates are those that large products and streaming kernels reach,
+not data-sheet peaks.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from .arguments import Number, real, whole
 PROVENANCE = 20
 """Bytes kept with every stored row: five whole numbers of 4 (token, document, place there, window, position in it)."""
 
-_BLOCK = 2**21
+_BLOCK = 2**22
 """Pre-activations that are made at once."""
 
+_HELD, _USE = 28, 150
+"""Bytes that a step takes for each number of a batch, and for each use of a latent in it, where it takes most.
+
+Fitted to trainings of 0.3 to 19 million parameters (benchmarks/cost_model_results.md).
+"""
+
 _FURTHER = 1.1
-"""Room for what is not weights, moments or a batch: workspace and fragmentation."""
+"""Room that is left for workspace and fragmentation where a layout is said to fit."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Machine:
         bandwidth: bytes per second between the device and its memory.
         memory: bytes.
         link: bytes per second between devices of one machine.
+        encoding: operations of a dictionary's encoder per second, counted alike; the choice of the largest included
+            where that was timed.
+        overhead: seconds that a training step takes however small it is.
         source: where the rates come from.
     """
 
@@ -42,18 +52,24 @@ class Machine:
     bandwidth: float
     memory: float
     link: float
+    encoding: float
+    overhead: float
     source: str
 
     def __post_init__(self) -> None:
-        for name in ("operations", "bandwidth", "memory", "link"):
+        for name in ("operations", "bandwidth", "memory", "link", "encoding"):
             real("Machine", name, getattr(self, name), 0, math.inf, open_low=True, open_high=True)
+        real("Machine", "overhead", self.overhead, 0, math.inf, open_high=True)
 
 
-_REACHED = "rates that large bf16 products and streaming kernels are reported to reach; not measured by us"
+_REACHED = (
+    "rates that large bf16 products and streaming kernels are reported to reach, and a millisecond for a step's "
+    "launches; not measured by us"
+)
 MACHINES = (
-    Machine("a100", 240e12, 1.6e12, 80e9, 250e9, _REACHED),
-    Machine("h100", 690e12, 2.7e12, 80e9, 370e9, _REACHED),
-    Machine("h200", 690e12, 3.9e12, 141e9, 370e9, _REACHED),
+    Machine("a100", 240e12, 1.6e12, 80e9, 250e9, 240e12, 1e-3, _REACHED),
+    Machine("h100", 690e12, 2.7e12, 80e9, 370e9, 690e12, 1e-3, _REACHED),
+    Machine("h200", 690e12, 3.9e12, 141e9, 370e9, 690e12, 1e-3, _REACHED),
 )
 
 
@@ -99,8 +115,9 @@ class StepCost:
     exchange: float
 
     def seconds(self, machine: Machine) -> float:
-        """Product, then memory, then exchange, none hidden behind another: an upper estimate of a tuned step."""
-        return self.product / machine.operations + self.traffic / machine.bandwidth + self.exchange / machine.link
+        """Product, memory, exchange and what every step costs, none hidden behind another."""
+        arithmetic = self.product / machine.encoding + machine.overhead
+        return arithmetic + self.traffic / machine.bandwidth + self.exchange / machine.link
 
 
 def forward_operations(parameters: Number, tokens: Number) -> float:
@@ -145,9 +162,9 @@ def training_operations(d: int, n: int, k: int, tokens: Number, *, sparse: bool 
 def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mixed: bool = True) -> StepCost:
     r"""What one device of a mesh does in one step of `batch` tokens in all.
 
-    Product $2 \frac{B}{D} d \frac{n}{P}$; traffic $28 \cdot 2 \frac{n}{P} d$ bytes of Adam (weight, gradient and two
-    moments read, three of them written, float32) plus the sparse rows; exchange of activations, not of gradients,
-    among the P devices of a group, and of gradients among groups only.
+    Product $2 \frac{B}{D} d \frac{n}{P}$; traffic $24 \cdot 2 \frac{n}{P} d$ bytes of Adam (weight and two moments read
+    and written, float32; 8 more where devices add up a gradient, which a single one sums as it steps) plus the sparse
+    rows; exchange of activations, not of gradients, among the P devices of a group, and of gradients among groups only.
 
     Args:
         d, n, k: dimension, latents, active latents.
@@ -174,14 +191,14 @@ def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mi
     parameters = 2.0 * atoms * d
     # Decode and the gradients of values, atoms and encoder each read k/P rows of d numbers a token.
     kept = k / mesh.shards
-    traffic = parameters * (28 + (4 if mixed else 0)) + 4 * rows * kept * d * (2 if mixed else 4) + rows * d * 16
+    adam = 24 + (8 if mesh.devices > 1 else 0) + (4 if mixed else 0)
+    traffic = parameters * adam + 4 * rows * kept * d * (2 if mixed else 4) + rows * d * 16
     exchange = 0.0
     if mesh.shards > 1:
         others = mesh.shards - 1
-        # Values of the candidates (2k/P a device and row) to all others; the partial sums of x_hat around a
-        # ring, forward only: its gradient is the same on every device of the group.
-        candidates = min(math.ceil(2 * k / mesh.shards), k)
-        exchange += rows * candidates * others * (2 if mixed else 4) + 2 * others / mesh.shards * rows * d * (
+        # Values of the candidates to all others; the partial sums of x_hat around a ring, forward only: its gradient is
+        # the same on every device of the group.
+        exchange += rows * _candidates(k, mesh) * others * (2 if mixed else 4) + 2 * others / mesh.shards * rows * d * (
             2 if mixed else 4
         )
     if mesh.data > 1:
@@ -190,7 +207,7 @@ def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mi
 
 
 def balanced_batch(d: int, n: int, k: int, machine: Machine, *, mixed: bool = True) -> float:
-    r"""The batch whose encoder product takes as long as a step's memory traffic, on one device; inf if none does.
+    r"""The batch whose encoder product takes as long as all else in a step, on one device; inf if none does.
 
     Below it a step waits for the optimiser, whose traffic does not depend on the batch.
 
@@ -204,16 +221,18 @@ def balanced_batch(d: int, n: int, k: int, machine: Machine, *, mixed: bool = Tr
         17000.0
     """
     one, two = (step_cost(d, n, k, batch, mixed=mixed) for batch in (1, 2))
-    a_row = two.traffic - one.traffic
-    net = one.product / machine.operations - a_row / machine.bandwidth
-    return (one.traffic - a_row) / machine.bandwidth / net if net > 0 else math.inf
+    a_row = two.seconds(machine) - one.seconds(machine)
+    # What the product takes of a row's time less what all else takes of it.
+    net = 2 * one.product / machine.encoding - a_row
+    return (one.seconds(machine) - a_row) / net if net > 0 else math.inf
 
 
 def training_memory(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mixed: bool = True) -> float:
-    r"""Bytes a device must hold: $\frac{2nd}{P} \times$ (weight 4, moments 8, gradient 4, bfloat16 copy 2) + batch.
+    r"""Bytes a device must hold: $\frac{2nd}{P} \times$ (weight 4, moments 8, bfloat16 copy 2) + batch + block.
 
-    While a training starts, before there are moments, the batch is held in double precision several times, which is
-    more where batches are large and dictionaries small.
+    A gradient of 4 bytes more where several devices add theirs up; one alone sums a latent's gradient as it steps it.
+    The batch is held some seven times over (x, x_hat, what is left of x, gradients), each use of a latent takes 150
+    bytes (its place, value and gradient, in order of rows and of latents), and two blocks of pre-activations are held.
 
     Args:
         d, n, k, batch, mesh, mixed: as in `step_cost`.
@@ -224,12 +243,9 @@ def training_memory(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 
     """
     _shape("training_memory", d, n, k)
     rows, atoms = whole("training_memory", "batch", batch, 1) / mesh.data, n / mesh.shards
-    parameters = 2.0 * atoms * d
-    # x, x_hat and its gradient beside everything; or, before there are moments and gradients, the start's doubles.
-    step = parameters * (18 if mixed else 16) + rows * d * 12
-    start = parameters * 4 + rows * d * 52
-    # Values and indices; two blocks of pre-activations, never (rows, n).
-    return _FURTHER * (max(step, start) + rows * k * 16 + 8 * min(_BLOCK, rows * atoms))
+    weights = 2.0 * atoms * d * (12 + (4 if mesh.devices > 1 else 0) + (2 if mixed else 0))
+    # Blocks of pre-activations, never (rows, n).
+    return weights + rows * d * _HELD + rows * _candidates(k, mesh) * _USE + 8 * min(_BLOCK, rows * atoms)
 
 
 def meshes(d: int, n: int, k: int, batch: int, devices: int, memory: float, *, mixed: bool = True) -> tuple[Mesh, ...]:
@@ -250,7 +266,8 @@ def meshes(d: int, n: int, k: int, batch: int, devices: int, memory: float, *, m
         for shards in range(1, devices + 1)
         if devices % shards == 0 and shards <= n and devices // shards <= batch
     )
-    return tuple(mesh for mesh in layouts if training_memory(d, n, k, batch, mesh=mesh, mixed=mixed) <= memory)
+    room = memory / _FURTHER
+    return tuple(mesh for mesh in layouts if training_memory(d, n, k, batch, mesh=mesh, mixed=mixed) <= room)
 
 
 def storage(d: int, tokens: Number, *, sites: int = 1, number: int = 2) -> float:
@@ -295,6 +312,11 @@ def is_worth_storing(*, uses: int, model: Number, training: Number, stored: Numb
     if saved < 0.1:
         return False, f"making them anew costs only {saved:.0%} of the work, for {stored / 1e9:,.0f} GB of disk"
     return True, f"making them anew at each of {uses} uses would cost {saved:.0%} of the whole work"
+
+
+def _candidates(k: int, mesh: Mesh) -> int:
+    """Latents of a row that a device keeps for the choice among all."""
+    return min(math.ceil(2 * k / mesh.shards), k)
 
 
 def _shape(function: str, d: int, n: int, k: int) -> None:

@@ -68,6 +68,8 @@ def test_this_machine_is_timed() -> None:
     rates = report.environment["machine"]
     assert 1e9 < rates["operations"] < 1e15
     assert 1e8 < rates["bandwidth"] < 1e13
+    assert 1e7 < rates["encoding"] < 1e15
+    assert 1e-5 < rates["overhead"] < 1
     assert report.findings[0].startswith("Training takes about")
 
 
