@@ -102,6 +102,7 @@ OURS: dict[str, Callable[..., Any]] = {
     "InterferencePenalised": architectures.InterferencePenalised,
     "Archetypal": architectures.Archetypal,
     "ReLU": architectures.ReLU,
+    "ReLU, norm-weighted": partial(architectures.ReLU, norm="weighted"),
     "Gated": architectures.Gated,
     "PAnnealed": architectures.PAnnealed,
 }
@@ -185,7 +186,7 @@ def saelens(
 
 
 PEERS = ("TopK", "BatchTopK", "Matryoshka", "JumpReLU", "MatchingPursuit", "ReLU", "Gated")
-PENALISED = ("ReLU", "Gated", "PAnnealed")
+PENALISED = ("ReLU", "ReLU, norm-weighted", "Gated", "PAnnealed")
 """Architectures whose L0 follows from a coefficient: it is searched on the first seed until L0 is k."""
 RATES = {"ours": (3e-3, 1e-2, 3e-2), "SAELens": (3e-3, 1e-2, 3e-2)}
 SILENT = 5
@@ -429,7 +430,7 @@ def agree(world: World) -> None:
 
 
 WIDE = "TopK, 512 latents"
-AGAIN = "TopK, 512 latents, 60 000 rows again and again"
+AGAIN = {f"TopK, 512 latents, {rows} 000 rows again and again": rows * 1000 for rows in (60, 40)}
 """Twice as many latents as features, and rows that run out: as the figures that were given to us had it, it seems."""
 
 
@@ -442,7 +443,7 @@ def easy(arguments: argparse.Namespace) -> None:
     descended: dict[str, Callable[..., Any]] = {
         "TopK": sae.TopK,
         WIDE: sae.TopK,
-        AGAIN: sae.TopK,
+        **dict.fromkeys(AGAIN, sae.TopK),
         "BatchTopK": sae.BatchTopK,
         "JumpReLU": sae.JumpReLU,
         "Matryoshka": sae.Matryoshka,
@@ -464,10 +465,11 @@ def easy(arguments: argparse.Namespace) -> None:
             coder = classical[name](world, k, seed)
         else:
             source = world
-            if name == AGAIN:
-                source = Kept(np.concatenate([part.x.numpy() for part in islice(world.batches(6_000, seed=seed), 10)]))
+            if name in AGAIN:
+                parts = islice(world.batches(2_000, seed=seed), AGAIN[name] // 2_000)
+                source = Kept(np.concatenate([part.x.numpy() for part in parts]))
             # Half of 512 latents have nothing to find and are left in peace: the default window, not two batches.
-            n, silent = (512, None) if name in (WIDE, AGAIN) else (256, 2000)
+            n, silent = (512, None) if name == WIDE or name in AGAIN else (256, 2000)
             coder = descended[name](64, n, k, seed=seed)
             for _ in train(coder, source, steps=steps, batch=1024, lr=1e-2, seed=seed, dead_after=silent):
                 pass
