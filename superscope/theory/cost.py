@@ -218,7 +218,7 @@ def balanced_batch(d: int, n: int, k: int, machine: Machine, *, mixed: bool = Tr
     Example:
         >>> h100 = next(machine for machine in MACHINES if machine.name == "h100")
         >>> round(balanced_batch(4096, 131072, 64, h100), -3)
-        17000.0
+        16000.0
     """
     one, two = (step_cost(d, n, k, batch, mixed=mixed) for batch in (1, 2))
     a_row = two.seconds(machine) - one.seconds(machine)
