@@ -385,6 +385,7 @@ def test_damaged_text_is_found(tmp_path: Path, loaded: Loaded) -> None:
         ({"per_unit": 6}, "per_unit is 7 there and 6 here"),
         ({"batch_tokens": 32}, "batch_tokens is 64 there and 32 here"),
         ({"computed": True}, "computed is 'float32' there and 'bfloat16' here"),
+        ({"attention": True}, "attention is 'sdpa' there and 'eager' here"),
     ],
 )
 def test_a_store_of_other_settings_is_refused_by_name(
@@ -398,6 +399,9 @@ def test_a_store_of_other_settings_is_refused_by_name(
         asked = change["sites"]
     elif "computed" in change:
         other = dataclasses.replace(loaded, model=make_model("gpt2").to(torch.bfloat16))
+    elif "attention" in change:
+        other = dataclasses.replace(loaded, model=make_model("gpt2"))
+        other.model.set_attn_implementation("eager")
     elif "model" in change:
         other = dataclasses.replace(loaded, model=make_model("gpt2"))
         with torch.no_grad():
