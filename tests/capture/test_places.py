@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,34 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list((tmp_path / "units").iterdir()) == []
+
+
+def test_a_claim_is_one_processs_until_it_lets_go(tmp_path: Path) -> None:
+    here, again = place(tmp_path), place(tmp_path)
+    release = here.claim("units/1.claim")
+    assert release is not None
+    assert again.claim("units/1.claim") is None
+    assert here.claim("units/1.claim") is None
+    other = again.claim("units/2.claim")
+    assert other is not None
+    for each in (release, other, release):
+        each()
+    assert list((tmp_path / "units").iterdir()) == []
+    once_more = again.claim("units/1.claim")
+    assert once_more is not None
+    once_more()
+
+
+@pytest.mark.parametrize("why", ["no fcntl", "no locks"])
+def test_where_there_are_no_locks_everybody_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if why == "no locks":
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    else:
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    claims = [place(tmp_path).claim("units/1.claim") for _ in range(2)]
+    for release in (*claims, place("memory://claims").claim("1")):
+        assert release is not None
+        release()
