@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
 from ..kernels import can_screen
-from .sae import exchange, sparse
+from .sae import exchange, scratch, sparse
 from .sae import precision as lengths
 from .sae.adam import Adam
 from .sae.base import SAE
@@ -98,6 +98,7 @@ class Training(Iterator[Step]):
         self._silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
         self._optimizer: Adam | None = None
         self._restored: State | None = None
+        self._held: dict[str, Tensor] = {}
         self._steps: Iterator[Step] | None = None
         self._truth = getattr(source, "dictionary", None)
 
@@ -190,7 +191,8 @@ class Training(Iterator[Step]):
 
         def objective() -> tuple[Tensor, Mapping[str, float]]:
             given = waiting.pop() if waiting else next(self._batches)
-            with self._scheduled(), lengths.using(_PRODUCT[self.settings["precision"]]), sparse.deferring(deferred):
+            product = _PRODUCT[self.settings["precision"]]
+            with self._scheduled(), scratch.kept(self._held), lengths.using(product), sparse.deferring(deferred):
                 return self._objective(given)
 
         for step in descend(
@@ -231,18 +233,17 @@ class Training(Iterator[Step]):
         sae, settings, x = self.sae, self.settings, given.x
         target = x if given.target is None else given.target
         fit = sae.fit(x, target=given.target, scale=self._scale, progress=self.done / settings["steps"])
-        error = target - fit.x_hat.detach()
-        loss = fit.loss
+        x_hat, loss = fit.x_hat.detach(), fit.loss
         dead = self._silent >= settings["dead_after"]
         n_dead = int(dead.sum())
         if n_dead and settings["auxiliary"]:
-            loss = loss + settings["auxiliary"] * sae.auxiliary(x, error, dead, settings["auxiliary_k"])
+            loss = loss + settings["auxiliary"] * sae.auxiliary(x, target - x_hat, dead, settings["auxiliary_k"])
         with torch.no_grad():
             self._silent.add_(len(x)).masked_fill_(fit.fired, 0)
             # Two passes, by hand: torch's own variance over rows costs as much as a sparse product.
-            variance = float((target - target.mean(0)).square().sum())
+            variance, left = _squares(target, target.mean(0)), _squares(target, x_hat)
             numbers = {
-                "fraction_variance_unexplained": float(error.square().sum()) / variance if variance > 0 else math.nan,
+                "fraction_variance_unexplained": left / variance if variance > 0 else math.nan,
                 "l0": fit.l0,
                 "dead": float(n_dead),
             }
@@ -344,6 +345,8 @@ class Training(Iterator[Step]):
 
 
 _TRUTH_EVERY = 50
+# Rows that are held in double precision at once.
+_PART = 256
 _PRODUCT = {"full": None, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -589,6 +592,12 @@ class _Batches(Iterator[Activations]):
         return x
 
 
+def _squares(x: Float[Tensor, "b d"], of: Float[Tensor, "*b d"]) -> float:
+    """The sum of (x - of)^2, with few rows of differences held at once."""
+    parts = zip(x.split(_PART), of.expand_as(x).split(_PART), strict=True)
+    return sum(float((one - other).square().sum()) for one, other in parts)
+
+
 def _difference(key: str, found: Any, wanted: Any) -> str:
     """What differs between two values of a fact, in words."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
@@ -604,8 +613,10 @@ def _place(place: list[int]) -> str:
 
 def _scale(x: Float[Tensor, "b d"]) -> float:
     """Root mean square deviation of x from its mean, per dimension."""
-    x = x.double()
-    scale = float((x - x.mean(0)).square().mean().sqrt())
+    # In parts, so that no more than one is held in double precision.
+    parts = x.split(_PART)
+    mean = sum(part.double().sum(0) for part in parts) / len(x)
+    scale = math.sqrt(float(sum((part.double() - mean).square().sum() for part in parts)) / x.numel())
     # Differences at the level of rounding are no variation either.
     if scale <= 1e-6 * float(x.abs().max()) or scale == 0:
         raise ValueError(

@@ -64,7 +64,7 @@ class AbsTopK(SAE):
         pre = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
         # A value of 0 is a latent that another shard's pushed out: nothing may flow back through it.
         values = torch.where(code.values != 0, pre, 0.0)
-        return chosen.code(values), sparse.decode(values, self.atoms, chosen) + self.bias
+        return chosen.code(values), sparse.decode(values, self.atoms, chosen).add_(self.bias)
 
     def rectify(self, pre: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
         return pre

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels import Plan, adam_rows
+from ...kernels.adam_rows import version
 from .sparse import Deferred, Part
 
 
@@ -75,35 +76,51 @@ class Adam:
             # A parameter without latents is one row.
             weights, mean, square = (tensor.view(1, -1) for tensor in (weights, mean, square))
             gradient = None if gradient is None else gradient.reshape(1, -1)
-        values, rows, plan = _joined(parts)
-        adam_rows(
-            weights,
-            mean,
-            square,
-            values,
-            rows,
-            plan,
-            step=int(state["step"]),
-            lr=group["lr"],
-            eps=group["eps"],
-            unit=parameter is self.unit,
-            gradient=gradient,
-        )
+        # The one for the whole: a span of few rows would be too small for it.
+        engine = version(weights) if parts else None
+        for first, past, own in _spans(parts, len(weights)):
+            values, rows, plan = _joined(own, first, past)
+            adam_rows(
+                weights[first:past],
+                mean[first:past],
+                square[first:past],
+                values,
+                rows,
+                plan,
+                step=int(state["step"]),
+                lr=group["lr"],
+                eps=group["eps"],
+                unit=parameter is self.unit,
+                gradient=None if gradient is None else gradient[first:past],
+                engine=engine,
+            )
 
 
-def _joined(parts: list[Part]) -> tuple[Tensor, Tensor, Plan] | tuple[None, None, None]:
-    """Several sums over uses as one: their rows below each other."""
+def _spans(parts: list[Part], n: int) -> list[tuple[int, int, list[Part]]]:
+    """The atoms that parts are about, a span at a time where spans follow each other; else all atoms at once."""
+    by_span: dict[tuple[int, int], list[Part]] = defaultdict(list)
+    for part in parts:
+        by_span[part.first, part.first + part.chosen.n].append(part)
+    spans = sorted(by_span)
+    edges = [0, *(past for _, past in spans)]
+    if [first for first, _ in spans] != edges[:-1] or edges[-1] != n:
+        return [(0, n, parts)]
+    return [(first, past, by_span[first, past]) for first, past in spans]
+
+
+def _joined(parts: list[Part], first: int, past: int) -> tuple[Tensor, Tensor, Plan] | tuple[None, None, None]:
+    """Several sums over uses of the atoms `first` to `past` as one: their rows below each other."""
     if not parts:
         return None, None, None
-    if len(parts) == 1:
+    if len(parts) == 1 and (parts[0].first, parts[0].chosen.n) == (first, past - first):
         return parts[0].values, parts[0].rows, parts[0].chosen.plan
-    first = 0
+    above = 0
     picks = []
     for part in parts:
-        picks.append(part.chosen.rows + first)
-        first += len(part.rows)
-    columns = torch.cat([part.chosen.columns for part in parts])
-    plan = Plan(columns, columns.new_zeros(1), parts[0].chosen.n, rows=torch.cat(picks))
+        picks.append(part.chosen.rows + above)
+        above += len(part.rows)
+    columns = torch.cat([part.chosen.columns + (part.first - first) for part in parts])
+    plan = Plan(columns, columns.new_zeros(1), past - first, rows=torch.cat(picks))
     return torch.cat([part.values for part in parts]), torch.cat([part.rows for part in parts]), plan
 
 

@@ -162,13 +162,14 @@ class SAE(nn.Module, SparseCoder):
         self.bias.copy_(geometric_median(x) if centre == "median" else x.double().mean(0).to(x.dtype))
         self.encoder_bias.zero_()
         self.encoder.copy_(self.atoms)
+        energy = along = 0.0
         # Few rows at a time, since an architecture that keeps many latents at the start may hold them dense.
-        parts = x.split(max(self.block // 8, 1))
-        r = (torch.cat([self.reconstruction(part)[1] for part in parts]) - self.bias).double()
-        t = (x - self.bias).double()
+        for part in x.split(max(self.block // 8, 1)):
+            r, t = (self.reconstruction(part)[1] - self.bias).double(), (part - self.bias).double()
+            energy += float(r.square().sum())
+            along += float((r * t).sum())
         # r = 0 only where no latent is positive on any row, which leaves nothing to scale.
-        energy = float(r.square().sum())
-        c = float((r * t).sum()) / energy if energy > 0 else 1.0
+        c = along / energy if energy > 0 else 1.0
         # A negative or vanishing scale would start every latent on the wrong side of its rectifier.
         if c > 0:
             self.encoder.mul_(c)

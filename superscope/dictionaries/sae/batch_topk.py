@@ -136,5 +136,5 @@ class BatchTopK(BatchTopKSAE):
         self.learn_threshold(values)
         chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
         values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
-        x_hat = sparse.decode(values, self.atoms, chosen) + self.bias
+        x_hat = sparse.decode(values, self.atoms, chosen).add_(self.bias)
         return Fit(chosen.code(values), x_hat, self.squared(x_hat, x if target is None else target, scale))

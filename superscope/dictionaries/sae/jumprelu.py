@@ -139,7 +139,7 @@ class JumpReLU(SAE):
         # Before training starts there is no window, and nothing moves theta.
         width = self.width if float(self.width) > 0 else torch.full_like(self.width, torch.inf)
         f, on = _Jump.apply(pre, theta, width)
-        x_hat = sparse.decode(f, self.atoms, chosen) + self.bias
+        x_hat = sparse.decode(f, self.atoms, chosen).add_(self.bias)
         with torch.no_grad():
             above = values > theta
             code = sparse.packed(rows[above], columns[above], f[above], len(x), self.n)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import exchange, sparse
 from .base import Fit
@@ -87,13 +88,14 @@ class Matryoshka(BatchTopKSAE):
         chosen = sparse.Chosen.ragged(rows, columns, len(x), self.n)
         values = sparse.pre_activations(x, self.encoder, self.encoder_bias, self.bias, values, chosen)
         first = exchange.current().first()
-        x_hat: Tensor = self.bias.expand_as(target)
-        loss = values.new_zeros(())
-        for low, high, weight in zip((0, *self.widths), self.widths, self.weights, strict=False):
-            at = ((columns >= low - first) & (columns < high - first)).nonzero().squeeze(1)
-            group = sparse.Chosen.ragged(rows[at], columns[at], len(x), self.n)
-            x_hat = x_hat + sparse.decode(values[at], self.atoms, group)
-            loss = loss + weight * self.squared(x_hat, target, scale)
+        groups = []
+        for low, high in itertools.pairwise((0, *self.widths)):
+            # What this shard has of the group.
+            low, high = (min(max(edge - first, 0), self.n) for edge in (low, high))
+            at = ((columns >= low) & (columns < high)).nonzero().squeeze(1)
+            groups.append((low, at, sparse.Chosen.ragged(rows[at], columns[at] - low, len(x), high - low)))
+        parts = sparse.deferred_parts(self.atoms)
+        loss, x_hat = _Nested.apply(values, self.atoms, self.bias, target, groups, self.weights, scale, parts)  # type: ignore[misc]
         return Fit(chosen.code(values), x_hat, loss)
 
     @torch.no_grad()
@@ -113,3 +115,63 @@ class Matryoshka(BatchTopKSAE):
         inner.bias.copy_(self.bias)
         inner.threshold.copy_(self.threshold)
         return inner
+
+
+class _Nested(torch.autograd.Function):
+    r"""$\sum_m \omega_m |t - \hat x_{n_m}|^2$ and $\hat x_{n_M}$, the latter without gradients.
+
+    Of each width the error is held and nothing else of its size; going back, each becomes the gradient for its group
+    of latents in its own memory. A group's gradients touch its own atoms alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        atoms: Tensor,
+        bias: Tensor,
+        target: Tensor,
+        groups: list[tuple[int, Tensor, sparse.Chosen]],
+        weights: tuple[float, ...],
+        scale: float,
+        parts: list[sparse.Part] | None,
+    ) -> tuple[Tensor, Tensor]:
+        errors: list[Tensor] = []
+        loss = values.new_zeros(())
+        for (low, at, group), weight in zip(groups, weights, strict=True):
+            share = exchange.current().total(group.uses.bag_sum(values[at], atoms[low : low + group.n]))
+            # The next width's error is this one's and the next group's share; of the first, the bias's and its own.
+            error = share.add_(errors[-1] if errors else bias - target)
+            loss = loss + weight * torch.linalg.vector_norm(error).square()
+            errors.append(error)
+        per_error = 1 / (target.numel() * scale**2)
+        ctx.save_for_backward(values, atoms)
+        ctx.errors, ctx.groups, ctx.parts = errors, groups, parts
+        ctx.factors = [2 * per_error * weight for weight in weights]
+        x_hat = errors[-1] + target
+        ctx.mark_non_differentiable(x_hat)
+        return loss * per_error, x_hat
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, atoms = ctx.saved_tensors
+        errors, ctx.errors, parts = ctx.errors, None, ctx.parts
+        if errors is None:
+            raise RuntimeError("Matryoshka.fit: its gradients were taken already. Call fit again for another pass.")
+        need, g = ctx.needs_input_grad, None
+        d_values = torch.zeros_like(values)
+        d_atoms = torch.zeros_like(atoms) if need[1] and parts is None else None
+        for (low, at, group), factor in zip(reversed(ctx.groups), reversed(ctx.factors), strict=True):
+            # A group takes part in its own width and all wider ones.
+            wider, g = g, errors.pop().mul_(gradients[0] * factor)
+            if wider is not None:
+                g += wider
+            part = slice(low, low + group.n)
+            d_values[at] = group.uses.bag_dot(g, atoms[part])
+            if d_atoms is not None:
+                d_atoms[part] = group.uses.atom_sum(values[at], g)
+            elif need[1] and parts is not None:
+                parts.append(sparse.Part(values[at], g, group, low))
+        assert g is not None
+        return d_values, d_atoms, g.sum(0) if need[2] else None, -g if need[3] else None, None, None, None, None

@@ -70,15 +70,22 @@ def screened() -> bool | None:
 
 
 def product(
-    bias: Float[Tensor, "n"] | None, x: Float[Tensor, "b d"], encoder: Float[Tensor, "n d"]
+    bias: Float[Tensor, "n"] | None,
+    x: Float[Tensor, "b d"],
+    encoder: Float[Tensor, "n d"],
+    *,
+    out: Float[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, "b n"]:
     """x E^T + e, dense, in the dtype of x; multiplied in that of `using`, with sums in float32.
 
     Without e, a pass over the product is saved: torch writes e into every row before it multiplies.
+
+    Args:
+        out: memory that the product may be written to, where no gradients are wanted.
     """
     current = _CURRENT.get()
     if current is None or current.dtype is torch.int8 or encoder.dtype != torch.float32:
-        return torch.mm(x, encoder.T) if bias is None else torch.addmm(bias, x, encoder.T)
+        return torch.mm(x, encoder.T, out=out) if bias is None else torch.addmm(bias, x, encoder.T, out=out)
     if torch.is_grad_enabled() and (encoder.requires_grad or x.requires_grad):
         found = F.linear(x.to(current.dtype), encoder.to(current.dtype))
     else:

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from ...core import SparseCode
 from ...kernels import Plan, Screen, above, screens
 from ...kernels.bags import Uses
-from . import exchange, precision
+from . import exchange, precision, scratch
 
 if TYPE_CHECKING:
     from .base import SAE
@@ -101,11 +101,19 @@ def packed(rows: Int[Tensor, "m"], columns: Int[Tensor, "m"], values: Float[Tens
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    r"""A gradient $g_i = \sum_m v_m x_{row(m)}$ over the uses m of atom i, not yet summed."""
+    r"""A gradient $g_i = \sum_m v_m x_{row(m)}$ over the uses m of atom i, not yet summed.
+
+    Args:
+        values: v.
+        rows: x.
+        chosen: the uses of `chosen.n` atoms beside each other.
+        first: the first of these among the parameter's.
+    """
 
     values: Float[Tensor, "m"]
     rows: Float[Tensor, "b d"]
     chosen: Chosen
+    first: int = 0
 
 
 class Deferred:
@@ -140,7 +148,8 @@ def deferring(deferred: Deferred | None) -> Iterator[None]:
         _DEFERRED.reset(token)
 
 
-def _parts(parameter: Tensor) -> list[Part] | None:
+def deferred_parts(parameter: Tensor) -> list[Part] | None:
+    """Where the gradient of a parameter is to be left in parts; None if it is not."""
     deferred = _DEFERRED.get()
     return None if deferred is None else deferred.of(parameter)
 
@@ -155,7 +164,7 @@ def _screen(sae: SAE, x: Float[Tensor, "b d"], *, sure: bool) -> Screen | None:
     graded = torch.is_grad_enabled() and (x.requires_grad or sae.encoder.requires_grad)
     if allowed is None or (allowed and not sure) or graded or not screens(x, sae.encoder):
         return None
-    return Screen.of(sae.encoder, sae.encoder_bias, sure=allowed)
+    return Screen.of(sae.encoder, sae.encoder_bias, sure=allowed, room=functools.partial(scratch.room, "whole"))
 
 
 def largest(
@@ -185,19 +194,17 @@ def entries(
     """
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     # A sure bound lets so many more through here, where the floor is a little low already, that nothing is gained.
-    screen, z = _screen(sae, x, sure=False), x - sae.bias
+    screen = _screen(sae, x, sure=False)
     # The screen cuts what it is given into blocks of its own.
     edges = [0, *range(sae.block, len(x), sae.block if screen is None else max(len(x), 1)), len(x)]
     for start, end in itertools.pairwise(edges):
-        part = z[start:end]
+        part = x[start:end] - sae.bias
         look = _looking(sae, part) if screen is None else functools.partial(screen.above, part)
         rows, columns, values = look(floor)
         while start == 0 and isinstance(floor, float) and len(rows) < at_least * len(part) and floor > 0:
             floor = floor * 0.8 if floor > 1e-30 else 0.0
             rows, columns, values = look(floor)
         found.append((rows + start, columns, values))
-        # Its memory is the next block's.
-        del look
     rows, columns, values = (torch.cat(given) for given in zip(*found, strict=True))
     return rows, columns, values, floor
 
@@ -206,7 +213,8 @@ def _looking(
     sae: SAE, z: Float[Tensor, "b d"]
 ) -> Callable[[float | Float[Tensor, "n"]], tuple[Tensor, Tensor, Tensor]]:
     """What finds the entries of E z + e above a floor, for as many floors as are tried."""
-    pre = precision.product(None, z, sae.encoder)
+    out = scratch.room("product", sae.block, sae.n, z)[: len(z)]
+    pre = precision.product(None, z, sae.encoder, out=out)
 
     def look(floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # The encoder's bias is taken from the floor and added to what is found, which saves a pass over the block.
@@ -288,7 +296,7 @@ def pre_activations(
     """
     if precision.lowered():
         values = _anew(x, encoder, encoder_bias, bias, values, chosen)
-    bias, parts = exchange.current().spread(bias), _parts(encoder)
+    bias, parts = exchange.current().spread(bias), deferred_parts(encoder)
     return _PreActivations.apply(x, encoder, encoder_bias, bias, values, chosen, parts)  # type: ignore[no-any-return]
 
 
@@ -303,7 +311,7 @@ def _anew(
 
 def decode(values: Float[Tensor, "*m"], atoms: Float[Tensor, "n d"], chosen: Chosen) -> Float[Tensor, "b d"]:
     """x_b = sum_s values_bs atoms[indices_bs] over all shards, with sparse gradients to values and atoms."""
-    return exchange.current().total(_Decode.apply(values, atoms, chosen, _parts(atoms)))
+    return exchange.current().total(_Decode.apply(values, atoms, chosen, deferred_parts(atoms)))
 
 
 def reconstruction(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float[Tensor, "b d"]]:
@@ -314,4 +322,4 @@ def reconstruction(sae: SAE, x: Float[Tensor, "b d"]) -> tuple[SparseCode, Float
     # code.values is already rectified; where it is 0 the row's pre-activation was not positive and passes nothing.
     pre = pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, code.values, chosen)
     values = pre.relu()
-    return SparseCode(values, code.indices, sae.n), decode(values, sae.atoms, chosen) + sae.bias
+    return SparseCode(values, code.indices, sae.n), decode(values, sae.atoms, chosen).add_(sae.bias)

@@ -67,12 +67,7 @@ def adam_rows(
             raise ValueError(f"adam_rows: {name} must be contiguous, since it is changed in place row by row.")
     settings: dict[str, Any] = {"step": step, "lr": lr, "betas": betas, "eps": eps, "unit": unit}
     uses = None if values is None or rows is None or plan is None else (values, rows, plan)
-    chosen: Any = engine
-    if chosen is None and uses is not None:
-        if on_gpu(parameter):
-            from . import triton as chosen
-        elif compiles(parameter, mean, square):
-            from . import compiled as chosen
+    chosen: Any = version(parameter) if engine is None and uses is not None else engine
     if chosen is not None and uses is not None:
         chosen.adam_rows(parameter, mean, square, *uses, **settings, gradient=gradient)
         # Who keeps something made of the parameter goes by torch's count of changes, which saw none of this.
@@ -91,6 +86,16 @@ def adam_rows(
         else:
             g = g.clone()
         _dense(parameter[first:past], mean[first:past], square[first:past], g, **settings)
+
+
+def version(parameter: Float[Tensor, "n d"]) -> ModuleType | None:
+    """The module whose version is the one for a parameter, or for the spans of rows that it is stepped in."""
+    found: Any = None
+    if on_gpu(parameter):
+        from . import triton as found
+    elif compiles(parameter):
+        from . import compiled as found
+    return found
 
 
 def _dense(
@@ -119,4 +124,4 @@ def _dense(
         parameter.div_(norms.where(norms > 0, 1.0))
 
 
-__all__ = ["adam_rows"]
+__all__ = ["adam_rows", "version"]

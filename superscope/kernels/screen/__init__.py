@@ -22,6 +22,7 @@ longer than the float32 product did (d = 512, n = 8 192, k = 32, 2 048 rows: 257
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -59,34 +60,52 @@ class Screen:
         encoder: E, float32, a row per latent.
         shift: e, added to every pre-activation.
         sure: whether what is excluded is excluded by proof.
+        room: gives memory for so many rows and columns of numbers like those of a tensor.
         whole, scales, norms, rests: as rounded.
     """
 
     def __init__(
-        self, encoder: Tensor, shift: Tensor, sure: bool, whole: Tensor, scales: Tensor, norms: Tensor, rests: Tensor
+        self,
+        encoder: Tensor,
+        shift: Tensor,
+        sure: bool,
+        room: Callable[[int, int, Tensor], Tensor],
+        whole: Tensor,
+        scales: Tensor,
+        norms: Tensor,
+        rests: Tensor,
     ) -> None:
         self.encoder, self.shift, self.sure, self._whole = encoder, shift, sure, whole
         self._bounds = tuple(tensor.numpy() for tensor in (encoder, shift, scales, norms, rests))
-        self._block = torch.empty(0)
+        # Each block's products take the memory of the last one's.
+        self._products = room(self._size, len(encoder), torch.empty(0, dtype=torch.int32))
         from . import compiled
 
         self._loops = compiled
 
     @classmethod
     @torch.no_grad()
-    def of(cls, encoder: Float[Tensor, "n d"], shift: Float[Tensor, "n"], *, sure: bool = True) -> Screen | None:
+    def of(
+        cls,
+        encoder: Float[Tensor, "n d"],
+        shift: Float[Tensor, "n"],
+        *,
+        sure: bool = True,
+        room: Callable[[int, int, Tensor], Tensor] | None = None,
+    ) -> Screen | None:
         """None where whole numbers would say nothing: something not finite, or rows beyond float32's middle range.
 
         Args:
             encoder: E.
             shift: e.
             sure: False excludes what is very likely not wanted; see the module.
+            room: gives memory for so many rows and columns of numbers like those of a tensor; None is torch.empty.
         """
         encoder, shift = encoder.detach().contiguous(), shift.detach().contiguous()
         found = _rounded(encoder, sure) if encoder.shape[1] <= _LONGEST else None
         if found is None or not math.isfinite(float(shift.sum())):
             return None
-        return cls(encoder, shift, sure, *found)
+        return cls(encoder, shift, sure, room or _new, *found)
 
     @torch.no_grad()
     def topk(
@@ -117,7 +136,7 @@ class Screen:
         for part in [*_blocks(0, first, first), *_blocks(first, len(x), self._size)] if found is not None else ():
             assert found is not None
             whole, of_x = found[0][part], tuple(tensor[part] for tensor in found[1:])
-            given = (self._products(whole), self._bounds, x[part], of_x, k)
+            given = (self._multiplied(whole), self._bounds, x[part], of_x, k)
             done[part] = self._loops.topk(
                 *given, signed=signed, most=n // _WORTH, values=values[part], indices=indices[part]
             )
@@ -150,7 +169,7 @@ class Screen:
             some = None
             if found is not None:
                 whole, of_x = found[0][part], tuple(tensor[part] for tensor in found[1:])
-                some = self._loops.above(self._products(whole), self._bounds, x[part], of_x, floors, most=n // _WORTH)
+                some = self._loops.above(self._multiplied(whole), self._bounds, x[part], of_x, floors, most=n // _WORTH)
             if some is None:
                 found = None
                 rows, columns, pre = over(torch.mm(x[part], self.encoder.T), floors - self.shift)
@@ -164,11 +183,12 @@ class Screen:
         """Rows of a block."""
         return max(_BYTES // (4 * len(self.encoder)), 1)
 
-    def _products(self, whole: Int8[Tensor, "b d"]) -> Int[Tensor, "b n"]:
-        """Products of whole numbers, in memory that the next block's will take."""
-        if not self._block.numel():
-            self._block = torch.empty(self._size, len(self.encoder), dtype=torch.int32)
-        return torch.ops.aten._int_mm(whole, self._whole.T, out=self._block[: len(whole)])
+    def _multiplied(self, whole: Int8[Tensor, "b d"]) -> Int[Tensor, "b n"]:
+        return torch.ops.aten._int_mm(whole, self._whole.T, out=self._products[: len(whole)])
+
+
+def _new(rows: int, columns: int, like: Tensor) -> Tensor:
+    return torch.empty(rows, columns, dtype=like.dtype)
 
 
 def _blocks(start: int, stop: int, size: int) -> list[slice]:

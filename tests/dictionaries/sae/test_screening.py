@@ -24,9 +24,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     made: list[bool] = []
     of = Screen.of.__func__  # type: ignore[attr-defined]
 
-    def noted(cls, encoder, shift, *, sure=True):
+    def noted(cls, encoder, shift, *, sure=True, room=None):
         made.append(sure)
-        return of(cls, encoder, shift, sure=sure)
+        return of(cls, encoder, shift, sure=sure, room=room)
 
     monkeypatch.setattr(Screen, "of", classmethod(noted))
     return made
