@@ -143,6 +143,9 @@ def test_pictures_are_kept_as_text_is(vision_folder: Path, picture_folder: Path,
     again = Harvest(str(vision_folder), per_unit=3, batch_tokens=10, store=str(store.place), **options)
     again.run()
     assert {record.file for record in store.records()} == before
+    few = Harvest(str(vision_folder), images=str(picture_folder), tokens=6, store=str(tmp_path / "few")).run()
+    assert few["rows"][0].value == 8
+    assert any("a batch took" in finding for finding in few.findings)
     with pytest.raises(ValueError, match="already holds the windows of another text: source"):
         Harvest(str(vision_folder), images=str(picture_folder / "more"), store=str(store.place)).run()
 
