@@ -97,6 +97,9 @@ OURS: dict[str, Callable[..., Any]] = {
     # Prefixes that all weigh the same, as SAELens's do; then as ours come.
     "Matryoshka": lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), emphasis=0.0, seed=seed),
     "Matryoshka, emphasis 1/2": lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), seed=seed),
+    "Matryoshka, emphasis 1": lambda d, n, k, seed: architectures.Matryoshka(
+        d, n, k, widths=widths(n), emphasis=1.0, seed=seed
+    ),
     "JumpReLU": architectures.JumpReLU,
     "MatchingPursuit": architectures.MatchingPursuit,
     "InterferencePenalised": architectures.InterferencePenalised,
@@ -362,12 +365,14 @@ def page(
         digits = {"dead": 1, "seconds": 1, "l0": 2}
         cells = [cell([line[column] for line in groups[name]], digits.get(column, 3)) for column in columns]
         rows.append(f"| {place} | {' '.join(name)} | {len(groups[name])} | {above} | " + " | ".join(cells) + " |\n")
-    both = [a for trainer, a in order if trainer == "ours" and ("SAELens", a) in groups]
     against = []
-    for architecture in both:
+    for trainer, architecture in order:
+        theirs = ("SAELens", architecture.split(",")[0])
+        if trainer != "ours" or theirs not in groups:
+            continue
         cells = []
         for column in (*SCORES[:1], *SCORES[3:4], "unexplained", "l0"):
-            mean, half = difference(of(("ours", architecture), column), of(("SAELens", architecture), column))
+            mean, half = difference(of((trainer, architecture), column), of(theirs, column))
             text = f"{mean:+.3f} ± {half:.3f}"
             cells.append(f"**{text}**" if abs(mean) > half else text)
         against.append(f"| {architecture} | " + " | ".join(cells) + " |\n")
