@@ -412,8 +412,8 @@ def train(
         precision: what the encoder's product is made in. "full" is the weights' own; "bfloat16" chooses latents by a
             product of rounded numbers and computes the chosen ones anew in float32; "auto" does so where the device
             multiplies bfloat16 faster (asked once), and is "full" elsewhere. "int8" excludes most latents by a product
-            of whole numbers and computes the others in float32: TopK, AbsTopK, BatchTopK, Matryoshka and JumpReLU
-            then choose what float32 does but for chance (`kernels.Screen`: a wanted latent is missed with probability
+            of whole numbers and computes the others in float32: TopK, AbsTopK, BatchTopK and Matryoshka then choose
+            what float32 does but for chance (`kernels.Screen`: a wanted latent is missed with probability
             at most 1e-9); where rows and encoder are large enough for that to pay, dense products stay float32.
             Weights and moments stay float32.
         dead_after: rows of silence that make a latent dead. None is a twentieth of the run's rows, between two batches

@@ -193,8 +193,9 @@ def entries(
         at_least: entries per row that the first block must have; a positive floor is lowered until it does.
     """
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    # A sure bound lets so many more through here, where the floor is a little low already, that nothing is gained.
-    screen = _screen(sae, x, sure=False)
+    # A sure bound lets so many more through here, where the floor is a little low already, that nothing is gained. Nor
+    # is anything with a floor for each latent, JumpReLU's: so many entries are above that most would be computed twice.
+    screen = _screen(sae, x, sure=False) if isinstance(floor, float) else None
     # The screen cuts what it is given into blocks of its own.
     edges = [0, *range(sae.block, len(x), sae.block if screen is None else max(len(x), 1)), len(x)]
     for start, end in itertools.pairwise(edges):

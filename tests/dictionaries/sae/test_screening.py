@@ -35,19 +35,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @needed
 @pytest.mark.parametrize("architecture", [TopK, AbsTopK, BatchTopK, Matryoshka, JumpReLU])
 def test_training_is_that_of_the_float32_product(architecture: type[SAE], small: list[bool]) -> None:
-    world = exactly_k(512, 64, 6)
+    world = exactly_k(256, 32, 4)
     ends = {}
     for name in ("full", "int8"):
         for loops in (True, False):
             del small[:]
-            sae = architecture(64, 512, k=6)  # type: ignore[call-arg]
+            sae = architecture(32, 256, k=4)  # type: ignore[call-arg]
             # Without numba's loops nothing is screened.
             with compiled_loops(loops):
-                steps = list(train(sae, world, steps=6, batch=256, lr=1e-3, precision=name, dead_after=10**6))
+                steps = list(train(sae, world, steps=3, batch=64, lr=1e-3, precision=name, dead_after=10**6))
             ends[name, loops] = [step.numbers["fraction_variance_unexplained"] for step in steps]
             # The start is in full precision always.
             assert (True in small) == (loops and architecture in (TopK, AbsTopK))
-            assert (False in small) == (loops and name == "int8")
+            # JumpReLU's thresholds leave too many.
+            assert (False in small) == (loops and name == "int8" and architecture is not JumpReLU)
     for found in ends.values():
         assert found == pytest.approx(ends["full", False], rel=1e-4)
 
