@@ -3,7 +3,7 @@
     python benchmarks/cost_model.py [--small]
 
 The machine is rated as `superscope plan --machine here` rates it, beside each training: one product, one pass over
-memory, the codes of a batch, steps of a tiny training. Then every formula of superscope/theory/cost.py that
+memory, the codes of a batch, steps of two small trainings. Then every formula of superscope/theory/cost.py that
 predicts a time or a size is set beside a real training, a real capture and a real store; one thread, CPU seconds, the
 least of several on both sides. Prints predicted / measured, and whether each is within the stated factor.
 Appends what it printed, dated, to cost_model_results.md.
@@ -187,7 +187,7 @@ def main() -> None:
         lines.append(
             f"{', '.join(map(str, shape)):20s}{machine.operations / 1e9:7.1f} GFLOP/s, encoding "
             f"{machine.encoding / 1e9:6.1f} GFLOP/s, {machine.bandwidth / 1e9:5.1f} GB/s, "
-            f"{machine.overhead * 1e3:4.1f} ms a step"
+            f"{machine.overhead * 1e3:4.1f} ms a step, {machine.bookkeeping * 1e9:4.0f} ns a use"
         )
     lines.append("")
     head = f"{'predicted':>12s}{'measured':>12s}      {'ratio':>7s}"

@@ -251,7 +251,7 @@ class Plan(Study):
 def timed(d: int, n: int, k: int, batch: int) -> cost.Machine:
     """This machine's processor, for a dictionary of n latents of d numbers, each rate the best of five.
 
-    One float32 product, one pass over memory, a batch's codes and steps of a tiny training are timed; of large
+    One float32 product, one pass over memory, a batch's codes and steps of two small trainings are timed; of large
     dictionaries a part. Its memory is what is free now; a processor has no link.
     """
     n = min(n, 16384)
@@ -265,6 +265,11 @@ def timed(d: int, n: int, k: int, batch: int) -> cost.Machine:
     source = torch.ones(2**25)
     target = torch.empty_like(source)
     copy = _best(lambda: target.copy_(source))
+    overhead = _best(_steps(16, 32, 2, 32).__next__)
+    many = TopK(16, 512, k=32)
+    with torch.no_grad():
+        chosen = _best(lambda: many.encode(torch.ones(1024, 16)))
+    bookkeeping = max(_best(_steps(16, 512, 32, 1024).__next__) - overhead - chosen, 0.0) / (32 * 1024)
     return cost.Machine(
         name="here",
         operations=2.0 * left.numel() * len(right) / product,
@@ -272,14 +277,16 @@ def timed(d: int, n: int, k: int, batch: int) -> cost.Machine:
         memory=_free_memory(),
         link=1.0,
         encoding=2.0 * rows * d * n / codes,
-        overhead=_best(_tiny_training().__next__),
+        overhead=overhead,
+        bookkeeping=bookkeeping,
         source=f"timed just now in float32 with {torch.get_num_threads()} threads, best of 5",
     )
 
 
-def _tiny_training() -> Iterator[object]:
-    rows = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
-    return train(TopK(16, 32, k=2), StoredSource(rows), steps=20, batch=32)
+def _steps(d: int, n: int, k: int, batch: int) -> Iterator[object]:
+    """A training whose products take no time."""
+    rows = torch.randn(4 * batch, d, generator=torch.Generator().manual_seed(0))
+    return train(TopK(d, n, k=k), StoredSource(rows), steps=20, batch=batch)
 
 
 def _best(work: Callable[[], object]) -> float:

@@ -44,6 +44,7 @@ class Machine:
         encoding: operations of a dictionary's encoder per second, counted alike; the choice of the largest included
             where that was timed.
         overhead: seconds that a training step takes however small it is.
+        bookkeeping: seconds that it takes to put each use of a latent in order, of rows and of latents.
         source: where the rates come from.
     """
 
@@ -54,12 +55,14 @@ class Machine:
     link: float
     encoding: float
     overhead: float
+    bookkeeping: float
     source: str
 
     def __post_init__(self) -> None:
         for name in ("operations", "bandwidth", "memory", "link", "encoding"):
             real("Machine", name, getattr(self, name), 0, math.inf, open_low=True, open_high=True)
-        real("Machine", "overhead", self.overhead, 0, math.inf, open_high=True)
+        for name in ("overhead", "bookkeeping"):
+            real("Machine", name, getattr(self, name), 0, math.inf, open_high=True)
 
 
 _REACHED = (
@@ -67,9 +70,9 @@ _REACHED = (
     "launches; not measured by us"
 )
 MACHINES = (
-    Machine("a100", 240e12, 1.6e12, 80e9, 250e9, 240e12, 1e-3, _REACHED),
-    Machine("h100", 690e12, 2.7e12, 80e9, 370e9, 690e12, 1e-3, _REACHED),
-    Machine("h200", 690e12, 3.9e12, 141e9, 370e9, 690e12, 1e-3, _REACHED),
+    Machine("a100", 240e12, 1.6e12, 80e9, 250e9, 240e12, 1e-3, 0.0, _REACHED),
+    Machine("h100", 690e12, 2.7e12, 80e9, 370e9, 690e12, 1e-3, 0.0, _REACHED),
+    Machine("h200", 690e12, 3.9e12, 141e9, 370e9, 690e12, 1e-3, 0.0, _REACHED),
 )
 
 
@@ -105,18 +108,20 @@ class StepCost:
     Args:
         product: operations of the encoder product.
         sparse: operations of everything that touches k of n atoms.
+        uses: of latents by rows.
         traffic: bytes between the device and its memory.
         exchange: bytes sent to other devices.
     """
 
     product: float
     sparse: float
+    uses: float
     traffic: float
     exchange: float
 
     def seconds(self, machine: Machine) -> float:
         """Product, memory, exchange and what every step costs, none hidden behind another."""
-        arithmetic = self.product / machine.encoding + machine.overhead
+        arithmetic = self.product / machine.encoding + self.uses * machine.bookkeeping + machine.overhead
         return arithmetic + self.traffic / machine.bandwidth + self.exchange / machine.link
 
 
@@ -203,7 +208,7 @@ def step_cost(d: int, n: int, k: int, batch: int, *, mesh: Mesh = Mesh(1, 1), mi
         )
     if mesh.data > 1:
         exchange += 2 * (mesh.data - 1) / mesh.data * parameters * (2 if mixed else 4)
-    return StepCost(2.0 * rows * d * atoms, 8.0 * rows * kept * d, traffic, exchange)
+    return StepCost(2.0 * rows * d * atoms, 8.0 * rows * kept * d, rows * kept, traffic, exchange)
 
 
 def balanced_batch(d: int, n: int, k: int, machine: Machine, *, mixed: bool = True) -> float:

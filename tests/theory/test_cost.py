@@ -72,9 +72,11 @@ def test_layouts_that_fit_are_a_tail_of_all_layouts() -> None:
 
 
 def test_seconds_add_up() -> None:
-    machine = Machine("slow", 10.0, bandwidth=5.0, memory=1.0, link=2.0, encoding=4.0, overhead=0.5, source="a test")
-    step = cost.StepCost(product=20.0, sparse=1.0, traffic=10.0, exchange=4.0)
-    assert step.seconds(machine) == 5 + 2 + 2 + 0.5
+    machine = Machine(
+        "slow", 10.0, bandwidth=5.0, memory=1.0, link=2.0, encoding=4.0, overhead=0.5, bookkeeping=3.0, source=""
+    )
+    step = cost.StepCost(product=20.0, sparse=1.0, uses=2.0, traffic=10.0, exchange=4.0)
+    assert step.seconds(machine) == 5 + 6 + 2 + 2 + 0.5
 
 
 @given(SHAPES)
@@ -112,4 +114,4 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="shards must be at least 1"):
         Mesh(1, 0)
     with pytest.raises(ValueError, match="bandwidth must lie in"):
-        Machine("none", 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, "")
+        Machine("none", 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, "")
