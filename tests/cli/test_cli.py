@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,10 @@ def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
         "scan",
         str(model),
         *TINY,
+        "--sites",
+        "transformer.h.*",
         "--steps",
-        "400",
+        "200",
         "--out",
         str(tmp_path / "run"),
     ]
@@ -128,6 +131,7 @@ def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
     first = tmp_path / "run" / "saes" / "trained" / "transformer.h.0" / "seed0" / "training.json"
     while not first.exists():
         assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     try:
         out, err = running.communicate(timeout=3)
