@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import io
 import itertools
 import shlex
@@ -204,7 +203,7 @@ def settings(study: str, arguments: tuple[str, ...]) -> Study:
         # What a study holds in a dataclass of its own (a harvest's policy) has options that it alone knows.
         if name not in names and kind.kind != "harvest":
             raise ValueError(f"{study} has no option {name!r}.{nearest(name, names)}")
-    positional = [field.name for field in dataclasses.fields(kind) if _is_positional(kind, field.name)]
+    positional = [field.name for field in dataclasses.fields(kind) if "Positional" in str(field.type)]
     first = [value for name in positional for value in values.get(name, [])]
     named = [word for name, given in values.items() if name not in positional for word in (_spelled(name), *given)]
     said = io.StringIO()
@@ -221,10 +220,6 @@ def settings(study: str, arguments: tuple[str, ...]) -> Study:
         lines = (line.strip(_FRAME) for line in said.getvalue().splitlines())
         why = " ".join(line for line in lines if line and not line.startswith("For full helptext"))[:400]
         raise ValueError(f"`superscope {study} {shlex.join([*first, *named])}` cannot be run. {why}") from error
-
-
-def _is_positional(kind: Any, name: str) -> bool:
-    return "Positional" in str(inspect.get_annotations(kind).get(name, ""))
 
 
 def _grouped(arguments: tuple[str, ...]) -> dict[str, list[str]]:
