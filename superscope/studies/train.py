@@ -87,8 +87,9 @@ class Train(FromStream):
     whiten: Literal["none", "zca", "pca", "scale"] = "none"
     """Learn from rows of equal variance in every direction (zca, pca) or of unit mean square (scale); the weights that
     are saved take x itself."""
-    precision: Literal["auto", "full", "bfloat16"] = "auto"
-    """What the encoder's product is made in: bfloat16 where the device multiplies it faster, or as said."""
+    precision: Literal["auto", "full", "bfloat16", "int8"] = "auto"
+    """What the encoder's product is made in: bfloat16 where the device multiplies it faster, or as said. "int8" looks
+    for what is active by whole numbers (topk, abstopk, batchtopk, matryoshka; CPUs with VNNI)."""
     clip: float | None = None
     """Largest norm of the gradient."""
     resample_every: int = 0
