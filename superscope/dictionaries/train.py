@@ -118,7 +118,7 @@ class Training(Iterator[Step]):
         """
         if self._optimizer is None:
             raise ValueError("Training.state: nothing has been trained yet. Take a step first.")
-        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        tensors = self._tensors()
         for name, parameter in self.sae.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"adam.{name}.{moment}": moments[moment] for moment in moments}
@@ -148,14 +148,19 @@ class Training(Iterator[Step]):
                     f"Training.restore: the state is that of another training: {what}. "
                     "Repeat its settings to go on, or start anew in another place."
                 )
-        own = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        own = self._tensors()
         for name, tensor in own.items():
             if name not in state.tensors or state.tensors[name].shape != tensor.shape:
                 raise ValueError(f"Training.restore: the state has no {name} of shape {tuple(tensor.shape)}.")
-        self.sae.load_state_dict({name.removeprefix("sae."): state.tensors[name] for name in own})
+        for name, tensor in own.items():
+            tensor.data.copy_(state.tensors[name])
         self._restored = state
         self.done = state.facts["done"]
         return self
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All of the SAE, what it does not save included."""
+        return {f"sae.{name}": tensor for name, tensor in [*self.sae.named_parameters(), *self.sae.named_buffers()]}
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -39,9 +39,11 @@ class BatchTopKSAE(SAE):
         super().__init__(d, n, k=k, **further, seed=seed)
         self.k = k
         self.register_buffer("threshold", torch.tensor(-1.0))
-        self._last = -1.0
+        # The last batch's threshold. Part of where a training is, not of what was learned.
+        self.register_buffer("last", torch.tensor(-1.0), persistent=False)
 
     threshold: Tensor
+    last: Tensor
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         """Every value above the learned threshold; before there is one, the k largest of each row."""
@@ -59,7 +61,8 @@ class BatchTopKSAE(SAE):
         is looked through again with a lower one.
         """
         wanted = self.k * len(x)
-        floor = self._last * _MARGIN if self._last > 0 else self._guess(x)
+        last = float(self.last)
+        floor = last * _MARGIN if last > 0 else self._guess(x)
         start = floor
         # Shards must look for the same: they know only together whether a floor is too high.
         least_found = self.k * _MORE if exchange.current().alone else 0.0
@@ -74,9 +77,8 @@ class BatchTopKSAE(SAE):
             # Ties at the threshold are all kept.
             kept = (values >= least).nonzero().squeeze(1)
             rows, columns, values = rows[kept], columns[kept], values[kept]
-        self._last = exchange.current().least(float(values.min()) if len(values) else float("inf"))
-        if self._last == float("inf"):
-            self._last = -1.0
+        smallest = exchange.current().least(float(values.min()) if len(values) else float("inf"))
+        self.last.fill_(smallest if smallest < float("inf") else -1.0)
         return rows, columns, values
 
     def _guess(self, x: Float[Tensor, "b d"]) -> float:

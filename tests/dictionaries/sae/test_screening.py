@@ -9,6 +9,7 @@ import torch
 
 from superscope.dictionaries import AbsTopK, BatchTopK, JumpReLU, Matryoshka, TopK, train
 from superscope.dictionaries.sae import SAE, precision
+from superscope.dictionaries.train import Training
 from superscope.kernels import Screen, can_screen, choice, compiled_loops, screen
 from superscope.worlds import exactly_k
 
@@ -71,6 +72,27 @@ def test_codes_are_those_of_the_float32_product(architecture: type[SAE], small: 
     # Neither where codes are to have gradients, nor where the product is one of rounded numbers.
     assert sae.encode(x).values.requires_grad
     assert small == [True]
+
+
+@needed
+@pytest.mark.parametrize(("architecture", "name"), [(TopK, "full"), (TopK, "int8"), (Matryoshka, "int8")])
+def test_a_training_that_stopped_goes_on_to_the_bit(architecture: type[SAE], name: str, small: list[bool]) -> None:
+    world = exactly_k(256, 32, 4)
+
+    def training(sae: SAE) -> Training:
+        return train(sae, world, steps=6, batch=64, precision=name)  # type: ignore[arg-type]
+
+    through, stopped, resumed = (architecture(32, 256, k=4) for _ in range(3))  # type: ignore[call-arg]
+    for _ in training(through):
+        pass
+    first = training(stopped)
+    for _ in range(3):
+        next(first)
+    for _ in training(resumed).restore(first.state()):
+        pass
+    assert small
+    for key, tensor in through.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], tensor), key
 
 
 def test_whole_numbers_are_refused_where_they_cannot_be_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
