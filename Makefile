@@ -18,6 +18,9 @@ slow: $(VENV)/test
 peers:
 	scripts/peers
 
+coverage: $(VENV)/test
+	scripts/coverage
+
 lint: $(VENV)/test
 	scripts/lint
 
