@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from ..loops import compiled, in_threads
+from ..topk.compiled import sink
 
 # A row of bounds is cut into segments of _LANES x _DEEP entries; entry i of a segment is in its run i mod _LANES, so
 # that the maxima of _LANES runs are taken side by side, and what passes is looked for in few short runs.
@@ -211,20 +212,13 @@ def _product(one: np.ndarray, other: np.ndarray) -> np.float32:
 
 
 @compiled
-def _sink(heap: np.ndarray, places: np.ndarray, pre: np.ndarray, at: int, size: int) -> None:
-    """Moves an entry of a heap, smallest first, down to where it belongs; the others go with it."""
-    value, place, given = heap[at], places[at], pre[at]
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= value:
-            break
-        heap[at], places[at], pre[at] = heap[child], places[child], pre[child]
-        at = child
-    heap[at], places[at], pre[at] = value, place, given
+def _offer(pre: np.ndarray, first: int, past: int, signed: bool, heap: np.ndarray, places: np.ndarray, k: int) -> None:
+    """Puts what is larger than the smallest of a heap in its place."""
+    for c in range(first, past):
+        size = abs(pre[c]) if signed else pre[c]
+        if size > heap[0]:
+            heap[0], places[0] = size, c
+            sink(heap, places, 0, k)
 
 
 @compiled
@@ -249,8 +243,7 @@ def _topk(
     n = (products.shape[1] + SEGMENT - 1) // SEGMENT * SEGMENT
     upper, largest = np.full(n, -np.inf, np.float32), np.empty(n // _DEEP, np.float32)
     runs, found = np.empty(n // _DEEP + 1, np.int64), np.empty(n + 1, np.int64)
-    pre, heap, best = np.empty(n, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
-    places = np.empty(k, np.int64)
+    pre, heap, places = np.empty(n, np.float32), np.empty(k, np.float32), np.empty(k, np.int64)
     for b in range(x.shape[0]):
         row = x[b]
         _bound(products[b], scale[b], norm[b], rest[b], scales, norms, rests, shift, signed, upper, largest)
@@ -263,29 +256,20 @@ def _topk(
         for c in range(count):
             pre[c] = _product(row, encoder[found[c]]) + shift[found[c]]
         for c in range(k):
-            best[c], places[c] = pre[c], found[c]
-            heap[c] = abs(pre[c]) if signed else pre[c]
+            heap[c], places[c] = abs(pre[c]) if signed else pre[c], c
         for c in range(k // 2 - 1, -1, -1):
-            _sink(heap, places, best, c, k)
-        for c in range(k, count):
-            size = abs(pre[c]) if signed else pre[c]
-            if size > heap[0]:
-                heap[0], places[0], best[0] = size, found[c], pre[c]
-                _sink(heap, places, best, 0, k)
+            sink(heap, places, c, k)
+        _offer(pre, k, count, signed, heap, places, k)
         # So what cannot exceed that is not among them, and the rest is computed too.
-        more = _collect(upper, largest, heap[0], floor, runs, found)
-        done[b] = count + more <= most
+        past = count + _collect(upper, largest, heap[0], floor, runs, found[count:])
+        done[b] = past <= most
         if not done[b]:
             continue
-        for c in range(more):
+        for c in range(count, past):
             pre[c] = _product(row, encoder[found[c]]) + shift[found[c]]
-        for c in range(more):
-            size = abs(pre[c]) if signed else pre[c]
-            if size > heap[0]:
-                heap[0], places[0], best[0] = size, found[c], pre[c]
-                _sink(heap, places, best, 0, k)
+        _offer(pre, count, past, signed, heap, places, k)
         for c in range(k):
-            values[b, c], indices[b, c] = best[c], places[c]
+            values[b, c], indices[b, c] = pre[places[c]], found[places[c]]
 
 
 @compiled

@@ -37,7 +37,7 @@ def topk(pre: Float[Tensor, "b n"], k: int) -> tuple[Float[Tensor, "b k"], Int[T
     return (values, indices) if all(in_threads(work, len(pre))) else None
 
 
-def _sink(heap: np.ndarray, places: np.ndarray, at: int, size: int) -> None:
+def sink(heap: np.ndarray, places: np.ndarray, at: int, size: int) -> None:
     """Moves an entry of a heap, smallest first, down to where it belongs; places go with the entries."""
     value, place = heap[at], places[at]
     while True:
@@ -53,7 +53,7 @@ def _sink(heap: np.ndarray, places: np.ndarray, at: int, size: int) -> None:
     heap[at], places[at] = value, place
 
 
-_sink = compiled(_sink)
+sink = compiled(sink)
 
 
 @compiled
@@ -83,11 +83,11 @@ def _topk(pre: np.ndarray, k: int, runs: int, values: np.ndarray, indices: np.nd
         for j in range(k):
             heap[j], places[j] = largest[j], j
         for j in range(k // 2 - 1, -1, -1):
-            _sink(heap, places, j, k)
+            sink(heap, places, j, k)
         for j in range(k, runs):
             if largest[j] > heap[0]:
                 heap[0], places[0] = largest[j], j
-                _sink(heap, places, 0, k)
+                sink(heap, places, 0, k)
         floor = heap[0]
         found = 0
         for j in range(runs):
@@ -101,10 +101,10 @@ def _topk(pre: np.ndarray, k: int, runs: int, values: np.ndarray, indices: np.nd
                     found += 1
                     if found == k:
                         for s in range(k // 2 - 1, -1, -1):
-                            _sink(heap, places, s, k)
+                            sink(heap, places, s, k)
                 elif row[i] > heap[0]:
                     heap[0], places[0] = row[i], i
-                    _sink(heap, places, 0, k)
+                    sink(heap, places, 0, k)
         for j in range(k):
             values[b, j], indices[b, j] = heap[j], places[j]
     return True
