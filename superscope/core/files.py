@@ -190,7 +190,8 @@ class RunFolder:
                     "Repeat its settings to resume it, or choose another folder with --out."
                 )
             return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A process that was killed as it wrote the first about.json leaves a part of it, and has begun no run.
+        if path.exists() and (not path.is_dir() or any(not _is_beginning(file) for file in path.iterdir())):
             raise FileExistsError(f"{path} is not empty and holds no run of ours. Choose a new folder with --out.")
         return None
 
@@ -226,6 +227,9 @@ class RunFolder:
             "notes": [],
         }
         run = cls(path, about)
+        if path.is_dir():
+            for file in filter(_is_beginning, path.iterdir()):
+                remove(file)
         run._write()
         return run
 
@@ -292,3 +296,7 @@ class RunFolder:
 
     def _write(self) -> None:
         write_json(self.path / "about.json", self.about)
+
+
+def _is_beginning(file: Path) -> bool:
+    return file.name.startswith(".about.json.")
