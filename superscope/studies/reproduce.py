@@ -45,11 +45,13 @@ class Reproduce(Study):
         names = [name for name in EXPERIMENTS if not self.only or name in self.only]
         lab, rows = Lab(), []
         for number, name in enumerate(names):
-            yield Progress("Running experiments", number, len(names), name)
             kept = f"{name}.json"
             if run is not None and run.has(kept):
                 rows.append(files.read_json(run / kept))
                 continue
+            # Experiments take from a moment to minutes, so how many are done says nothing of the time that is left.
+            stage = f"Running {name}"
+            yield Progress(stage, 0, 1, f"{number + 1} of {len(names)}")
             clock, processor = time.monotonic(), time.process_time()
             row = dataclasses.asdict(EXPERIMENTS[name](lab))
             row |= {"seconds": round(time.monotonic() - clock, 1), "cpu": round(time.process_time() - processor, 1)}
@@ -58,7 +60,7 @@ class Reproduce(Study):
             if run is not None:
                 files.write_json(run / kept, row)
                 run.keep(kept)
-        yield Progress("Running experiments", len(names), len(names))
+            yield Progress(stage, 1, 1, row["title"])
         report = self._report(rows, began)
         if run is not None:
             files.write_text(run / "experiments.md", table(report) + "\n")
