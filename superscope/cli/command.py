@@ -22,6 +22,7 @@ from ..studies.study import Progress, Study
 from ..studio import write_html
 from .course import Course
 from .progress import Silent, drain, speaker_for
+from .refusal import require_writable, sentence
 from .summary import show
 
 
@@ -78,6 +79,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     if output.out is None:
         command += f" --out {out}"
     try:
+        require_writable(out)
         if rank:
             drain(study.stages(out), Silent(Course()))
             return 0
@@ -94,9 +96,8 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
             errors.print("Interrupted before anything was written.")
         return 130
     except (ValueError, TypeError, LookupError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
         one = f" (process {rank} of {processes})" if processes > 1 else ""
-        errors.print(f"superscope {entry.command}{one}: {message}", markup=False, soft_wrap=True, style="red")
+        errors.print(f"superscope {entry.command}{one}: {sentence(error)}", markup=False, soft_wrap=True, style="red")
         if rank == 0 and (out / "about.json").exists():
             errors.print(f"What was finished is kept in {out}; resume with: {command}", markup=False, soft_wrap=True)
         return 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Generator
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ _EVERY = 30.0
 """Seconds between two lines of one stage."""
 
 
-class Speaker(ABC):
+class Speaker(AbstractContextManager["Speaker"], ABC):
     """Tells of a run as it goes; a context that is entered before the first stage and left after the last."""
 
     def __init__(self, course: Course) -> None:
@@ -40,12 +40,6 @@ class Speaker(ABC):
     def finish(self) -> None:
         """The run has ended well."""
 
-    def __enter__(self) -> Speaker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
 
 class Silent(Speaker):
     """Says nothing."""
@@ -54,6 +48,9 @@ class Silent(Speaker):
         pass
 
     def finish(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -92,7 +89,8 @@ class Log(Speaker):
         with self._lock:
             if step.stage != self.course.stage:
                 self._end()
-            if self.course.take(step):
+            new = self.course.take(step)
+            if new or step.resumed:
                 there = f"{_percent(self.course.stage_share)} there already".strip() if step.resumed else ""
                 self._write(step.stage, there, step.detail)
         # A stage that is done is about to say so.
@@ -241,7 +239,7 @@ def speaker_for(console: Console, *, quiet: bool = False) -> Speaker:
 
 def drain(stages: Generator[Progress, None, T], speaker: Speaker) -> T:
     """What the stages return, with each of their Progress told on the way."""
-    with speaker, contextlib.closing(stages):
+    with speaker, closing(stages):
         while True:
             try:
                 step = next(stages)

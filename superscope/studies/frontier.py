@@ -113,7 +113,7 @@ class Frontier(FromStream):
         """One SAE for each k and seed; a finished k is taken from an interrupted run."""
         stage, total = "Learning dictionaries", len(ks) * self.steps
         saes: dict[tuple[int, int], SAE] = {}
-        ahead = {stage: self.steps * self.batch, "Measuring": _EVALUATION * self.held_out}
+        ahead = {stage: float(self.steps * self.batch), "Measuring": _EVALUATION * self.held_out}
         yield Progress(stage, 0, total, ahead=ahead)
         length = getattr(stream.train, "__len__", None)
         batch = self.batch if length is None else min(self.batch, max(length(), 2))

@@ -99,7 +99,7 @@ class PhaseDiagram(Study):
         # The yield that judges may fall a little after a quarter; it is the same whether or not a run was stopped.
         last = -(-first // every) * every
         polish = f"Polishing the best {kept} of each cell, of {many:,} models"
-        ahead = {stage: many * last, polish: kept * len(cells) * (self.steps - last)}
+        ahead = {stage: float(many * last), polish: float(kept * len(cells) * (self.steps - last))}
         if run is not None and run.has("survivors.safetensors"):
             rows = files.read_tensors(run / "survivors.safetensors")["rows"].tolist()
             ensemble = ensemble.select(rows)

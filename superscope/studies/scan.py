@@ -222,11 +222,12 @@ class Scan(Study):
         stage, total = f"Learning {site}{self._of(label)}", self.seeds * self.steps
         learned: dict[int, Learned] = {}
         folders = {index: f"saes/{label}/{str(site).replace(':', '-')}/seed{index}" for index in range(self.seeds)}
-        yield Progress(stage, 0, total)
         for index, folder in folders.items():
             if run is not None and all(run.has(f"{folder}/{name}") for name in _SAVED):
                 learned[index] = (TopK.load(run / folder), files.read_json(run / f"{folder}/training.json"))
                 yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run", resumed=True)
+        if not learned:
+            yield Progress(stage, 0, total)
         done = dict.fromkeys(learned, self.steps)
         missing = [index for index in folders if index not in learned]
         for index, step, result in _side_by_side([self._training(subject, source, index) for index in missing]):

@@ -80,6 +80,7 @@ class ToyRobustness(Study):
         columns = ("density", "features_per_dimension", "attack", "input_noise", "weight_noise")
         table: dict[str, list] = {name: [] for name in columns}
         per_dimension = ensemble.atoms.double().square().sum((1, 2)) / self.d
+        yield Progress("Disturbing", 0, len(self.densities))
         for e, p in enumerate(self.densities):
             rises = (vulnerability(ensemble, e, self.size), *noise_rises(ensemble, e, self.size, self.seed))
             for name, value in zip(columns, (p, float(per_dimension[e]), *rises), strict=True):

@@ -237,7 +237,7 @@ class Train(FromStream):
     def _ahead(self, stream: Stream) -> dict[str, float]:
         """Rows to learn from, and the held-out rows, whose measures take as long as several steps on them."""
         spliced = 0 if stream.loaded is None else _SPLICED_WINDOWS * self.context
-        return {"Learning": self.steps * self.batch, "Measuring": _EVALUATION * (self.held_out + spliced)}
+        return {"Learning": float(self.steps * self.batch), "Measuring": _EVALUATION * (self.held_out + spliced)}
 
     def _whitened(
         self, sae: SAE, source: ActivationSource, out: Path | None, leads: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import time
 from collections.abc import Generator
@@ -60,7 +61,7 @@ def test_a_log_has_a_line_at_each_begin_and_end_and_each_half_minute() -> None:
 
 def test_between_two_lines_of_a_stage_are_thirty_seconds() -> None:
     lines, _ = log()
-    for before, after in zip(lines, lines[1:], strict=False):
+    for before, after in itertools.pairwise(lines):
         if "left" in after and "done in" not in after:
             assert seconds(after) - seconds(before) >= 30
 
