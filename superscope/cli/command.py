@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.util
 import inspect
+import io
 import os
 import signal
 from collections.abc import Generator, Sequence
@@ -22,7 +24,7 @@ from ..studies.study import Progress, Study
 from ..studio import write_html
 from .course import Course
 from .progress import Silent, drain, speaker_for
-from .refusal import require_writable, sentence
+from .refusal import require_writable, sentence, usage
 from .summary import show
 
 
@@ -59,16 +61,20 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         "Command", [("study", Annotated[study_class, flat]), ("output", Annotated[Output, flat], Output())]
     )
     errors = Console(stderr=True, highlight=False)
+    complaint = io.StringIO()
     try:
-        parsed = tyro.cli(
-            command_class,
-            prog=f"superscope {entry.command}",
-            description=inspect.cleandoc(study_class.__doc__ or ""),
-            args=list(arguments),
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            console_outputs=rank == 0,
-        )
+        with contextlib.redirect_stderr(complaint):
+            parsed = tyro.cli(
+                command_class,
+                prog=f"superscope {entry.command}",
+                description=inspect.cleandoc(study_class.__doc__ or ""),
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                console_outputs=rank == 0,
+            )
     except SystemExit as end:
+        if complaint.getvalue():
+            errors.print(usage(complaint.getvalue()), markup=False, soft_wrap=True)
         return end.code if isinstance(end.code, int) else 2
     except ValueError as error:
         errors.print(f"superscope {entry.command}: {error}", markup=False, soft_wrap=True, style="red")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 _CAUSES = {
@@ -26,6 +27,13 @@ def sentence(error: BaseException) -> str:
         file = error.filename if error.filename is not None else "a file"
         return _CAUSES.get(error.errno, f"{error.strerror or error}: {{file}}.").format(file=file)
     return str(error)
+
+
+def usage(complaint: str) -> str:
+    """What tyro says of an option, with Python's words for a wrong number put into a reader's."""
+    text = "\n".join(line.rstrip() for line in complaint.splitlines()).strip("\n")
+    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is no whole number", text)
+    return re.sub(r"could not convert string to float: ('.*?')", r"\1 is no number", text)
 
 
 def require_writable(out: Path) -> None:

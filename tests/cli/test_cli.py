@@ -83,7 +83,24 @@ def test_help_of_a_command_lists_its_fields(capsys: pytest.CaptureFixture[str]) 
 
 def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "--sits", "a"]) == 2
-    assert "--sits" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "--sits" in said.err
+    assert said.out == ""
+
+
+def test_a_value_of_another_kind_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["bounds", "--n", "5", "--d", "five"], "--d: 'five' is no whole number"),
+        (["bounds", "--n", "5", "--d", "2", "--eps", "x"], "--eps: 'x' is no number"),
+        (["toy", "--n", "5", "--d", "2", "--family", "tie"], "--family"),
+        (["bounds", "--n", "5"], "--d"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert words in said.err
+        assert "int()" not in said.err
+        assert f"superscope {arguments[0]} --help" in said.err
+        assert said.out == ""
 
 
 def test_a_refusal_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
