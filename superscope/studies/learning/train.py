@@ -31,6 +31,8 @@ _OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin
 _OWN += ("emphasis",)
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
+_EVALUATION = 4.0
+"""What measuring a row costs, in rows of training (timed)."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,8 @@ class Train(FromStream):
             state = newest(run / _SHARDS, run / _CHECKPOINT, 0, sae.n)
             if state is not None:
                 training.restore(state)
-        if training.done:
-            yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
+        taken = "taken up from the last checkpoint" if training.done else ""
+        yield Progress("Learning", training.done, self.steps, taken, resumed=bool(taken), ahead=self._ahead(stream))
         run.open()
         if run.is_kept and white is not None and not (run / _WHITENING).is_file():
             white.save(run / _WHITENING)
@@ -208,6 +210,11 @@ class Train(FromStream):
             findings=Findings(measurements, {"training": curve} if curve["step"] else {}),
             sentences=tuple(findings),
         )
+
+    def _ahead(self, stream: Stream) -> dict[str, float]:
+        """Rows to learn from, and the held-out rows, whose measures take as long as several steps on them."""
+        spliced = 0 if stream.loaded is None else _SPLICED_WINDOWS * self.context
+        return {"Learning": float(self.steps * self.batch), "Measuring": _EVALUATION * (self.held_out + spliced)}
 
     def _whitened(self, sae: SAE, source: ActivationSource, run: Run) -> tuple[Whitening | None, ActivationSource]:
         """The whitening, that of an interrupted run where there is one, and the rows to learn from."""

@@ -33,6 +33,10 @@ _BLOCKS = 6
 _SPLICED_TOKENS = 16_384
 """Held-out tokens on which the model runs with a reconstruction in place of x."""
 
+_RECORDING, _MEASURING = 0.3, 1.5
+"""What a multiply-add takes while recording and while measuring, in the time of one while learning. Timed on the pocket
+model; a kind of stage that has been seen is judged by its own time."""
+
 _CONTEXTS = 12
 _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, the most reliable ones: 400 are about 2 MB."""
@@ -111,9 +115,8 @@ class Scan(Study):
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} site{'' if len(sites) == 1 else 's'}")
         yield Progress("Reading the text", 0, 1)
         corpus, held_out = self._corpora(loaded)
-        yield Progress(
-            "Reading the text", 1, 1, f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
-        )
+        said = f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
+        yield Progress("Reading the text", 1, 1, said, ahead=self._ahead(loaded, sites, corpus, held_out))
 
         subjects = {"trained": loaded} | ({"control": capture.control(loaded, self.seed)} if self.control else {})
         found = _Found()
@@ -151,6 +154,22 @@ class Scan(Study):
         """Which of two models a stage is about; nothing where there is but one."""
         return f" ({label})" if self.control else ""
 
+    def _ahead(self, loaded: Subject, sites: Sequence[Site], corpus: Corpus, held_out: Corpus) -> dict[str, float]:
+        """The stages to come, each with its multiply-adds as learning does them."""
+        token = _RECORDING * capture.parameters_to(loaded.model, sites)
+        held, spliced = held_out.n_tokens, 3 * min(_SPLICED_TOKENS, held_out.n_tokens)
+        ahead = {}
+        for label in ("trained", "control") if self.control else ("trained",):
+            ahead[f"Recording activations{self._of(label)}"] = token * corpus.n_tokens
+            ahead[f"Recording held-out activations{self._of(label)}"] = token * held
+            for site in sites:
+                # The hidden layer of an MLP is four times as wide in most models; how wide it is, recording will show.
+                row = loaded.d * (4 if loaded.kind_of(site) == "neurons" else 1) * (self.n or 8 * loaded.d)
+                ahead[f"Learning {site}{self._of(label)}"] = float(row * self.seeds * self.steps * self.batch)
+                encoded = row * ((self.seeds + 1) * held + corpus.n_tokens)
+                ahead[f"Measuring {site}{self._of(label)}"] = _MEASURING * encoded + token * spliced
+        return ahead
+
     def _corpora(self, loaded: Subject) -> tuple[Corpus, Corpus]:
         everything = self.tokens + self.held_out
         corpus = capture.tokens(
@@ -187,7 +206,9 @@ class Scan(Study):
         for index, folder in folders.items():
             if run.has(*(f"{folder}/{name}" for name in (*SAVED, _CURVE))):
                 learned[index] = (TopK.load(run / folder), files.read_json(run / f"{folder}/training.json"))
-                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run")
+                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run", resumed=True)
+        if not learned:
+            yield Progress(stage, 0, total)
         done = dict.fromkeys(learned, self.steps)
         missing = [index for index in folders if index not in learned]
         for index, step, result in _side_by_side([self._training(subject, source, index) for index in missing]):
