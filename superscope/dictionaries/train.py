@@ -277,10 +277,14 @@ class Training(Iterator[Step]):
             for name, tensor in self._restored.tensors.items():
                 if name.startswith("adam."):
                     parameter, _, moment = name.removeprefix("adam.").rpartition(".")
-                    kept.setdefault(parameter, {})[moment] = tensor.clone()
+                    kept.setdefault(parameter, {})[moment] = tensor
             for name, parameter in self.sae.named_parameters():
                 if name in kept:
-                    optimizer.state[parameter] = kept[name]
+                    # A state that was read from disk is on the CPU; the count of steps stays there.
+                    optimizer.state[parameter] = {
+                        moment: tensor.to("cpu" if moment == "step" else parameter.device, copy=True)
+                        for moment, tensor in kept[name].items()
+                    }
         return optimizer
 
     @torch.no_grad()
@@ -344,8 +348,10 @@ class Training(Iterator[Step]):
         sae.encoder_bias[dead] = 0
         assert self._optimizer is not None
         for parameter in (sae.atoms, sae.encoder, sae.encoder_bias):
+            # A parameter without gradients, an encoder that an architecture does not read, has no moments.
             for name in ("exp_avg", "exp_avg_sq"):
-                self._optimizer.state[parameter][name][dead] = 0
+                if name in self._optimizer.state[parameter]:
+                    self._optimizer.state[parameter][name][dead] = 0
         self._silent[dead] = 0
 
 
@@ -484,6 +490,11 @@ def train(
         raise ValueError(f'train: centre must be "mean" or "median"; got {centre!r}.')
     if clip_by not in ("global", "row"):
         raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
+    if resample_every and "atoms" not in dict(sae.named_parameters()):
+        raise ValueError(
+            f"train: resample_every replaces atoms, and those of {type(sae).__name__} are made of other parameters. "
+            "Leave it at 0."
+        )
     for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):
         if ramp is not None and not hasattr(sae, attribute):
             raise ValueError(f"train: {name} has nothing to act on: {type(sae).__name__} has no {attribute}.")

@@ -103,11 +103,14 @@ def test_bfloat16_only_exchanges_latents_that_are_nearly_equal(topk_engine: Modu
     assert bool((lost >= -1e-5 * size).all())
 
 
-def test_rows_are_encoded_in_blocks(monkeypatch: pytest.MonkeyPatch, topk_engine: ModuleType | None) -> None:
-    x, encoder, bias = drawn(7, 6), drawn(50, 6, seed=1), drawn(50, seed=2)
+def test_rows_are_encoded_in_blocks(
+    monkeypatch: pytest.MonkeyPatch, topk_engine: ModuleType | None, device: str
+) -> None:
+    x, encoder, bias = drawn(7, 6).to(device), drawn(50, 6, seed=1).to(device), drawn(50, seed=2).to(device)
     whole = _in_order(partial(encode_topk, engine=topk_engine), x, encoder, bias, 4)
     # By the module's full name: the package's attribute of that name is the function.
-    monkeypatch.setattr(sys.modules["superscope.kernels.topk"], "_CPU_BYTES", 50 * 4 * 3)
+    for name in ("_CPU_BYTES", "_GPU_BYTES"):
+        monkeypatch.setattr(sys.modules["superscope.kernels.topk"], name, 50 * 4 * 3)
     parts = _in_order(partial(encode_topk, engine=topk_engine), x, encoder, bias, 4)
     torch.testing.assert_close(parts, whole)  # a product's rounding depends on its shape
 
