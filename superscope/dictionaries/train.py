@@ -356,8 +356,8 @@ class Training(Iterator[Step]):
 
 
 _TRUTH_EVERY = 50
-# Rows that are held in double precision at once.
-_PART = 256
+# Rows that are held in double precision at once, and bytes of differences on a GPU, where each part costs launches.
+_PART, _GPU_PART = 256, 2**27
 _PRODUCT = {"full": None, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -609,9 +609,11 @@ class _Batches(Iterator[Activations]):
 
 
 def _squares(x: Float[Tensor, "b d"], of: Float[Tensor, "*b d"]) -> float:
-    """The sum of (x - of)^2, with few rows of differences held at once."""
-    parts = zip(x.split(_PART), of.expand_as(x).split(_PART), strict=True)
-    return sum(float((one - other).square().sum()) for one, other in parts)
+    """The sum of (x - of)^2, with few rows of differences held at once; a GPU is waited for once."""
+    size = max(_GPU_PART // max(x[:1].nbytes, 1), 1) if x.is_cuda else _PART
+    parts = zip(x.split(size), of.expand_as(x).split(size), strict=True)
+    sums = [(one - other).square().sum() for one, other in parts]
+    return sum(torch.stack(sums).tolist()) if sums else 0.0
 
 
 def _difference(key: str, found: Any, wanted: Any) -> str:

@@ -49,12 +49,23 @@ def test_triton_equals_the_reference_ties_and_all(name: str, k: int, dtype: torc
         torch.testing.assert_close(fast, slow, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("share", [3, 130, 4000])
 @pytest.mark.parametrize("n", [1, 15, 2048, 2049, 5000])
-def test_triton_selects_across_blocks(n: int, device: str) -> None:
+def test_triton_selects_across_blocks_and_among_runs(n: int, share: int, device: str) -> None:
     pre = drawn(2, n).mul(50).round().to(device)  # many ties, some across the blocks' border
-    k = max(n // 3, 1)
+    k = max(n // share, 1)
     for fast, slow in zip(triton_version("topk").topk(pre, k), reference.topk(pre, k), strict=True):
         assert torch.equal(fast, slow)
+
+
+@pytest.mark.parametrize("name", hard())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_triton_chooses_among_runs_ties_and_all(name: str, dtype: torch.dtype, device: str) -> None:
+    # Ten to a run's end, so that what is hard stands within runs and in the last, short one.
+    pre = torch.nn.functional.pad(hard()[name].to(dtype).repeat(1, 60), (0, 10), value=-1.0).to(device)
+    for k in (1, 5):
+        for fast, slow in zip(triton_version("topk").topk(pre, k), reference.topk(pre, k), strict=True):
+            torch.testing.assert_close(fast, slow, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", hard())
