@@ -279,7 +279,8 @@ def main() -> None:
     lines = [
         f"{machine}: d={d} n={n} k={k} B={batch}, {chosen.rounds} rounds, tokens {chosen.rounds + 3} x {batch}",
         f"ceilings: bfloat16 product {operations / 1e12:.0f} TFLOP/s, copy {bandwidth / 1e9:.0f} GB/s",
-        f"floor of a step: product {1e3 * cost.product / operations:.2f} ms, memory {1e3 * cost.traffic / bandwidth:.2f} ms",
+        f"floor of a step: product {1e3 * cost.product / operations:.2f} ms, "
+        f"memory {1e3 * cost.traffic / bandwidth:.2f} ms",
         f"{'':20s}{'ms':>9s}{'from':>9s}{'to':>9s}{'tokens/s':>12s}{'x sparsify':>12s}{'product':>9s}{'memory':>9s}"
         f"{'floor':>9s}{'step MiB':>10s}{'FVU':>9s}",
     ]

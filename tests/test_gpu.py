@@ -186,7 +186,10 @@ def test_geometry_is_that_of_the_cpu(gpu: str, n: int, d: int) -> None:
                 continue
             given = torch.as_tensor(list(found[column])).double(), torch.as_tensor(list(cells)).double()
             # A cosine on the edge of two bins may fall into either.
-            assert float((given[0] - given[1]).abs().sum()) <= 1e-4 * max(float(given[1].abs().sum()), 1), (name, column)
+            assert float((given[0] - given[1]).abs().sum()) <= 1e-4 * max(float(given[1].abs().sum()), 1), (
+                name,
+                column,
+            )
 
 
 def test_an_evaluation_is_that_of_the_cpu(gpu: str) -> None:
@@ -206,10 +209,7 @@ def test_an_evaluation_is_that_of_the_cpu(gpu: str) -> None:
 def test_many_train_side_by_side(gpu: str) -> None:
     saes = [example(ss.dictionaries.TopK, d=64, n=256, seed=s, k=4).to(gpu) for s in range(3)]
     saes.append(example(ss.dictionaries.BatchTopK, d=64, n=256, k=4).to(gpu))
-    last = None
-    for last in ss.dictionaries.train_many(saes, world(), steps=20, batch=256):
-        pass
-    assert last is not None
+    assert len(list(ss.dictionaries.train_many(saes, world(), steps=20, batch=256))) == 20
     alone = example(ss.dictionaries.TopK, d=64, n=256, seed=0, k=4).to(gpu)
     list(train(alone, world(), steps=20, batch=256))
     torch.testing.assert_close(saes[0].atoms, alone.atoms, rtol=1e-2, atol=1e-3)
@@ -219,9 +219,7 @@ SMALL = {"tokens": 4000, "held_out": 1500, "context": 64, "device": "cuda"}
 STUDIES: dict[str, Study] = {
     "scan": Scan(sites=("transformer.h.1",), n=192, k=8, seeds=2, steps=60, batch=256, control=True, **SMALL),
     "train": Train("pocket", site="transformer.h.1", n=192, k=8, steps=60, batch=256, **SMALL),
-    "frontier": Frontier(
-        "pocket", site="transformer.h.1", n=192, ks=(4, 8, 16), steps=40, batch=256, **SMALL
-    ),
+    "frontier": Frontier("pocket", site="transformer.h.1", n=192, ks=(4, 8, 16), steps=40, batch=256, **SMALL),
     "harvest": Harvest("pocket", sites=("transformer.h.1",), tokens=4000, device="cuda"),
     "sites": Sites("pocket", device="cuda"),
 }

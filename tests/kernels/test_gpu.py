@@ -98,9 +98,7 @@ def test_selection_equals_the_reference_at_every_length(
 
 @pytest.mark.parametrize("product", [None, torch.bfloat16])
 @pytest.mark.parametrize(("b", "d", "n", "k"), [(700, 768, 24576, 32), (97, 130, 131072, 64), (0, 8, 64, 3)])
-def test_encoding_equals_the_reference(
-    gpu: str, product: torch.dtype | None, b: int, d: int, n: int, k: int
-) -> None:
+def test_encoding_equals_the_reference(gpu: str, product: torch.dtype | None, b: int, d: int, n: int, k: int) -> None:
     # Small whole numbers, exact in bfloat16 and in any order of summing; each row's own shift makes its latents differ.
     x = drawn(b, d, device=gpu).sign()
     encoder = drawn(n, d, seed=1, device=gpu).sign()

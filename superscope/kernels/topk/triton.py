@@ -6,9 +6,9 @@ reads of the row for float32, two for bfloat16, whose other bits are zero, and o
 that could overflow.
 
 Histograms take far longer than reading does. So where a row is long for its k, it is read once, for the largest of
-every 32 neighbours; those with the k largest maxima hold all of the k largest, and they alone are gone through. Of equal
-maxima the first are taken: each of these holds one of the entries that equal the k-th largest, and all stand before
-those left out, so ties fall as they do in the whole row.
+every 32 neighbours; those with the k largest maxima hold all of the k largest, and they alone are gone through. Of
+equal maxima the first are taken: each of these holds one of the entries that equal the k-th largest, and all stand
+before those left out, so ties fall as they do in the whole row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from . import reference
 
 # Numbers read at once.
 _BLOCK = 1024
-# Neighbours of one run, runs that one program looks at, and runs for each entry wanted from which they repay their pass.
+# Neighbours of one run, runs that one program looks at, and runs for each entry wanted from which they repay a pass.
 _RUN, _RUNS, _WORTH = 32, 64, 4
 # Eight-bit digits in which numbers of a dtype can differ once they are float32.
 _DIGITS = {torch.bfloat16: 2, torch.float16: 3, torch.float32: 4}
@@ -84,7 +84,7 @@ def _select(
     RUN: tl.constexpr,
     MADE: tl.constexpr,
 ):
-    """The k largest of a row of `width`: of pre itself, of its chosen runs (RUN), or of keys, for places alone (MADE)."""
+    """The k largest of a row of `width`: of pre, of its chosen runs (RUN), or of keys, for places alone (MADE)."""
     row = tl.program_id(0).to(tl.int64)
     base = pre + row * n
     runs = chosen + row * k
@@ -135,17 +135,13 @@ def topk(pre: Float[Tensor, "b n"], k: int) -> tuple[Float[Tensor, "b k"], Int[T
         return values, indices
     digits = _DIGITS[pre.dtype]
     if n < _WORTH * _RUN * k:
-        _select[(b,)](
-            pre, indices, values, indices, n, n, k, DIGITS=digits, BLOCK=_block(n), RUN=0, MADE=False
-        )
+        _select[(b,)](pre, indices, values, indices, n, n, k, DIGITS=digits, BLOCK=_block(n), RUN=0, MADE=False)
         return values, indices
     runs = triton.cdiv(n, _RUN)
     largest = torch.empty(b, runs, dtype=torch.int32, device=pre.device)
     chosen = torch.empty_like(indices)
     _maxima[(b, triton.cdiv(runs, _RUNS))](pre, largest, n, runs, RUNS=_RUNS, RUN=_RUN)
-    _select[(b,)](
-        largest, chosen, values, chosen, runs, runs, k, DIGITS=digits, BLOCK=_block(runs), RUN=0, MADE=True
-    )
+    _select[(b,)](largest, chosen, values, chosen, runs, runs, k, DIGITS=digits, BLOCK=_block(runs), RUN=0, MADE=True)
     _select[(b,)](
         pre, chosen, values, indices, n, k * _RUN, k, DIGITS=digits, BLOCK=_block(k * _RUN), RUN=_RUN, MADE=False
     )
