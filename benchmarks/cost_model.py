@@ -30,11 +30,11 @@ from results import report
 from torch import Tensor
 
 from superscope import capture
-from superscope.capture import StoredSource
-from superscope.capture.outline import outline
+from superscope.capture import MemorySource
+from superscope.capture.models.outline import outline
 from superscope.dictionaries import TopK, train
 from superscope.studies import Harvest
-from superscope.studies.plan import timed
+from superscope.studies.learning.plan import timed
 from superscope.theory import cost
 
 FACTORS = {"step time": 1.5, "memory": 1.5, "capture": 2.5, "disk": 1.01}
@@ -55,9 +55,9 @@ SMALL = ((64, 512, 8, 256), (128, 1024, 16, 1024))
 
 def training(d: int, n: int, k: int, batch: int, steps: int) -> dict[str, Any]:
     """The least CPU seconds of a step after the third, the bytes the training took, and the machine, rated after."""
-    rows = StoredSource(torch.randn(max(4 * batch, 4096), d, generator=torch.Generator().manual_seed(0)))
+    rows = MemorySource(torch.randn(max(4 * batch, 4096), d, generator=torch.Generator().manual_seed(0)))
     # What torch and numba load of themselves at their first steps is no part of the dictionary.
-    list(train(TopK(256, 4096, k=16), StoredSource(torch.randn(512, 256)), steps=2, batch=512))
+    list(train(TopK(256, 4096, k=16), MemorySource(torch.randn(512, 256)), steps=2, batch=512))
     gc.collect()
     if sys.platform == "linux":
         # What that freed goes back, or this training would be given it again and seem to take nothing.

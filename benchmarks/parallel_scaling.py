@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from results import report
 
-from superscope.capture import StoredSource
+from superscope.capture import MemorySource
 from superscope.dictionaries import SAE, BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, train
 from superscope.dictionaries.parallel import ParallelTraining, mesh
 from superscope.theory import cost
@@ -75,7 +75,7 @@ def worker(layout: tuple[int, int, int], sizes: dict[str, int], steps: int, out:
     processes, groups, threads = layout
     torch.set_num_threads(threads)
     d, n, k, batch = (sizes[name] for name in ("d", "n", "k", "batch"))
-    rows = StoredSource(torch.randn(8 * batch, d, generator=torch.Generator().manual_seed(0)))
+    rows = MemorySource(torch.randn(8 * batch, d, generator=torch.Generator().manual_seed(0)))
     where = mesh(groups) if processes > 1 else None
     sent, calls = counting()
     found: dict[str, Any] = {}

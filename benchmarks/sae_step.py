@@ -53,7 +53,7 @@ from torch import Tensor
 
 from superscope.core import Activations, ActivationSource
 from superscope.dictionaries import BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, load, train
-from superscope.dictionaries.sae.adam import Adam
+from superscope.dictionaries.step.adam import Adam
 from superscope.kernels import compiled_loops
 
 LR = 1e-3

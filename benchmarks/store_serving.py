@@ -22,15 +22,15 @@ from timing import Contest, environment
 from torch import Tensor
 
 from superscope import capture
-from superscope.capture import Manifest, Policy, ShardSource, Store, StoredSource, Windows
-from superscope.capture.places import preferred_hash
+from superscope.capture import Manifest, MemorySource, Policy, Store, StoreSource, Windows
+from superscope.capture.store.places import preferred_hash
 from superscope.core import ActivationSource
 from superscope.dictionaries import TopK, train
 
 _BATCH = 4096
 
 
-def stored(folder: Path, x: Tensor, units: int) -> ShardSource:
+def stored(folder: Path, x: Tensor, units: int) -> StoreSource:
     """The rows as a harvest leaves them."""
     manifest = Manifest(
         model="none",
@@ -51,7 +51,7 @@ def stored(folder: Path, x: Tensor, units: int) -> ShardSource:
     store = Store.create(folder, manifest)
     for unit, rows in enumerate(x.chunk(units)):
         store.write(unit, {"x": rows, "origin": torch.zeros(len(rows), 5, dtype=torch.int32)})
-    source = ShardSource(store)
+    source = StoreSource(store)
     for index in range(units):
         source.opened(index)  # hashes are checked once, not once an epoch
     return source
@@ -101,14 +101,14 @@ def quality(folder: Path, tokens: int, steps: int) -> list[str]:
     )
     for _ in capture.fill(store, loaded, windows):
         pass
-    source = ShardSource(store, ring=8)
+    source = StoreSource(store, ring=8)
     records = source.records
-    held = StoredSource(store.read(records[-1], verify=True)["resid_post.2"].clone())
+    held = MemorySource(store.read(records[-1], verify=True)["resid_post.2"].clone())
     source.records = records[:-1]
     rows = torch.cat([store.read(record, verify=True)["resid_post.2"] for record in records[:-1]])
     lines = []
     results = []
-    contestants: dict[str, ActivationSource] = {"store": source, "full permutation": StoredSource(rows)}
+    contestants: dict[str, ActivationSource] = {"store": source, "full permutation": MemorySource(rows)}
     for name, given in contestants.items():
         found = []
         for seed in range(2):

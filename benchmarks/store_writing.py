@@ -25,8 +25,8 @@ from timing import Contest, environment
 
 from superscope import capture
 from superscope.capture import Manifest, Store
-from superscope.capture.filling import make_unit
-from superscope.capture.places import preferred_hash
+from superscope.capture.store.fill import make_unit
+from superscope.capture.store.places import preferred_hash
 
 
 def flush(path: Path) -> None:

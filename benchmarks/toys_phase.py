@@ -14,7 +14,7 @@ import torch
 from toys_training import Published
 
 from superscope.features import Independent
-from superscope.studies.phase_diagram import PhaseDiagram
+from superscope.studies.toys.phase_diagram import PhaseDiagram
 from superscope.toys import Ensemble, Recipe, Tied, train
 
 

@@ -13,7 +13,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from superscope.studies.reproduce import Reproduce, table
+from superscope.studies.toys.reproduce import Reproduce, table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "toy-lab.md"
 

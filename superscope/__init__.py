@@ -16,6 +16,7 @@ _FOLDERS = (
     "dictionaries",
     "features",
     "frames",
+    "intervene",
     "measure",
     "plots",
     "recovery",

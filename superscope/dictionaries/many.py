@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step
 from ..kernels import topk
-from .sae import precision as lengths
-from .sae import sparse
 from .sae.base import SAE
 from .sae.topk import TopK
+from .step import precision as lengths
+from .step import sparse
 from .train import Ramp, Training, _Batches, _scale, train, trapezoid
 
 # Numbers in one block of pre-activations, as in sae/base.

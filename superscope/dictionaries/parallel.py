@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from ..core import Activations, ActivationSource, FormatError, Step, files
 from .checkpoint import load_state
-from .sae import SAE, AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK, exchange
+from .sae import SAE, AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK
+from .step import exchange
 from .train import State, Training, train
 
 SHARDABLE: tuple[type[SAE], ...] = (AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK)

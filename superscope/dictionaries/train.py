@@ -18,10 +18,12 @@ from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
 from ..kernels import can_screen
-from .sae import exchange, scratch, sparse
-from .sae import precision as lengths
-from .sae.adam import Adam
+from ..kernels.choice import multiplies_bfloat16
 from .sae.base import SAE
+from .step import exchange, sparse
+from .step import memory as scratch
+from .step import precision as lengths
+from .step.adam import Adam
 
 log = logging.getLogger(__name__)
 
@@ -512,7 +514,7 @@ def train(
             'Leave precision at "full", which takes the weights as they are.'
         )
     if precision == "auto":
-        fast = sae.atoms.dtype == torch.float32 and lengths.multiplies_bfloat16(str(sae.atoms.device))
+        fast = sae.atoms.dtype == torch.float32 and multiplies_bfloat16(sae.atoms.device)
         precision = "bfloat16" if fast else "full"
     if dead_after is None:
         dead_after = min(50_000, max(2 * batch, steps * batch // 20))

@@ -37,6 +37,18 @@ def compiles(*tensors: Tensor) -> bool:
     )
 
 
+@cache
+def multiplies_bfloat16(device: torch.device | str) -> bool:
+    """Whether a device multiplies bfloat16 matrices in hardware; elsewhere they are slower than float32 ones."""
+    place = torch.device(device)
+    if place.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if place.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
 @contextmanager
 def compiled_loops(allowed: bool) -> Iterator[None]:
     """With False, torch's own pieces alone run inside, as where numba is not installed."""

@@ -1,73 +1,92 @@
 """One function per quantity; each returns Measurements with their n, unit, interval and bound or chance level."""
 
-from .axes import AxisAlignment, axis_alignment
-from .choice import decoder_projection, description_length, mean_overlap
-from .contexts import (
-    KINDS,
-    Clarity,
-    TokenShares,
-    TopContexts,
-    activations_around,
-    clarity,
-    token_kind,
-    token_kinds,
-    token_shares,
-    token_words,
-    top_contexts,
-)
-from .geometry import (
-    Babel,
-    Histogram,
-    Nearest,
-    Pairs,
-    babel,
-    capacities,
-    capacity_used,
-    coherence,
-    coherent_pairs,
-    cosine_histogram,
-    dimensions_per_feature,
-    effective_dimensions,
-    frame_potential,
-    interference_energy,
-    mean_max_cosine,
-    nearest,
-    nearest_histogram,
-    weighted_interference_energy,
-)
-from .interval import Interval, bootstrap, jackknife, over_seeds
-from .isometry import Isometry, isometry
-from .matching import Matching, match, mean_matched_cosine, mean_nearest_cosine, mean_nearest_cosines
-from .metric import Declaration, metric
-from .polysemanticity import Mixing, effective_features, polysemanticity
-from .polytope import Polytope, nearest_polytope, polytopes, tegum_name
-from .read_out import ReadOutInterference, read_out_interference
-from .reconstruction import Evaluation, cross_entropy_recovered, evaluate
-from .recovery import Scores, amortisation_gap, atom_scores, code_scores, recovery_scores
-from .sparsity import (
-    activation_sparsity,
-    code_gini,
-    code_sparsity,
-    effective_number,
-    gini,
-    hoyer,
-    participation_number,
-    treves_rolls,
-)
-from .stability import Recurrence, random_atoms, recurring_features
-from .stream import Moments, moments
-from .toy import (
-    Component,
-    Jump,
-    components,
-    dimensionalities,
-    feature_dimensionality,
-    features_per_dimension,
-    interference,
-    jumps,
-    overlaps,
-    representedness,
-)
+from .activations.spread import activation_sparsity as activation_sparsity
+from .agreement.matching import Matching as Matching
+from .agreement.matching import match as match
+from .agreement.matching import mean_matched_cosine as mean_matched_cosine
+from .agreement.matching import mean_nearest_cosine as mean_nearest_cosine
+from .agreement.matching import mean_nearest_cosines as mean_nearest_cosines
+from .agreement.recovery import Scores as Scores
+from .agreement.recovery import amortisation_gap as amortisation_gap
+from .agreement.recovery import atom_scores as atom_scores
+from .agreement.recovery import code_scores as code_scores
+from .agreement.recovery import recovery_scores as recovery_scores
+from .agreement.stability import Recurrence as Recurrence
+from .agreement.stability import random_atoms as random_atoms
+from .agreement.stability import recurring_features as recurring_features
+from .choice import decoder_projection as decoder_projection
+from .choice import description_length as description_length
+from .choice import mean_overlap as mean_overlap
+from .codes.contexts import KINDS as KINDS
+from .codes.contexts import Clarity as Clarity
+from .codes.contexts import TokenShares as TokenShares
+from .codes.contexts import TopContexts as TopContexts
+from .codes.contexts import activations_around as activations_around
+from .codes.contexts import clarity as clarity
+from .codes.contexts import token_kind as token_kind
+from .codes.contexts import token_kinds as token_kinds
+from .codes.contexts import token_shares as token_shares
+from .codes.contexts import token_words as token_words
+from .codes.contexts import top_contexts as top_contexts
+from .codes.polysemanticity import Mixing as Mixing
+from .codes.polysemanticity import effective_features as effective_features
+from .codes.polysemanticity import polysemanticity as polysemanticity
+from .codes.read_out import ReadOutInterference as ReadOutInterference
+from .codes.read_out import read_out_interference as read_out_interference
+from .codes.sparsity import code_gini as code_gini
+from .codes.sparsity import code_sparsity as code_sparsity
+from .codes.sparsity import effective_number as effective_number
+from .codes.sparsity import gini as gini
+from .codes.sparsity import hoyer as hoyer
+from .codes.sparsity import participation_number as participation_number
+from .codes.sparsity import treves_rolls as treves_rolls
+from .geometry.axes import AxisAlignment as AxisAlignment
+from .geometry.axes import axis_alignment as axis_alignment
+from .geometry.capacity import capacities as capacities
+from .geometry.capacity import capacity_used as capacity_used
+from .geometry.capacity import dimensions_per_feature as dimensions_per_feature
+from .geometry.capacity import effective_dimensions as effective_dimensions
+from .geometry.capacity import weighted_interference_energy as weighted_interference_energy
+from .geometry.isometry import Isometry as Isometry
+from .geometry.isometry import isometry as isometry
+from .geometry.overlap import Babel as Babel
+from .geometry.overlap import Histogram as Histogram
+from .geometry.overlap import Nearest as Nearest
+from .geometry.overlap import Pairs as Pairs
+from .geometry.overlap import babel as babel
+from .geometry.overlap import coherence as coherence
+from .geometry.overlap import coherent_pairs as coherent_pairs
+from .geometry.overlap import cosine_histogram as cosine_histogram
+from .geometry.overlap import frame_potential as frame_potential
+from .geometry.overlap import interference_energy as interference_energy
+from .geometry.overlap import mean_max_cosine as mean_max_cosine
+from .geometry.overlap import nearest as nearest
+from .geometry.overlap import nearest_histogram as nearest_histogram
+from .geometry.polytope import Polytope as Polytope
+from .geometry.polytope import nearest_polytope as nearest_polytope
+from .geometry.polytope import polytopes as polytopes
+from .geometry.polytope import tegum_name as tegum_name
+from .interval import Interval as Interval
+from .interval import bootstrap as bootstrap
+from .interval import jackknife as jackknife
+from .interval import over_seeds as over_seeds
+from .metric import Declaration as Declaration
+from .metric import metric as metric
+from .reconstruction import Evaluation as Evaluation
+from .reconstruction import cross_entropy_recovered as cross_entropy_recovered
+from .reconstruction import evaluate as evaluate
+from .stream import Moments as Moments
+from .stream import moments as moments
+from .toy import Component as Component
+from .toy import Jump as Jump
+from .toy import components as components
+from .toy import dimensionalities as dimensionalities
+from .toy import feature_dimensionality as feature_dimensionality
+from .toy import features_per_dimension as features_per_dimension
+from .toy import interference as interference
+from .toy import jumps as jumps
+from .toy import overlaps as overlaps
+from .toy import representedness as representedness
 
 METRICS = (
     capacity_used,
@@ -87,94 +106,3 @@ METRICS = (
     treves_rolls,
 )
 """Every function that declares its range and invariances; tests read the declarations and check them."""
-
-__all__ = [
-    "KINDS",
-    "METRICS",
-    "AxisAlignment",
-    "Babel",
-    "Clarity",
-    "Component",
-    "Declaration",
-    "Evaluation",
-    "Histogram",
-    "Interval",
-    "Isometry",
-    "Jump",
-    "Matching",
-    "Mixing",
-    "Moments",
-    "Nearest",
-    "Pairs",
-    "Polytope",
-    "ReadOutInterference",
-    "Recurrence",
-    "Scores",
-    "TokenShares",
-    "TopContexts",
-    "activation_sparsity",
-    "activations_around",
-    "amortisation_gap",
-    "atom_scores",
-    "axis_alignment",
-    "babel",
-    "bootstrap",
-    "capacities",
-    "capacity_used",
-    "clarity",
-    "code_gini",
-    "code_scores",
-    "code_sparsity",
-    "coherence",
-    "coherent_pairs",
-    "components",
-    "cosine_histogram",
-    "cross_entropy_recovered",
-    "decoder_projection",
-    "description_length",
-    "dimensionalities",
-    "dimensions_per_feature",
-    "effective_dimensions",
-    "effective_features",
-    "effective_number",
-    "evaluate",
-    "feature_dimensionality",
-    "features_per_dimension",
-    "frame_potential",
-    "gini",
-    "hoyer",
-    "interference",
-    "interference_energy",
-    "isometry",
-    "jackknife",
-    "jumps",
-    "match",
-    "mean_matched_cosine",
-    "mean_max_cosine",
-    "mean_nearest_cosine",
-    "mean_nearest_cosines",
-    "mean_overlap",
-    "metric",
-    "moments",
-    "nearest",
-    "nearest_histogram",
-    "nearest_polytope",
-    "over_seeds",
-    "overlaps",
-    "participation_number",
-    "polysemanticity",
-    "polytopes",
-    "random_atoms",
-    "read_out_interference",
-    "recovery_scores",
-    "recurring_features",
-    "representedness",
-    "tegum_name",
-    "token_kind",
-    "token_kinds",
-    "token_shares",
-    "token_words",
-    "top_contexts",
-    "treves_rolls",
-    "weighted_interference_energy",
-]

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core import Measurement, ShapeError, SparseCoder
+from .codes.sparsity import code_gini, effective_number, mean_measurement
 from .interval import Interval, bootstrap, jackknife
-from .sparsity import code_gini, effective_number, mean_measurement
 from .stream import BlockSums, Groups, GroupSums, Rows, read
 
 

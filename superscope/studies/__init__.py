@@ -22,31 +22,57 @@ class Entry:
 
 
 STUDIES = (
-    Entry("scan", "scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
-    Entry("sites", "sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
-    Entry("harvest", "harvest", "Harvest", "Read a model's activations once and keep them, for many dictionaries."),
-    Entry("train", "train", "Train", "Learn a sparse dictionary of any stream of activations, and score it."),
-    Entry("frontier", "frontier", "Frontier", "How sparse should this dictionary be? A sweep, and the k to take."),
+    Entry("scan", "networks.scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
+    Entry("sites", "networks.sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
+    Entry(
+        "harvest",
+        "networks.harvest",
+        "Harvest",
+        "Read a model's activations once and keep them, for many dictionaries.",
+    ),
+    Entry("train", "learning.train", "Train", "Learn a sparse dictionary of any stream of activations, and score it."),
+    Entry(
+        "frontier", "learning.frontier", "Frontier", "How sparse should this dictionary be? A sweep, and the k to take."
+    ),
     Entry("sweep", "sweep", "Sweep", "Any study over a grid of its settings, on one machine or many."),
-    Entry("toy", "toy_sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
-    Entry("phase", "phase_diagram", "PhaseDiagram", "Which features get a dimension, which share, which are dropped?"),
-    Entry("toy-correlation", "toy_correlation", "ToyCorrelation", "Does superposition fall as features correlate?"),
+    Entry("toy", "toys.sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
+    Entry(
+        "phase", "toys.phase_diagram", "PhaseDiagram", "Which features get a dimension, which share, which are dropped?"
+    ),
+    Entry("toy-correlation", "toys.correlation", "ToyCorrelation", "Does superposition fall as features correlate?"),
     Entry(
         "toy-scaling",
-        "toy_scaling",
+        "toys.scaling",
         "ToyScaling",
         "How does loss fall with width, in weak and strong superposition?",
     ),
-    Entry("toy-robustness", "toy_robustness", "ToyRobustness", "How vulnerable does superposition make a model?"),
-    Entry("bounds", "bounds", "Bounds", "What do n features in d dimensions allow, before any data?"),
-    Entry("theory", "theory", "Theory", "What does this dictionary allow? Geometry and bounds of any matrix or SAE."),
-    Entry("recover", "recovery_diagram", "Recover", "How many active features can be read back from this dictionary?"),
-    Entry("plan", "plan", "Plan", "What will capturing, storing and training cost, in memory, disk and hours?"),
-    Entry("convert", "convert", "Convert", "Does this dictionary, written in another package's format, stay the same?"),
-    Entry("reproduce", "reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
+    Entry("toy-robustness", "toys.robustness", "ToyRobustness", "How vulnerable does superposition make a model?"),
+    Entry("bounds", "geometry.bounds", "Bounds", "What do n features in d dimensions allow, before any data?"),
+    Entry(
+        "theory",
+        "geometry.theory",
+        "Theory",
+        "What does this dictionary allow? Geometry and bounds of any matrix or SAE.",
+    ),
+    Entry(
+        "recover",
+        "geometry.recovery_diagram",
+        "Recover",
+        "How many active features can be read back from this dictionary?",
+    ),
+    Entry(
+        "plan", "learning.plan", "Plan", "What will capturing, storing and training cost, in memory, disk and hours?"
+    ),
+    Entry(
+        "convert",
+        "learning.convert",
+        "Convert",
+        "Does this dictionary, written in another package's format, stay the same?",
+    ),
+    Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 
-_FUNCTIONS = {"analyze_superposition": "toy_one_liners", "measure_interference": "toy_one_liners"}
+_FUNCTIONS = {"analyze_superposition": "toys.one_liners", "measure_interference": "toys.one_liners"}
 
 __all__ = ["STUDIES", "Entry", *(entry.name for entry in STUDIES), *_FUNCTIONS]
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from superscope.capture import StoredSource
+from superscope.capture import MemorySource
 from superscope.core import Activations, ActivationSource, Dictionary, FormatError
 from superscope.dictionaries import ARCHITECTURES, SAE, TopK, train
 from superscope.dictionaries.checkpoint import load_state, save_state
-from superscope.dictionaries.sae.adam import Adam
+from superscope.dictionaries.step.adam import Adam
 from superscope.testing import example
 
 
-def rows(count: int = 330, d: int = 6) -> StoredSource:
-    return StoredSource(torch.randn(count, d, generator=torch.Generator().manual_seed(0)) + 1)
+def rows(count: int = 330, d: int = 6) -> MemorySource:
+    return MemorySource(torch.randn(count, d, generator=torch.Generator().manual_seed(0)) + 1)
 
 
 SETTINGS = {"steps": 14, "batch": 64, "lr": 0.01, "dead_after": 200, "auxiliary_k": 2, "seed": 3}
@@ -203,12 +203,12 @@ def test_bad_data_stops_the_run_and_leaves_the_last_checkpoint(tmp_path: Path) -
 _KILLED = """
 import torch
 from pathlib import Path
-from superscope.capture import StoredSource
+from superscope.capture import MemorySource
 from superscope.dictionaries import TopK, train
 from superscope.dictionaries.checkpoint import load_state, save_state
 torch.set_num_threads(1)
 path, sae = Path({path!r}), TopK(6, 12, k=2)
-source = StoredSource(torch.randn(330, 6, generator=torch.Generator().manual_seed(0)) + 1)
+source = MemorySource(torch.randn(330, 6, generator=torch.Generator().manual_seed(0)) + 1)
 training = train(sae, source, **{settings!r})
 if path.exists():
     training.restore(load_state(path))

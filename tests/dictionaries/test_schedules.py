@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from superscope.dictionaries import Ramp, TopK, train
-from superscope.dictionaries.sae import precision
+from superscope.dictionaries.step import precision
 from superscope.dictionaries.train import Training
+from superscope.kernels import choice
 from superscope.testing import EVERY, example
 from superscope.testing.coder import source_for
 from superscope.worlds import exactly_k
@@ -135,20 +136,22 @@ def test_float64_weights_are_left_as_they_are():
 
 @pytest.mark.parametrize(("can", "chosen"), [(True, "bfloat16"), (False, "full")])
 def test_auto_follows_the_device(monkeypatch, can, chosen):
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: can)
+    monkeypatch.setattr("superscope.dictionaries.train.multiplies_bfloat16", lambda device: can)
     training = train(TopK(16, 64, 3), exactly_k(64, 16, 3), steps=1, precision="auto")
     assert isinstance(training, Training)
     assert training.settings["precision"] == chosen
 
 
 def test_the_device_is_asked_for_its_instructions(monkeypatch):
-    for amx, avx in ((True, False), (False, True), (False, False)):
-        precision.multiplies_bfloat16.cache_clear()
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False)
-        assert precision.multiplies_bfloat16("cpu") == (amx or avx)
-    precision.multiplies_bfloat16.cache_clear()
-    assert precision.multiplies_bfloat16("mps") is False
+    try:
+        for amx, avx in ((True, False), (False, True), (False, False)):
+            choice.multiplies_bfloat16.cache_clear()
+            answer = {"amx_bf16": amx, "avx512_bf16": avx}
+            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda answer=answer: answer)
+            assert choice.multiplies_bfloat16("cpu") == (amx or avx)
+        assert choice.multiplies_bfloat16("mps") is False
+    finally:
+        choice.multiplies_bfloat16.cache_clear()
 
 
 def test_the_window_of_silence_suits_the_length_of_the_run():

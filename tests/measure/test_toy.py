@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from superscope.core import Dictionary, ShapeError, SparseCode
 from superscope.features import Independent
-from superscope.measure.polytope import _templates
+from superscope.measure.geometry.polytope import _templates
 from superscope.measure.toy import (
     components,
     dimensionalities,

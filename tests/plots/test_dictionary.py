@@ -9,9 +9,9 @@ from superscope import frames
 from superscope.core import Report
 from superscope.dictionaries import TopK
 from superscope.plots.dictionary import FIGURES_DICTIONARY, capacity_ladder, cosines, recovery_curves, recovery_phase
-from superscope.studies.bounds import Bounds
-from superscope.studies.recovery_diagram import Recover
-from superscope.studies.theory import Theory
+from superscope.studies.geometry.bounds import Bounds
+from superscope.studies.geometry.recovery_diagram import Recover
+from superscope.studies.geometry.theory import Theory
 
 SMALL = {"trials": 4, "rotations": 19}
 

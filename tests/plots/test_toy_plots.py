@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from superscope import plots
-from superscope.studies.phase_diagram import PhaseDiagram
-from superscope.studies.toy_sweep import ToySweep
+from superscope.studies.toys.phase_diagram import PhaseDiagram
+from superscope.studies.toys.sweep import ToySweep
 
 SHORT = {"steps": 20, "batch": 32, "seeds": (0, 1)}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from superscope.features import Independent
-from superscope.studies.phase_diagram import PhaseDiagram
+from superscope.studies.toys.phase_diagram import PhaseDiagram
 from superscope.theory import toy_loss
 from superscope.toys import Ensemble, Recipe, Tied
 from superscope.toys.train import _adamw

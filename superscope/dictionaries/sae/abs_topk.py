@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core import SparseCode
 from ...kernels import topk
-from . import exchange, sparse
+from ..step import exchange, sparse
 from .base import SAE
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core import SparseCode
-from . import sparse
+from ..step import sparse
 from .base import SAE
 from .topk import choose_largest
 

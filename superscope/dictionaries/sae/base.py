@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..._version import __version__
 from ...core import Dictionary, FormatError, ShapeError, SparseCode, SparseCoder, files
-from . import exchange, precision
+from ..step import exchange, precision
 
 _ABOUT = ("kind", "architecture", "arguments", "superscope", "notes")
 # Bytes of one block of pre-activations: read several times, it should stay in the last cache beside the encoder, and

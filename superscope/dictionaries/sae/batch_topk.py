@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...core import SparseCode
-from . import exchange, sparse
+from ..step import exchange, sparse
 from .base import SAE, Fit
 from .topk import choose_largest
 

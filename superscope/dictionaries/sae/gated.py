@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...core import SparseCode
-from . import exchange
+from ..step import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 from .relu import check_penalty, warmed

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
-from . import sparse
+from ..step import sparse
 from .base import SAE
 from .relu import check_penalty
 from .topk import choose_largest

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...core import SparseCode
-from . import exchange, sparse
+from ..step import exchange, sparse
 from .base import SAE, Fit
 
 

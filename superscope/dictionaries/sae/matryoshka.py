@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import exchange, sparse
+from ..step import exchange, sparse
 from .base import Fit
 from .batch_topk import BatchTopKSAE
 

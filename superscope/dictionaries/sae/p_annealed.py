@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import exchange
+from ..step import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 from .relu import check_penalty, warmed

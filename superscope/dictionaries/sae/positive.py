@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import exchange, sparse
+from ..step import exchange, sparse
 from .base import SAE
 
 # Denser than one latent in 32, dense products cost less than gathers of k rows each.

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import SparseCode
-from . import crowded, exchange, precision
+from ..step import exchange, precision
+from . import crowded
 from .base import SAE, Fit
 from .positive import is_crowded, positives, rectified
 

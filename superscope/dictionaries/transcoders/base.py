@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core import Dictionary, ShapeError, SparseCode
-from ..sae import precision, sparse
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
 from ..sae.topk import choose_largest
+from ..step import precision, sparse
 
 
 class Predictor(SAE):

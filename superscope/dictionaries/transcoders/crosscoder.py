@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import Dictionary, ShapeError, SparseCode
-from ..sae import sparse
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
 from ..sae.topk import choose_largest
+from ..step import sparse
 
 
 @final

@@ -15,7 +15,7 @@ import torch
 from superscope.cli import main
 from superscope.core import FormatError, Report
 from superscope.dictionaries import load
-from superscope.studies.train import Train
+from superscope.studies.learning.train import Train
 
 from .conftest import ROOT, Processes, wait_for
 

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 import superscope.cli
-from superscope.capture import StoredSource
+from superscope.capture import MemorySource
 from superscope.dictionaries import ARCHITECTURES, TopK, train
 from superscope.dictionaries.parallel import ParallelTraining, mesh
 from superscope.dictionaries.train import Training
@@ -39,8 +39,8 @@ SHY = (1, 2, 9)
 NUMBERS = ("fraction_variance_unexplained", "l0", "dead")
 
 
-def rows(count: int = 330) -> StoredSource:
-    return StoredSource(torch.randn(count, D, generator=torch.Generator().manual_seed(0)) + 1)
+def rows(count: int = 330) -> MemorySource:
+    return MemorySource(torch.randn(count, D, generator=torch.Generator().manual_seed(0)) + 1)
 
 
 def wide_settings() -> dict[str, Any]:

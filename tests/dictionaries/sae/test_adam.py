@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from superscope.dictionaries import BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, train
-from superscope.dictionaries.sae import sparse
-from superscope.dictionaries.sae.adam import Adam
+from superscope.dictionaries.step import sparse
+from superscope.dictionaries.step.adam import Adam
 from superscope.kernels import compiled_loops
 from superscope.testing import example
 from superscope.testing.coder import source_for

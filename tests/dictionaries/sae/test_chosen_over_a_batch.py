@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superscope.dictionaries.sae import SAE, AbsTopK, BatchTopK, JumpReLU, Matryoshka, sparse
+from superscope.dictionaries.sae import SAE, AbsTopK, BatchTopK, JumpReLU, Matryoshka
+from superscope.dictionaries.step import sparse
 
 SHAPES = {
     "b": st.integers(1, 17),

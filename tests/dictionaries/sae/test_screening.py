@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from superscope.dictionaries import AbsTopK, BatchTopK, JumpReLU, Matryoshka, TopK, train
-from superscope.dictionaries.sae import SAE, precision
+from superscope.dictionaries.sae import SAE
+from superscope.dictionaries.step import precision
 from superscope.dictionaries.train import Training
 from superscope.kernels import Screen, can_screen, choice, compiled_loops, screen
 from superscope.worlds import exactly_k

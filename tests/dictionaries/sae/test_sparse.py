@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superscope.dictionaries import TopK
-from superscope.dictionaries.sae import SAE, sparse
+from superscope.dictionaries.sae import SAE
+from superscope.dictionaries.step import sparse
 
 PARAMETERS = ("encoder", "encoder_bias", "atoms", "bias")
 

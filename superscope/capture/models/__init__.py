@@ -1,0 +1,1 @@
+"""What is run: a model and its tokenizer, and the places in it."""

@@ -1,0 +1,74 @@
+"""A text's rows at several sites, read in one pass and kept: in memory where they fit, in a store on disk where not."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import torch
+
+from ...core import Site, files
+from ..inputs.policy import Policy
+from ..inputs.text import Corpus
+from ..models.facts import device_of
+from ..models.load import Subject
+from ..reading.harvest import harvest
+from ..store.fill import fill, prepare, tokenizer_hash
+from ..store.places import place
+from ..store.windows import write_corpus
+from .in_memory import Gathering, MemorySource
+from .stored import StoreSource
+
+_BYTES = 4
+"""Of a number: rows are kept in float32, as they are computed."""
+
+
+def bytes_to_record(loaded: Subject, sites: Sequence[Site], corpus: Corpus) -> int:
+    """Bytes that the rows of a corpus take at `sites`; one window is read, to learn how wide they are."""
+    with_text = corpus.keep.any(1).nonzero()[:1, 0]
+    probe = next(harvest(loaded.model, sites, corpus.take(with_text)))
+    return corpus.n_tokens * _BYTES * sum(found.x.shape[1] for found in probe.values())
+
+
+def record(
+    loaded: Subject, sites: Sequence[Site], corpus: Corpus, folder: Path | None = None
+) -> Generator[int, None, dict[Site, MemorySource | StoreSource]]:
+    """Reads a corpus once, yielding how many of its tokens have been read; returns a source for each site.
+
+    Places (sequence, position) of the rows are the corpus's in either case.
+
+    Args:
+        loaded: model and tokenizer.
+        sites: where to read.
+        corpus: what to read; at least one token.
+        folder: of a store to keep rows in. What a recording that was cut short left there is verified and kept. In
+            memory without it.
+
+    Raises:
+        OSError: if the disk has too little room.
+        ValueError: if the folder holds rows of another model or text.
+        FloatingPointError: if an activation is not finite.
+    """
+    yield 0
+    if folder is None:
+        gathered = {site: Gathering(corpus.n_tokens) for site in sites}
+        done = 0
+        for batch in harvest(loaded.model, sites, corpus):
+            for site, activations in batch.items():
+                gathered[site].add(activations)
+            done += len(next(iter(batch.values())))
+            yield done
+        return {site: gathered[site].source(site) for site in sites}
+    if not folder.exists():
+        files.require_space(folder, bytes_to_record(loaded, sites, corpus))
+    policy = Policy(context=corpus.context, outlier=None)
+    windows = write_corpus(place(folder), corpus, policy, tokenizer_hash=tokenizer_hash(loaded.tokenizer))
+    names = [str(site) for site in sites]
+    store = prepare(folder, loaded, names, windows, policy, dtype=torch.float32)
+    for units in fill(store, loaded, windows):
+        yield min(units * store.manifest.per_unit, len(corpus)) * corpus.n_tokens // len(corpus)
+    # What stood was verified, what was missing has just been written.
+    where = device_of(loaded.model)
+    return {
+        site: StoreSource(store, site=name, device=where, verify=False) for site, name in zip(sites, names, strict=True)
+    }

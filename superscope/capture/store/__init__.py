@@ -1,0 +1,1 @@
+"""Rows kept on disk: folders or buckets, units, and who fills them."""

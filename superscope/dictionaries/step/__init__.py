@@ -1,0 +1,1 @@
+"""How a training step is made fast, below the architectures: sparse gradients, Adam, precision, memory, exchange."""

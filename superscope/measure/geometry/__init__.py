@@ -1,0 +1,1 @@
+"""What is measured of W: overlap, capacity, axes, polytopes."""

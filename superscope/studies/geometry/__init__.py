@@ -1,0 +1,1 @@
+"""Questions to a dictionary that is given."""

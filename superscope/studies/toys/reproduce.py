@@ -1,0 +1,105 @@
+"""Does "Toy Models of Superposition" hold up? Every experiment, judged by a criterion stated beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from ...core import Measurement, Report, files
+from ..study import Progress, Study, environment, timestamp
+from .experiments import EXPERIMENTS, Lab
+
+
+@dataclass(frozen=True)
+class Reproduce(Study):
+    """Does the paper's table of experiments hold up?
+
+    Runs E0 to E26 of "Toy Models of Superposition" and says for each whether it met its criterion, with our figures
+    beside the paper's claim. With a run folder, finished experiments are kept and not run again after an interruption.
+    """
+
+    kind: ClassVar[str] = "reproduce"
+
+    what: Annotated[Literal["toy-models"], tyro.conf.Positional] = "toy-models"
+    """What to reproduce."""
+    only: tuple[str, ...] = ()
+    """Experiments to run, such as E5 E8; all by default."""
+
+    def __post_init__(self) -> None:
+        if self.what != "toy-models":
+            raise ValueError(f"what must be 'toy-models'; got {self.what!r}.")
+        for name in self.only:
+            if name not in EXPERIMENTS:
+                raise ValueError(f"only knows the experiments E0 to E{len(EXPERIMENTS) - 1}; got {name!r}.")
+
+    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        began = timestamp()
+        run = self.open_run(out)
+        names = [name for name in EXPERIMENTS if not self.only or name in self.only]
+        lab, rows = Lab(), []
+        for number, name in enumerate(names):
+            yield Progress("Running experiments", number, len(names), name)
+            kept = f"{name}.json"
+            if run is not None and run.has(kept):
+                rows.append(files.read_json(run / kept))
+                continue
+            clock, processor = time.monotonic(), time.process_time()
+            row = dataclasses.asdict(EXPERIMENTS[name](lab))
+            row |= {"seconds": round(time.monotonic() - clock, 1), "cpu": round(time.process_time() - processor, 1)}
+            # Through JSON, so that a resumed run holds the same types as an uninterrupted one.
+            rows.append(json.loads(json.dumps(row)))
+            if run is not None:
+                files.write_json(run / kept, row)
+                run.keep(kept)
+        yield Progress("Running experiments", len(names), len(names))
+        report = self._report(rows, began)
+        if run is not None:
+            files.write_text(run / "experiments.md", table(report) + "\n")
+            run.keep("experiments.md")
+            report.write(run)
+            run.finish(report.title, timestamp())
+        return report
+
+    def _report(self, rows: list[dict[str, Any]], began: str) -> Report:
+        judged = [row for row in rows if row["met"] is not None]
+        met = sum(row["met"] for row in judged)
+        findings = [f"{met} of {len(judged)} experiments met their criterion."]
+        findings += [f"{row['experiment']} fell short: {row['found']}." for row in judged if not row["met"]]
+        measurement = Measurement(
+            name="criteria_met",
+            value=met / len(judged) if judged else None,
+            unit="share of experiments",
+            n=len(judged),
+            of="experiments",
+            how="a count; each criterion was fixed beforehand",
+            reference=1.0,
+            reference_is="all",
+            caution="" if judged else "no experiment with a criterion was run",
+        )
+        return Report(
+            title="Toy Models of Superposition, reproduced",
+            kind=self.kind,
+            measurements=(measurement,),
+            settings=dataclasses.asdict(self),
+            environment=environment() | {"created": began, "finished": timestamp()},
+            tables={"experiments": {key: [row[key] for row in rows] for key in rows[0]}},
+            findings=tuple(findings),
+        )
+
+
+def table(report: Report) -> str:
+    """The experiments as a Markdown table, for documents."""
+    columns = report.tables["experiments"]
+    lines = ["| | experiment | criterion | found | met | note |", "|---|---|---|---|---|---|"]
+    for i, name in enumerate(columns["experiment"]):
+        met = {True: "yes", False: "**no**", None: "no criterion"}[columns["met"][i]]
+        cells = (name, columns["title"][i], columns["criterion"][i], columns["found"][i], met, columns["note"][i])
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

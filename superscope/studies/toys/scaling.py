@@ -1,0 +1,180 @@
+"""How does loss fall with width, in weak and in strong superposition?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from scipy.stats import linregress, t
+
+from ...core import Measurement, Report
+from ...features import Uniform, Zipf
+from ...toys import Ensemble, Recipe, Tied
+from ..study import Progress, Study, environment, timestamp
+from .kept import kept_training
+
+REGIMES = ("weak", "strong")
+
+
+@dataclass(frozen=True)
+class ToyScaling(Study):
+    """How does loss fall with width, in weak and in strong superposition?
+
+    Features of Zipfian densities, stored by tied ReLU models of several widths. Weight decay above 0 keeps only
+    frequent features (weak superposition: the loss is that of the features left out); below 0 it pulls every
+    feature's norm to 1 (strong: the loss is interference, about 1/width whatever the densities).
+    """
+
+    kind: ClassVar[str] = "toy-scaling"
+
+    n: int = 512
+    """Features."""
+    widths: tuple[int, ...] = (6, 8, 12, 16, 24)
+    """Hidden dimensions d."""
+    alpha: float = 1.0
+    """Densities fall as rank^-alpha."""
+    active: float = 1.0
+    """Features active in one row, on average."""
+    decay: float = 1.0
+    """Size of the weight decay, positive for the weak and negative for the strong regime."""
+    seeds: int = 2
+    """Models at each width."""
+    steps: int = 1500
+    """Training steps."""
+    batch: int = 256
+    """Rows in one step."""
+    lr: float = 1e-2
+    """Adam's peak learning rate, with a warm-up over a tenth of the steps and a cosine."""
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 3 or min(self.widths) < 1 or len(set(self.widths)) < len(self.widths):
+            raise ValueError(
+                f"widths must be at least three different positive numbers, to fit a slope; got {self.widths}."
+            )
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
+        if not self.decay > 0:
+            raise ValueError(f"decay must be above 0, its sign is the regime's; got {self.decay}.")
+        Zipf(self.n, self.alpha, self.active)
+        self._recipe("weak")
+
+    def _recipe(self, regime: str) -> Recipe:
+        return Recipe(
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            schedule="cosine",
+            warmup=self.steps // 10,
+            weight_decay=self.decay if regime == "weak" else -self.decay,
+        )
+
+    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        began = timestamp()
+        run = self.open_run(out)
+        columns = ("regime", "d", "seed", "loss", "error", "represented", "left_out")
+        table: dict[str, list] = {name: [] for name in columns}
+        law = Zipf(self.n, self.alpha, self.active, Uniform(0.0, 2.0))
+        for regime in REGIMES:
+            for number, d in enumerate(self.widths):
+                seeds = [1000 * number + seed for seed in range(self.seeds)]
+                ensemble = Ensemble(Tied(self.n, d), law, None, seeds)
+                name, every = f"{regime}-{d}", max(1, self.steps // 10)
+                for step in kept_training(run, name, ensemble, self._recipe(regime), every=every):
+                    yield Progress(f"Training, {regime} superposition, d = {d}", step.index, self.steps)
+                loss, error = ensemble.expected_loss(rows=32_768)
+                stored = (ensemble.atoms.norm(dim=-1) > 0.5).double()
+                share = stored.mean(1)
+                # What the features left out cost at their best bias: their variance.
+                left_out = (1 - stored) @ law.covariance.diagonal()
+                for e in range(self.seeds):
+                    values = (regime, d, e, float(loss[e]), float(error[e]), float(share[e]), float(left_out[e]))
+                    for name, value in zip(columns, values, strict=True):
+                        table[name].append(value)
+        report = self._report(table, began)
+        if run is not None:
+            report.write(run)
+            run.finish(report.title, timestamp())
+        return report
+
+    def _report(self, table: dict[str, list], began: str) -> Report:
+        measurements = []
+        for regime in REGIMES:
+            rows = [i for i, name in enumerate(table["regime"]) if name == regime]
+            x, y = (np.log([table[key][i] for i in rows]) for key in ("d", "loss"))
+            line = linregress(x, y)
+            half = float(t.ppf(0.975, len(x) - 2)) * float(line.stderr)
+            measurements.append(
+                Measurement(
+                    name="width_exponent",
+                    value=-float(line.slope),
+                    unit="loss ~ d^-exponent",
+                    n=len(rows),
+                    of="models",
+                    low=-float(line.slope) - half,
+                    high=-float(line.slope) + half,
+                    how="95 % of least squares in log-log; if the law is no power, the interval is too narrow",
+                    reference=1.0 if regime == "strong" else self.alpha - 1,
+                    reference_is="overlaps of 1/d"
+                    if regime == "strong"
+                    else "alpha - 1: the tail of features left out",
+                    at={"regime": regime},
+                    caution=""
+                    if line.rvalue**2 > 0.95
+                    else f"a power law explains only {line.rvalue**2:.0%} of log loss",
+                )
+            )
+            shares = [table["represented"][i] for i in rows]
+            measurements.append(
+                Measurement(
+                    name="represented",
+                    value=float(np.mean(shares)),
+                    unit="share of features with norm above 1/2",
+                    n=len(rows),
+                    of="models",
+                    low=min(shares),
+                    high=max(shares),
+                    how="min and max over models",
+                    at={"regime": regime},
+                )
+            )
+        rows = [i for i, name in enumerate(table["regime"]) if name == "weak" and table["left_out"][i] > 0]
+        ratios = [table["loss"][i] / table["left_out"][i] for i in rows]
+        if ratios:
+            measurements.append(
+                Measurement(
+                    name="loss_over_features_left_out",
+                    value=float(np.median(ratios)),
+                    unit="ratio",
+                    n=len(ratios),
+                    of="models",
+                    low=min(ratios),
+                    high=max(ratios),
+                    how="median, min and max over models",
+                    reference=1.0,
+                    reference_is="nothing but the features left out costs",
+                    at={"regime": "weak"},
+                )
+            )
+        weak, strong = (m for m in measurements if m.name == "width_exponent")
+        tail = "" if self._tail() is None else f"; {self._tail():.2f} expected of an endless tail"
+        return Report(
+            title=f"Loss against width, n = {self.n}, densities ~ rank^-{self.alpha:g}",
+            kind=self.kind,
+            measurements=tuple(measurements),
+            settings=dataclasses.asdict(self),
+            environment=environment() | {"created": began, "finished": timestamp()},
+            tables={"models": table},
+            findings=(
+                f"Strong superposition: loss falls as d^-{strong.value:.2f} ({strong.low:.2f} to "
+                f"{strong.high:.2f}); 1 expected.",
+                f"Weak superposition: loss falls as d^-{weak.value:.2f} ({weak.low:.2f} to {weak.high:.2f}){tail}.",
+            ),
+        )
+
+    def _tail(self) -> float | None:
+        # The sum over ranks beyond d falls as a power only if the tail converges.
+        return self.alpha - 1 if self.alpha > 1 else None

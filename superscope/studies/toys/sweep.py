@@ -1,0 +1,314 @@
+"""What does a toy model do with n features in d dimensions, as density falls? Trained side by side, measured,
+recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...core import Measurement, Report, RunFolder, files
+from ...features import Fixed, Gaussian, Independent, Magnitude, Uniform
+from ...measure.geometry.polytope import polytopes
+from ...measure.toy import FAINT, dimensionalities, jumps, overlaps
+from ...theory import toy_loss
+from ...toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, Untied, train
+from ..study import Progress, Study, environment, timestamp
+
+METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
+_SAVES = 10
+
+
+@dataclass(frozen=True)
+class ToySweep(Study):
+    """What does a toy model do with n features in d dimensions, as they grow rarer?
+
+    Trains one model for every density and seed, all at once, and measures each: how many features are represented,
+    in how many dimensions each, who interferes with whom, which polytopes they form, and how training went.
+    """
+
+    kind: ClassVar[str] = "toy"
+
+    n: int = 20
+    """Features."""
+    d: int = 5
+    """Hidden dimensions (neurons, for the families with a hidden ReLU)."""
+    densities: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
+    """P(feature active), one model each."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Starts and data of each density; densities of one seed share both."""
+    importance: float = 1.0
+    """Feature i weighs importance^i in the loss."""
+    family: Literal["tied", "linear", "untied", "relu-hidden", "absolute-value"] = "tied"
+    """The model: ReLU(W'W f + b), its linear twin, two matrices, a ReLU in the hidden layer, or |f|."""
+    magnitude: Literal["uniform", "gaussian", "fixed"] = "uniform"
+    """Law of an active feature: U[0, 1] (U[-1, 1] for absolute values), N(0, 1), or 1."""
+    steps: int = 10_000
+    """Training steps."""
+    batch: int = 1024
+    """Rows in one step."""
+    lr: float = 1e-3
+    """Adam's learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls."""
+    weight_decay: float = 0.01
+    """AdamW's; 0 to compare with exact optima."""
+    estimator: Literal["sampled", "stratified", "exact"] = "sampled"
+    """The published recipe, or fewer sampled terms, or none: see superscope.toys.Recipe."""
+    l1: float = 0.0
+    """Penalty on hidden activations."""
+    record: int = 40
+    """Snapshots kept of training, evenly spaced; 0 for none."""
+    metrics: tuple[str, ...] = METRICS
+    """Which of these to report for each model."""
+
+    def __post_init__(self) -> None:
+        for name in ("n", "d"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if not self.densities or not all(0 < p <= 1 for p in self.densities):
+            raise ValueError(f"densities must be numbers in (0, 1], P(feature active); got {self.densities}.")
+        if not self.seeds:
+            raise ValueError("seeds must name at least one seed.")
+        if not self.importance >= 0:
+            raise ValueError(f"importance must be at least 0; got {self.importance}.")
+        if self.record < 0:
+            raise ValueError(f"record must be at least 0; got {self.record}.")
+        if unknown := [name for name in self.metrics if name not in METRICS]:
+            raise ValueError(f"metrics knows {', '.join(METRICS)}; got {unknown[0]!r}.")
+        # The rest is checked where it is used; here, before anything has run.
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """How the models are trained."""
+        return Recipe(
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+            estimator=self.estimator,
+            l1=self.l1,
+        )
+
+    def ensemble(self) -> Ensemble:
+        """The untrained models, seed by seed and within a seed density by density."""
+        families: dict[str, Family] = {
+            "tied": Tied(self.n, self.d),
+            "linear": Tied(self.n, self.d, "linear"),
+            "untied": Untied(self.n, self.d),
+            "relu-hidden": ReLUHidden(self.n, self.d),
+            "absolute-value": AbsoluteValue(self.n, self.d),
+        }
+        uniform = Uniform(-1.0, 1.0) if self.family == "absolute-value" else Uniform()
+        magnitudes: dict[str, Magnitude] = {"uniform": uniform, "gaussian": Gaussian(), "fixed": Fixed()}
+        laws = [Independent(self.n, p, magnitudes[self.magnitude]) for _ in self.seeds for p in self.densities]
+        seeds = [seed for seed in self.seeds for _ in self.densities]
+        importance = self.importance ** torch.arange(self.n, dtype=torch.float64)
+        return Ensemble(families[self.family], laws, importance, seeds)
+
+    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+        began = timestamp()
+        ensemble, recipe = self.ensemble(), self.recipe()
+        history: list[tuple[int, Tensor]] = []
+        weights: list[Tensor] = [ensemble.atoms.clone()]
+        marks: list[int] = [0]
+        run = self.open_run(out)
+        if run is not None and run.has("state.safetensors") and run.has("history.safetensors"):
+            ensemble.restore(run / "state.safetensors")
+            kept = files.read_tensors(run / "history.safetensors")
+            marks = kept["marks"].tolist()
+            weights = list(kept["weights"])
+            history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
+        every = max(1, self.steps // max(self.record, 20))
+        stage = f"Training {len(ensemble)} models"
+        yield Progress(stage, ensemble.step, self.steps)
+        for number, step in enumerate(train(ensemble, recipe, every=every), 1):
+            history.append((step.index, step.loss.double()))
+            if self.record:
+                marks.append(step.index)
+                weights.append(ensemble.atoms.clone())
+            if run is not None and number % max(1, self.steps // every // _SAVES) == 0 and step.index < self.steps:
+                self._keep(run, ensemble, marks, weights, history)
+            yield Progress(stage, step.index, self.steps, f"loss {float(step.loss.nanmean()):.4g}")
+        yield Progress("Measuring", 0, 1)
+        report = self._report(ensemble, marks, weights, history, began)
+        yield Progress("Measuring", 1, 1)
+        if run is not None:
+            report.write(run)
+            run.finish(report.title, timestamp())
+        return report
+
+    def _keep(
+        self,
+        run: RunFolder,
+        ensemble: Ensemble,
+        marks: list[int],
+        weights: list[Tensor],
+        history: list[tuple[int, Tensor]],
+    ) -> None:
+        ensemble.save(run / "state.safetensors")
+        tensors = {
+            "marks": torch.tensor(marks),
+            "weights": torch.stack(weights),
+            "steps": torch.tensor([step for step, _ in history]),
+            "losses": torch.stack([loss for _, loss in history]),
+        }
+        files.write_tensors(run / "history.safetensors", tensors)
+        run.keep("state.safetensors")
+        run.keep("history.safetensors")
+
+    def _report(
+        self,
+        ensemble: Ensemble,
+        marks: list[int],
+        weights: list[Tensor],
+        history: list[tuple[int, Tensor]],
+        began: str,
+    ) -> Report:
+        where = [{"density": p, "seed": seed} for seed in self.seeds for p in self.densities]
+        alive = ~ensemble.diverged
+        loss, error = ensemble.expected_loss()
+        atoms = ensemble.atoms.double()
+        D, share, norms = dimensionalities(atoms), overlaps(atoms), atoms.norm(dim=-1)
+        measurements: list[Measurement] = []
+        for e, at in enumerate(where):
+            measurements += self._model(at, bool(alive[e]), loss[e], error[e], D[e], share[e], norms[e])
+        rows = [(e, i) for e in range(len(where)) for i in range(self.n) if alive[e]]
+        b = ensemble.parameters.get("b", torch.zeros(len(ensemble), self.n))
+        features = {
+            "density": [where[e]["density"] for e, _ in rows],
+            "seed": [where[e]["seed"] for e, _ in rows],
+            "feature": [i for _, i in rows],
+            "norm": [float(norms[e, i]) for e, i in rows],
+            "dimensionality": [float(D[e, i]) for e, i in rows],
+            "interference": [float(share[e, i]) for e, i in rows],
+            "bias": [float(b[e, i]) for e, i in rows],
+        }
+        shapes = [(e, p) for e in range(len(where)) if alive[e] for p in polytopes(atoms[e])]
+        named = {
+            "density": [where[e]["density"] for e, _ in shapes],
+            "seed": [where[e]["seed"] for e, _ in shapes],
+            "polytope": [p.name for _, p in shapes],
+            "features": [list(p.features) for _, p in shapes],
+            "k": [p.k for _, p in shapes],
+            "d": [p.d for _, p in shapes],
+            "error": [p.error for _, p in shapes],
+        }
+        training = {
+            "step": [step for step, _ in history for _ in where],
+            "density": [at["density"] for _ in history for at in where],
+            "seed": [at["seed"] for _ in history for at in where],
+            "loss": [float(v) if torch.isfinite(v) else None for _, values in history for v in values],
+        }
+        found_jumps = self._jumps(marks, weights, where, alive)
+        arrays = {"W": ensemble.atoms.contiguous(), "b": b.contiguous()}
+        if self.record:
+            arrays |= {"snapshots": torch.stack(weights), "snapshot_steps": torch.tensor(marks)}
+        return Report(
+            title=f"{self.n} features in {self.d} dimensions, {len(where)} {self.family} models",
+            kind=self.kind,
+            measurements=tuple(measurements),
+            settings=dataclasses.asdict(self),
+            environment=environment() | {"created": began, "finished": timestamp()},
+            tables={"features": features, "polytopes": named, "training": training, "jumps": found_jumps},
+            arrays=arrays,
+            findings=self._findings(norms, D, alive),
+        )
+
+    def _model(
+        self, at: dict, alive: bool, loss: Tensor, error: Tensor, D: Tensor, share: Tensor, norms: Tensor
+    ) -> list[Measurement]:
+        if not alive:
+            return [
+                Measurement(
+                    name="loss", value=None, unit="squared error", n=self.steps, of="steps", at=at,
+                    caution="this model diverged; lower lr",
+                )
+            ]  # fmt: skip
+        sure = float(error) == 0
+        best, best_is = self._best_known(float(at["density"]))
+        found = [
+            Measurement(
+                name="loss",
+                value=float(loss),
+                unit="squared error",
+                n=1 if sure else 65_536,
+                of="closed forms" if sure else "rows",
+                low=None if sure else float(loss - 1.96 * error),
+                high=None if sure else float(loss + 1.96 * error),
+                how="exact: closed form" if sure else "1.96 standard errors over sampled rows",
+                reference=best,
+                reference_is=best_is,
+                at=at,
+            )
+        ]
+        seen = norms > FAINT
+        spread = norms.square().sum() / self.d
+        facts = {
+            "features_per_dimension": (float(spread), "features per dimension", None, ""),
+            "feature_dimensionality": (
+                float(D[seen].mean()) if bool(seen.any()) else 0.0,
+                "dimensions",
+                min(1.0, self.d / max(int(seen.sum()), 1)),
+                "d shared evenly",
+            ),
+            "interference": (float(share.mean()), "squared overlap", 0.0, "orthogonal features"),
+            "represented": (float((norms > 0.5).sum()), "features", None, ""),
+        }
+        for name in self.metrics:
+            value, unit, reference, reference_is = facts[name]
+            found.append(
+                Measurement(
+                    name=name, value=value, unit=unit, n=self.n, of="features", at=at, how="exact, of this model",
+                    reference=reference, reference_is=reference_is,
+                )
+            )  # fmt: skip
+        return found
+
+    def _best_known(self, density: float) -> tuple[float | None, str]:
+        importance = [self.importance**i for i in range(self.n)]
+        if self.magnitude != "uniform":
+            return None, ""
+        if self.family == "linear":
+            return toy_loss.linear_loss(importance, density, self.d), "exact optimum"
+        if self.family == "absolute-value":
+            return toy_loss.monosemantic_absolute_loss(importance, density, self.d), "two neurons for each feature kept"
+        # What a linear-like model reaches by keeping the d most important features: superposition must beat it.
+        return toy_loss.linear_loss(importance, density, self.d), "no superposition"
+
+    def _jumps(self, marks: list[int], weights: list[Tensor], where: list[dict], alive: Tensor) -> dict[str, list]:
+        table: dict[str, list] = {name: [] for name in ("density", "seed", "feature", "start", "stop", "change")}
+        if not self.record:
+            return table
+        trajectory = dimensionalities(torch.stack(weights))
+        window = max(1, self.steps // 20)
+        for e, at in enumerate(where):
+            if not alive[e]:
+                continue
+            for jump in jumps(trajectory[:, e], marks, window=window, after=self.steps // 10):
+                for name, value in (*at.items(), *dataclasses.asdict(jump).items()):
+                    table[name].append(value)
+        return table
+
+    def _findings(self, norms: Tensor, D: Tensor, alive: Tensor) -> tuple[str, ...]:
+        sentences = []
+        count = len(self.densities)
+        for index, p in enumerate(self.densities):
+            models = [e for e in range(index, len(norms), count) if alive[e]]
+            if not models:
+                sentences.append(f"At density {p:g} every model diverged.")
+                continue
+            per_dimension = norms[models].square().sum(-1) / self.d
+            sentences.append(
+                f"At density {p:g}, {float(per_dimension.mean()):.2f} features per dimension "
+                f"({float(per_dimension.min()):.2f} to {float(per_dimension.max()):.2f} over {len(models)} seeds)."
+            )
+        if lost := int((~alive).sum()):
+            sentences.append(f"{lost} of {len(alive)} models diverged and are left out.")
+        return tuple(sentences)

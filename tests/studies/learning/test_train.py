@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from superscope.core import FormatError, Report, ShapeError
+from superscope.dictionaries import load
+from superscope.studies.learning.train import Train
+
+SMALL = {"n": 32, "steps": 24, "batch": 64, "held_out": 200, "checkpoint_every": 5}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    random = torch.Generator().manual_seed(0)
+    save_file({"x": torch.randn(600, 8, generator=random), "y": torch.randn(600, 4)}, tmp_path / "rows.safetensors")
+    return tmp_path / "rows.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("topk", {"k": 3}),
+        ("relu", {"coefficient": 1.0, "norm": "weighted"}),
+        ("matryoshka", {"widths": (8, 32), "k": 2}),
+    ],
+)
+def test_rows_in_a_file_are_learned_and_scored(rows: Path, tmp_path: Path, architecture: str, options: dict) -> None:
+    study = Train(str(rows), tensor="x", architecture=architecture, **SMALL, **options)
+    report = study.run(tmp_path / "run")
+    assert 0 < (report["fraction_variance_unexplained"][0].value or 0) < 1.5
+    sae = load(tmp_path / "run" / "sae")
+    assert type(sae).__name__.lower() == architecture
+    assert {name: sae.about[name] for name in options if name != "widths"} == {
+        name: value for name, value in options.items() if name != "widths"
+    }
+    assert Report.load(tmp_path / "run").title == report.title
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_a_world_scores_against_its_truth() -> None:
+    report = Train("world:exactly_k", **(SMALL | {"n": 128}), k=4).run()
+    (score,) = report["mean_nearest_cosine"]
+    assert score.value is not None
+    assert 0 < score.value < 1
+    assert report["support_f1"]
+
+
+def test_an_interrupted_run_goes_on_to_the_bit(rows: Path, tmp_path: Path) -> None:
+    study = Train(str(rows), tensor="x", k=3, **SMALL)
+    whole = study.run(tmp_path / "whole")
+    stages = study.stages(tmp_path / "cut")
+    for progress in stages:
+        if progress.stage == "Learning" and progress.done == 20:
+            break
+    stages.close()
+    assert (tmp_path / "cut" / "checkpoint.safetensors").is_file()
+    resumed = study.run(tmp_path / "cut")
+    for a, b in zip(whole.measurements, resumed.measurements, strict=True):
+        assert a == b
+    first, second = load(tmp_path / "whole" / "sae"), load(tmp_path / "cut" / "sae")
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+    assert whole.tables["training"]["loss"] == resumed.tables["training"]["loss"]
+
+
+def test_a_kill_between_checkpoints_loses_no_more_than_the_interval(rows: Path, tmp_path: Path, monkeypatch) -> None:
+    study = Train(str(rows), tensor="x", k=3, **SMALL)
+    from superscope.dictionaries.train import Training
+
+    objective = Training._objective
+
+    def fails(self, given):
+        if self.done == 13:
+            raise KeyboardInterrupt
+        return objective(self, given)
+
+    monkeypatch.setattr(Training, "_objective", fails)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(tmp_path / "cut")
+    monkeypatch.undo()
+    done = [p.done for p in study.stages(tmp_path / "cut") if p.stage == "Learning"]
+    assert done[0] == 10
+
+
+@pytest.mark.parametrize("whiten", ["zca", "scale"])
+def test_weights_learned_from_whitened_rows_take_raw_ones_and_resume_to_the_bit(
+    rows: Path, tmp_path: Path, whiten: str
+) -> None:
+    options: dict = {"tensor": "x", "k": 3, "whiten": whiten, "k_from": 3.0, "precision": "bfloat16", **SMALL}
+    study = Train(str(rows), **options)
+    report = study.run(tmp_path / "whole")
+    # Measured on x itself: weights left in the units of y would leave more than all of it.
+    assert 0 < (report["fraction_variance_unexplained"][0].value or 0) < 1
+    assert not (tmp_path / "whole" / "whitening.safetensors").exists()
+    stages = study.stages(tmp_path / "cut")
+    for progress in stages:
+        if progress.stage == "Learning" and progress.done == 20:
+            break
+    stages.close()
+    assert (tmp_path / "cut" / "whitening.safetensors").is_file()
+    study.run(tmp_path / "cut")
+    first, second = load(tmp_path / "whole" / "sae"), load(tmp_path / "cut" / "sae")
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+    if whiten == "zca":
+        assert float((first.dictionary.norms - 1).abs().max()) > 0.01
+
+
+def test_what_cannot_be_whitened_is_refused_before_it_is_trained(rows: Path) -> None:
+    with pytest.raises(TypeError, match="MatchingPursuit reads x otherwise"):
+        Train(str(rows), tensor="x", architecture="matchingpursuit", k=2, whiten="zca", **SMALL).run()
+    with pytest.raises(ValueError, match="penalty_ramp has nothing to act on"):
+        Train(str(rows), tensor="x", k=2, penalty_from=0.0, **SMALL).run()
+
+
+def test_numpy_rows_are_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 6)).astype("float64"))
+    assert Train(str(tmp_path / "x.npy"), **SMALL, k=2).run()["l0"][0].value == pytest.approx(2, abs=0.5)
+
+
+def test_bad_settings_are_told_in_sentences() -> None:
+    with pytest.raises(ValueError, match="no architecture 'topkk'"):
+        Train("x", architecture="topkk")
+    with pytest.raises(ValueError, match="topk has no option --coefficient"):
+        Train("x", coefficient=1.0)
+    with pytest.raises(ValueError, match="relu has no option --k"):
+        Train("x", architecture="relu", k=2)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        Train("x", steps=0)
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        Train("x", n=0)
+
+
+def test_bad_sources_are_told_in_sentences(rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no world 'mars'"):
+        Train("world:mars", **SMALL).run()
+    with pytest.raises(ValueError, match="say which with --tensor"):
+        Train(str(rows), **SMALL).run()
+    with pytest.raises(ValueError, match="no tensor 'z'"):
+        Train(str(rows), tensor="z", **SMALL).run()
+    with pytest.raises(FileNotFoundError, match="no file"):
+        Train(str(tmp_path / "none.npy"), **SMALL).run()
+    with pytest.raises(ValueError, match="k must be in"):
+        Train(str(rows), tensor="x", **SMALL, k=33).run()
+    for name, x, error in (
+        ("cube", np.zeros((2, 3, 4), "float32"), ShapeError),
+        ("whole", np.zeros((20, 3), "int64"), TypeError),
+        ("short", np.zeros((4, 3), "float32"), ValueError),
+        ("constant", np.ones((100, 3), "float32"), ValueError),
+        ("nan", np.full((100, 3), np.nan, "float32"), FloatingPointError),
+    ):
+        np.save(tmp_path / f"{name}.npy", x)
+        with pytest.raises(error):
+            Train(str(tmp_path / f"{name}.npy"), **SMALL, k=2).run()
+    (tmp_path / "torn.npy").write_bytes((tmp_path / "cube.npy").read_bytes()[:60])
+    with pytest.raises(FormatError, match="cannot be read"):
+        Train(str(tmp_path / "torn.npy"), **SMALL).run()
+
+
+def test_a_model_is_read_and_what_it_keeps_is_told() -> None:
+    report = Train("pocket", n=64, k=4, steps=4, batch=64, tokens=2000, held_out=600, context=32).run()
+    assert report["cross_entropy_recovered"]
+    assert report["fraction_variance_unexplained"][0].at["site"]
