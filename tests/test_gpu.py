@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import superscope as ss
-from superscope.capture import StoredSource
+from superscope.capture import MemorySource
 from superscope.core import Activations, Dictionary, SparseCode
 from superscope.dictionaries import ARCHITECTURES, SAE, Archetypal, InterferencePenalised, MatchingPursuit, train
 from superscope.dictionaries.checkpoint import load_state, save_state
@@ -31,10 +31,10 @@ def gpu() -> str:
     return "cuda"
 
 
-def world(d: int = 64, n: int = 256, rows: int = 4096) -> StoredSource:
+def world(d: int = 64, n: int = 256, rows: int = 4096) -> MemorySource:
     W = ss.frames.random_unit(n=n, d=d, seed=0)
     f = ss.features.ExactlyK(n=n, k=4).sample(rows, generator=torch.Generator().manual_seed(1))
-    return StoredSource(W.compose(f) + 0.3)
+    return MemorySource(W.compose(f) + 0.3)
 
 
 def trained(architecture: type[SAE], device: str, **settings: object) -> tuple[SAE, list[float]]:
@@ -102,7 +102,7 @@ def test_a_wide_dictionary_trains_in_a_step_of_many_blocks(gpu: str) -> None:
     d, n, rows = 512, 131072, 2048
     x = torch.randn(rows, d, generator=torch.Generator(gpu).manual_seed(0), device=gpu)
     sae = ss.dictionaries.BatchTopK(d, n, k=64).to(gpu)
-    steps = list(train(sae, StoredSource(x), steps=5, batch=rows, precision="auto"))
+    steps = list(train(sae, MemorySource(x), steps=5, batch=rows, precision="auto"))
     assert steps[-1].loss < steps[0].loss
     code, dense = sae.encode(x[:64]), sae.sparsify(sae.pre_activations(x[:64]))
     torch.testing.assert_close(code.dense(), dense.dense(), rtol=1e-4, atol=1e-4)
@@ -247,7 +247,7 @@ def test_a_store_written_from_there_holds_the_cpus_rows(gpu: str, tmp_path: Path
         # Left to itself it computes in what was timed to be the faster: bfloat16 on a GPU.
         harvest = Harvest("pocket", sites=("transformer.h.1",), tokens=3000, dtype="float32", compute="float32")
         dataclasses.replace(harvest, device=device).run(where)
-        source = ss.capture.ShardSource(where / "store", site="transformer.h.1", device=device)
+        source = ss.capture.StoreSource(where / "store", site="transformer.h.1", device=device)
         (batch,) = list(source.batches(2000, seed=0))[:1]
         held[device] = batch.x.cpu()
     assert float((held[gpu] - held["cpu"]).norm() / held["cpu"].norm()) < 1e-4
