@@ -279,10 +279,14 @@ class Training(Iterator[Step]):
             for name, tensor in self._restored.tensors.items():
                 if name.startswith("adam."):
                     parameter, _, moment = name.removeprefix("adam.").rpartition(".")
-                    kept.setdefault(parameter, {})[moment] = tensor.clone()
+                    kept.setdefault(parameter, {})[moment] = tensor
             for name, parameter in self.sae.named_parameters():
                 if name in kept:
-                    optimizer.state[parameter] = kept[name]
+                    # A state that was read from disk is on the CPU; the count of steps stays there.
+                    optimizer.state[parameter] = {
+                        moment: tensor.to("cpu" if moment == "step" else parameter.device, copy=True)
+                        for moment, tensor in kept[name].items()
+                    }
         return optimizer
 
     @torch.no_grad()
@@ -346,14 +350,16 @@ class Training(Iterator[Step]):
         sae.encoder_bias[dead] = 0
         assert self._optimizer is not None
         for parameter in (sae.atoms, sae.encoder, sae.encoder_bias):
+            # A parameter without gradients, an encoder that an architecture does not read, has no moments.
             for name in ("exp_avg", "exp_avg_sq"):
-                self._optimizer.state[parameter][name][dead] = 0
+                if name in self._optimizer.state[parameter]:
+                    self._optimizer.state[parameter][name][dead] = 0
         self._silent[dead] = 0
 
 
 _TRUTH_EVERY = 50
-# Rows that are held in double precision at once.
-_PART = 256
+# Rows that are held in double precision at once, and bytes of differences on a GPU, where each part costs launches.
+_PART, _GPU_PART = 256, 2**27
 _PRODUCT = {"full": None, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -486,6 +492,11 @@ def train(
         raise ValueError(f'train: centre must be "mean" or "median"; got {centre!r}.')
     if clip_by not in ("global", "row"):
         raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
+    if resample_every and "atoms" not in dict(sae.named_parameters()):
+        raise ValueError(
+            f"train: resample_every replaces atoms, and those of {type(sae).__name__} are made of other parameters. "
+            "Leave it at 0."
+        )
     for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):
         if ramp is not None and not hasattr(sae, attribute):
             raise ValueError(f"train: {name} has nothing to act on: {type(sae).__name__} has no {attribute}.")
@@ -600,9 +611,11 @@ class _Batches(Iterator[Activations]):
 
 
 def _squares(x: Float[Tensor, "b d"], of: Float[Tensor, "*b d"]) -> float:
-    """The sum of (x - of)^2, with few rows of differences held at once."""
-    parts = zip(x.split(_PART), of.expand_as(x).split(_PART), strict=True)
-    return sum(float((one - other).square().sum()) for one, other in parts)
+    """The sum of (x - of)^2, with few rows of differences held at once; a GPU is waited for once."""
+    size = max(_GPU_PART // max(x[:1].nbytes, 1), 1) if x.is_cuda else _PART
+    parts = zip(x.split(size), of.expand_as(x).split(size), strict=True)
+    sums = [(one - other).square().sum() for one, other in parts]
+    return sum(torch.stack(sums).tolist()) if sums else 0.0
 
 
 def _difference(key: str, found: Any, wanted: Any) -> str:

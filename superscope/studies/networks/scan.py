@@ -405,7 +405,8 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
     _neurons(view, mixing, found)
     yield Progress(stage, 5, parts)
 
-    codes = [(sae.encode(batch.x), batch) for batch in view.source.rows()]
+    # Tables are made where the corpus is, on the CPU.
+    codes = [(sae.encode(batch.x).to("cpu"), batch) for batch in view.source.rows()]
     density = _latents(view, codes, near, recurrence, found)
     _density_histogram(view, density, found)
     note = {
@@ -495,8 +496,8 @@ def _latents(
 ) -> torch.Tensor:
     """The tables of latents and of contexts; returns the density of each latent on the text learned from."""
     corpus, tokenizer, sae = view.corpus, view.subject.tokenizer, view.saes[0]
-    places = [(code, batch.places) for code, batch in codes if batch.places is not None]
-    shares = measure.token_shares((code, batch.tokens) for code, batch in codes if batch.tokens is not None)
+    places = [(code, batch.places.cpu()) for code, batch in codes if batch.places is not None]
+    shares = measure.token_shares((code, batch.tokens.cpu()) for code, batch in codes if batch.tokens is not None)
     top = measure.top_contexts(places, count=_CONTEXTS, documents=corpus.document)
     texts = spelling(tokenizer)
     clear = measure.clarity(
@@ -515,7 +516,7 @@ def _latents(
     mean = torch.zeros(sae.n, dtype=torch.float64).index_add_(0, indices, values) / count.clamp(min=1)
     promoted = _promoted(view, texts)
     # What every seed found first, among it the clearest (clarity is at most 1); the silent last.
-    order = (2.0 * recurrence.counts + clear.score - 2.0 * (count == 0)).argsort(descending=True, stable=True)
+    order = (2.0 * recurrence.counts.cpu() + clear.score - 2.0 * (count == 0)).argsort(descending=True, stable=True)
     found.add(
         "latents",
         view.at,
