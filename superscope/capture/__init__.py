@@ -30,8 +30,6 @@ from .reading.hooks import Capture as Capture
 from .reading.hooks import visiting as visiting
 from .reading.pictures import fitted_images as fitted_images
 from .reading.pictures import pictures as pictures
-from .sources.choosing import Choice as Choice
-from .sources.choosing import choose as choose
 from .sources.choosing import faster_dtype as faster_dtype
 from .sources.choosing import parameters_to as parameters_to
 from .sources.in_memory import Gathering as Gathering
