@@ -5,6 +5,8 @@ Five rooms, each reading those before it: models (what is run), inputs (on what)
 pocket model and its text live in `capture.pocket`.
 """
 
+from .inputs.as_corpus import Readable as Readable
+from .inputs.as_corpus import as_corpus as as_corpus
 from .inputs.images import Images as Images
 from .inputs.permutation import Bijection as Bijection
 from .inputs.policy import Policy as Policy
