@@ -34,8 +34,8 @@ from .reading.pictures import fitted_images as fitted_images
 from .reading.pictures import pictures as pictures
 from .sources.choosing import faster_dtype as faster_dtype
 from .sources.choosing import parameters_to as parameters_to
-from .sources.in_memory import Gathering as Gathering
 from .sources.in_memory import MemorySource as MemorySource
+from .sources.in_memory import RowBuffer as RowBuffer
 from .sources.live import HookSource as HookSource
 from .sources.record import bytes_to_record as bytes_to_record
 from .sources.record import record as record

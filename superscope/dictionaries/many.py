@@ -15,7 +15,7 @@ from ..core import Activations, ActivationSource, ShapeError, Step
 from ..kernels import screens, topk
 from .sae.base import SAE
 from .sae.topk import TopK
-from .step import precision as lengths
+from .step import precision as precisions
 from .step import sparse
 from .train import Ramp, Training, _Batches, _scale, train, trapezoid
 
@@ -297,7 +297,7 @@ class _Stack:
                 given = next(self.batches)
                 _no_target(given)
             self._schedule(index)
-            with lengths.using(self.lowered):
+            with precisions.using(self.lowered):
                 losses, numbers = self._gradients(given.x, index)
             given = None
             with torch.no_grad():
@@ -329,8 +329,8 @@ class _Stack:
         size = max(_BLOCK // self.n, 1)
         room = rows.new_empty(min(size, len(x)), self.n)
         for start in range(0, len(x), size):
-            if lengths.lowered():
-                pre = lengths.product(offset, centred[start : start + size], self.encoder)
+            if precisions.lowered():
+                pre = precisions.product(offset, centred[start : start + size], self.encoder)
             else:
                 pre = torch.mm(rows[start : start + size], wide, out=room[: len(rows[start : start + size])])
             for number, (first, past) in enumerate(self.runs):

@@ -17,7 +17,7 @@ from ..reading.harvest import harvest
 from ..store.fill import fill, prepare, tokenizer_hash
 from ..store.places import place
 from ..store.windows import write_corpus
-from .in_memory import Gathering, MemorySource
+from .in_memory import MemorySource, RowBuffer
 from .stored import StoreSource
 
 _BYTES = 4
@@ -56,14 +56,14 @@ def record(
         raise TypeError("record: pictures are kept by `superscope harvest --images`; give text here.")
     yield 0
     if folder is None:
-        gathered = {site: Gathering(corpus.n_tokens) for site in sites}
+        buffers = {site: RowBuffer(corpus.n_tokens) for site in sites}
         done = 0
         for batch in harvest(loaded.model, sites, corpus):
             for site, activations in batch.items():
-                gathered[site].add(activations)
+                buffers[site].add(activations)
             done += len(next(iter(batch.values())))
             yield done
-        return {site: gathered[site].source(site) for site in sites}
+        return {site: buffers[site].source(site) for site in sites}
     if not folder.exists():
         files.require_space(folder, bytes_to_record(loaded, sites, corpus))
     policy = Policy(context=corpus.context, outlier=None)

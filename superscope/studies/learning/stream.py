@@ -12,7 +12,7 @@ import tyro
 from torch import Tensor
 
 from ... import capture, worlds
-from ...capture import Corpus, Gathering, HookSource, MemorySource, StoreSource, Subject
+from ...capture import Corpus, HookSource, MemorySource, RowBuffer, StoreSource, Subject
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
 from ...theory import cost
 from ..study import Study
@@ -183,7 +183,7 @@ def _rows(x: Tensor, name: str, held_out: int, seed: int) -> Stream:
 
 def _held(loaded: Subject, site: Site, corpus: Corpus) -> MemorySource:
     """All rows of a corpus, in memory."""
-    gathered = Gathering(corpus.n_tokens)
+    buffer = RowBuffer(corpus.n_tokens)
     for batch in capture.harvest(loaded.model, [site], corpus):
-        gathered.add(batch[site])
-    return gathered.source(site)
+        buffer.add(batch[site])
+    return buffer.source(site)

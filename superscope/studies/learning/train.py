@@ -19,7 +19,7 @@ from ...core import ActivationSource, FormatError, Measurement, Report, RunFolde
 from ...core.errors import nearest
 from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
-from ...dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
+from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
 from ...dictionaries.train import Training
 from ..study import Progress, environment, timestamp
 from .stream import FromStream, Stream
@@ -152,7 +152,7 @@ class Train(FromStream):
         where = mesh(self.groups, minutes=self.patience) if launched() else None
         leads = where is None or where.leads
         if where is not None:
-            out = Path(told(str(out))) if out is not None else None
+            out = Path(broadcast_text(str(out))) if out is not None else None
         run = None
         if out is not None and leads:
             run = RunFolder.standing(out, kind=self.kind, settings=settings)
@@ -192,7 +192,7 @@ class Train(FromStream):
         curve = yield from self._learn(training, run, out)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
-            leave()
+            end_group()
         if white is not None:
             white.fold(sae)
         if not leads:

@@ -59,7 +59,7 @@ def test_plan_and_train_decide_alike_whether_to_keep_rows(monkeypatch: pytest.Mo
     decided = []
     for latents in (96, 1536, 20_000, 200_000):
         for uses in (1, 2, 5):
-            plan = Plan(model="pocket", layer=1, latents=latents, tokens=2000, k=32, uses=uses)
+            plan = Plan(model="pocket", layer=1, latents=latents, tokens=2e3, k=32, uses=uses)
             planned = plan.run().findings[-1].startswith("Store")
             train = Train(
                 "pocket", site="resid_post.1", n=latents, tokens=2000, held_out=500, batch=200, steps=10 * uses
