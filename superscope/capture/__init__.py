@@ -5,6 +5,8 @@ Five rooms, each reading those before it: models (what is run), inputs (on what)
 pocket model and its text live in `capture.pocket`.
 """
 
+from .inputs.as_corpus import Readable as Readable
+from .inputs.as_corpus import as_corpus as as_corpus
 from .inputs.images import Images as Images
 from .inputs.permutation import Bijection as Bijection
 from .inputs.policy import Policy as Policy
@@ -30,12 +32,10 @@ from .reading.hooks import Capture as Capture
 from .reading.hooks import visiting as visiting
 from .reading.pictures import fitted_images as fitted_images
 from .reading.pictures import pictures as pictures
-from .sources.choosing import Choice as Choice
-from .sources.choosing import choose as choose
 from .sources.choosing import faster_dtype as faster_dtype
 from .sources.choosing import parameters_to as parameters_to
-from .sources.in_memory import Gathering as Gathering
 from .sources.in_memory import MemorySource as MemorySource
+from .sources.in_memory import RowBuffer as RowBuffer
 from .sources.live import HookSource as HookSource
 from .sources.record import bytes_to_record as bytes_to_record
 from .sources.record import record as record

@@ -22,7 +22,7 @@ from ..kernels.choice import multiplies_bfloat16
 from .sae.base import SAE
 from .step import exchange, sparse
 from .step import memory as scratch
-from .step import precision as lengths
+from .step import precision as precisions
 from .step.adam import Adam
 
 log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ class Training(Iterator[Step]):
         def objective() -> tuple[Tensor, Mapping[str, float]]:
             given = waiting.pop() if waiting else next(self._batches)
             product = _PRODUCT[self.settings["precision"]]
-            with self._scheduled(), scratch.kept(self._held), lengths.using(product), sparse.deferring(deferred):
+            with self._scheduled(), scratch.kept(self._held), precisions.using(product), sparse.deferring(deferred):
                 return self._objective(given)
 
         for step in descend(

@@ -17,7 +17,7 @@ from ...core import ActivationSource, Answer, Findings, FormatError, Measurement
 from ...core.errors import nearest
 from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
-from ...dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
+from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
 from ..study import Progress
@@ -147,7 +147,7 @@ class Train(FromStream):
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         where = mesh(self.groups, minutes=self.patience) if launched() else None
         if where is not None:
-            first = Path(told(str(run.path))) if run.path is not None else None
+            first = Path(broadcast_text(str(run.path))) if run.path is not None else None
             if not where.leads:
                 run.follow(first)
         run.require_space(64 * 2**20)
@@ -185,7 +185,7 @@ class Train(FromStream):
         curve = yield from self._learn(training, run)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
-            leave()
+            end_group()
         if white is not None:
             white.fold(sae)
         if where is not None and not where.leads:

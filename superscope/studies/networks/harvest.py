@@ -19,6 +19,7 @@ from ...capture.reading.harvest import passes
 from ...capture.store.places import Local, Place
 from ...core import Answer, Findings, Measurement, Run, files
 from ...core.units import Executor, executor
+from ...theory import cost
 from ..study import Progress, Study
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -237,8 +238,18 @@ class Harvest(Study):
         parameters = capture.parameters_to(loaded.model, list(store.sites.values()))
         d = max(int(said["d"]) for said in store.manifest.sites.values())
         free = shutil.disk_usage(store.place.path.anchor or "/").free if isinstance(store.place, Local) else 2**62
-        choice = capture.choose(parameters=parameters, d=d, n=8 * d, rows=rows, uses=3, free=free)
-        return f"For three dictionaries of {8 * d:,} latents: {choice.why}."
+        choice = cost.store_or_recompute(
+            parameters=parameters,
+            d=d,
+            n=8 * d,
+            k=min(32, 8 * d),
+            tokens=rows,
+            uses=3,
+            room=free,
+            sites=len(store.sites),
+        )
+        advice = "keep these rows" if choice.store else "rather compute rows as they are needed"
+        return f"For three dictionaries of {8 * d:,} latents {advice}: {choice.why}."
 
 
 def _counted(sites: int) -> str:
