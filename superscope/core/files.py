@@ -127,6 +127,14 @@ def refuse_unknown(found: Mapping[str, Any], known: Iterator[str] | set[str] | t
             )
 
 
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def require_space(folder: Path, wanted: int) -> None:
     """Checks before long work that the disk can hold its result.
 

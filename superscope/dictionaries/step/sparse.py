@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,7 @@ from . import exchange, precision
 from . import memory as scratch
 
 
+@runtime_checkable
 class Autoencoder(Protocol):
     """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, and rows in one block of its work."""
 

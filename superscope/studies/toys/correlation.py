@@ -3,20 +3,18 @@ it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...features import Correlated
 from ...measure.toy import FAINT, dimensionalities
 from ...toys import Ensemble, Recipe, Tied
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import kept_training
 
 _DRAWS = 200
@@ -72,9 +70,7 @@ class ToyCorrelation(Study):
     def _recipe(self) -> Recipe:
         return Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule="cosine", weight_decay=0.0)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         table: dict[str, list] = {
             name: [] for name in ("ratio", "correlation", "seed", "superposition", "per_dimension")
         }
@@ -98,13 +94,9 @@ class ToyCorrelation(Study):
                 )
                 for name, value in zip(table, values, strict=True):
                     table[name].append(value)
-        report = self._report(table, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(table)
 
-    def _report(self, table: dict[str, list], began: str) -> Report:
+    def _report(self, table: dict[str, list]) -> Answer:
         measurements = [
             self._trend(table, "ratio", "correlation", "rise_with_features_per_dimension"),
             self._trend(table, "correlation", "ratio", "change_with_correlation"),
@@ -120,14 +112,10 @@ class ToyCorrelation(Study):
             ),
             _verdict("Superposition, as features stored per dimension, falls with correlation", stored, up=False),
         )
-        return Report(
+        return Answer(
             title=f"Superposition against n/d and correlation, d = {self.d}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"models": table},
-            findings=findings,
+            findings=Findings(measurements, {"models": table}),
+            sentences=findings,
         )
 
     def _trend(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from scipy.stats import spearmanr
 
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...features import Independent
 from ...toys import Ensemble, Recipe, Tied, attacked
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import kept_training
 
 
@@ -62,9 +60,7 @@ class ToyRobustness(Study):
             steps=self.steps, batch=self.batch, lr=self.lr, schedule="cosine", weight_decay=0.0, attack=self.attack
         )
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         ensemble = Ensemble(Tied(self.n, self.d), [Independent(self.n, p) for p in self.densities], None, self.seed)
         for step in kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20)):
             yield Progress("Training", step.index, self.steps)
@@ -76,13 +72,9 @@ class ToyRobustness(Study):
             for name, value in zip(columns, (p, float(per_dimension[e]), *rises), strict=True):
                 table[name].append(value)
             yield Progress("Disturbing", e + 1, len(self.densities))
-        report = self._report(table, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(table)
 
-    def _report(self, table: dict[str, list], began: str) -> Report:
+    def _report(self, table: dict[str, list]) -> Answer:
         measurements, findings = [], []
         for name in ("attack", "input_noise", "weight_noise"):
             values = table[name]
@@ -103,14 +95,10 @@ class ToyRobustness(Study):
                 ratio = max(values) / values[0]
                 what = name.replace("_", " ")
                 findings.append(f"The rise of loss under {what} grows up to {ratio:.1f}-fold over the densest model.")
-        return Report(
+        return Answer(
             title=f"Robustness of {self.n} features in {self.d} dimensions",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"models": table},
-            findings=tuple(findings),
+            findings=Findings(measurements, {"models": table}),
+            sentences=tuple(findings),
         )
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.stats import linregress, t
 
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...features import Uniform, Zipf
 from ...toys import Ensemble, Recipe, Tied
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import kept_training
 
 REGIMES = ("weak", "strong")
@@ -72,9 +70,7 @@ class ToyScaling(Study):
             weight_decay=self.decay if regime == "weak" else -self.decay,
         )
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         columns = ("regime", "d", "seed", "loss", "error", "represented", "left_out")
         table: dict[str, list] = {name: [] for name in columns}
         law = Zipf(self.n, self.alpha, self.active, Uniform(0.0, 2.0))
@@ -94,13 +90,9 @@ class ToyScaling(Study):
                     values = (regime, d, e, float(loss[e]), float(error[e]), float(share[e]), float(left_out[e]))
                     for name, value in zip(columns, values, strict=True):
                         table[name].append(value)
-        report = self._report(table, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(table)
 
-    def _report(self, table: dict[str, list], began: str) -> Report:
+    def _report(self, table: dict[str, list]) -> Answer:
         measurements = []
         for regime in REGIMES:
             rows = [i for i, name in enumerate(table["regime"]) if name == regime]
@@ -161,14 +153,10 @@ class ToyScaling(Study):
             )
         weak, strong = (m for m in measurements if m.name == "width_exponent")
         tail = "" if self._tail() is None else f"; {self._tail():.2f} expected of an endless tail"
-        return Report(
+        return Answer(
             title=f"Loss against width, n = {self.n}, densities ~ rank^-{self.alpha:g}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"models": table},
-            findings=(
+            findings=Findings(measurements, {"models": table}),
+            sentences=(
                 f"Strong superposition: loss falls as d^-{strong.value:.2f} ({strong.low:.2f} to "
                 f"{strong.high:.2f}); 1 expected.",
                 f"Weak superposition: loss falls as d^-{weak.value:.2f} ({weak.low:.2f} to {weak.high:.2f}){tail}.",

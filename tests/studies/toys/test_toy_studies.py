@@ -147,8 +147,8 @@ def test_reproduction_runs_resumes_and_tells(tmp_path):
     assert columns["met"] == [True, True, None]
     assert report["criteria_met"][0].value == 1.0
     assert Report.load(tmp_path / "run").tables["experiments"]["met"] == [True, True, None]
-    assert table(report).count("\n") == 4
-    assert (tmp_path / "run" / "experiments.md").read_text() == table(report) + "\n"
+    assert table(report.tables).count("\n") == 4
+    assert (tmp_path / "run" / "experiments.md").read_text() == table(report.tables) + "\n"
 
 
 def test_reproduction_keeps_finished_experiments(tmp_path):
