@@ -158,6 +158,8 @@ class OMP(RecoveryCoder):
     gram: bool | None = None
     engine: Engine = "auto"
 
+    label = "matching pursuit"
+
     def __post_init__(self) -> None:
         check_engine("OMP", self.engine)
         check_dictionary("OMP", self.dictionary)
@@ -329,6 +331,9 @@ class NNOMP(RecoveryCoder):
     dictionary: Dictionary
     k: int
     tolerance: float = 0.0
+
+    label = "nonnegative matching pursuit"
+    signed = False
 
     def __post_init__(self) -> None:
         check_dictionary("NNOMP", self.dictionary)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..features import Magnitude, Uniform
+from ..theory import toy_loss
 from .family import Family, Parameters, check_sizes
 from .tied import weighted_error
 
@@ -32,8 +35,17 @@ class AbsoluteValue(Family):
     n: int
     d: int
 
+    name = "absolute-value"
+    magnitude = Uniform(-1.0, 1.0)
+
     def __post_init__(self) -> None:
         check_sizes("AbsoluteValue", n=self.n, d=self.d)
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        if magnitude != self.magnitude:
+            return None, ""
+        best = toy_loss.monosemantic_absolute_loss(importance, density, self.d)
+        return best, "two neurons for each feature kept"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W1": (self.n, self.d), "W2": (self.n, self.d), "b": (self.n,)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .family import Family, Parameters, check_sizes
+from ..features import Magnitude
+from .family import Family, Parameters, check_sizes, without_superposition
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,13 @@ class ReLUHidden(Family):
     d: int
     hidden_bias: bool = False
 
+    name = "relu-hidden"
+
     def __post_init__(self) -> None:
         check_sizes("ReLUHidden", n=self.n, d=self.d)
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        return without_superposition(importance, density, self.d, magnitude)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W": (self.n, self.d), "b": (self.n,)} | ({"b_hidden": (self.d,)} if self.hidden_bias else {})

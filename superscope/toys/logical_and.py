@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..features import Fixed, Magnitude
 from .family import Family, Parameters, check_sizes
 
 
@@ -30,10 +32,20 @@ class And(Family):
     n: int
     d: int
 
+    name = "and"
+    magnitude = Fixed(1.0)
+
     def __post_init__(self) -> None:
         check_sizes("And", d=self.d)
         if self.n < 2:
             raise ValueError(f"And: n must be at least 2, for a pair needs two; got {self.n}.")
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        r"""$\sum_{j > d} I_j p^2 (1 - p^2)$: a neuron ReLU(f_i + f_k - 1) for each pair kept, others at their mean."""
+        if magnitude != self.magnitude:
+            return None, ""
+        both = density**2
+        return sum(sorted(importance, reverse=True)[self.d :]) * both * (1 - both), "one neuron for each pair kept"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W1": (self.n, self.d), "b1": (self.d,), "W2": (self.outputs, self.d), "b2": (self.outputs,)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..features import Magnitude, Uniform
 from .family import Family, Parameters, check_sizes
 
 
@@ -39,6 +41,9 @@ class ResidualMLP(Family):
     width: int | None = None
     embedding_seed: int = 0
 
+    name = "residual-mlp"
+    magnitude = Uniform(-1.0, 1.0)
+
     def __post_init__(self) -> None:
         check_sizes("ResidualMLP", n=self.n, d=self.d, width=1 if self.width is None else self.width)
 
@@ -53,6 +58,13 @@ class ResidualMLP(Family):
             return torch.eye(self.n)
         rows = torch.randn(self.n, self.width, generator=torch.Generator().manual_seed(self.embedding_seed))
         return rows / rows.norm(dim=1, keepdim=True)
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        """As `theory.toy_loss.naive_computation_loss`, with importance; known where E is the identity."""
+        if magnitude != self.magnitude or self.width is not None:
+            return None, ""
+        # E ReLU(f)^2 = p / 6 for f uniform on [-1, 1].
+        return sum(sorted(importance, reverse=True)[self.d :]) * density / 6, "one neuron for each ReLU kept"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W_in": (self.stream, self.d), "W_out": (self.d, self.stream)}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .family import Family, Parameters, check_sizes
+from ..features import Magnitude
+from .family import Family, Parameters, check_sizes, without_superposition
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,15 @@ class Tied(Family):
     d: int
     activation: Literal["relu", "linear"] = "relu"
 
+    name = "tied"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"linear": {"activation": "linear"}}
+
     def __post_init__(self) -> None:
         check_sizes("Tied", n=self.n, d=self.d)
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        best, reached_by = without_superposition(importance, density, self.d, magnitude)
+        return best, "exact optimum" if reached_by and self.activation == "linear" else reached_by
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W": (self.n, self.d), "b": (self.n,)}

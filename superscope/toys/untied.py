@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .family import Family, Parameters, check_sizes
+from ..features import Magnitude
+from .family import Family, Parameters, check_sizes, without_superposition
 from .tied import weighted_error
 
 
@@ -34,8 +36,13 @@ class Untied(Family):
     activation: Literal["relu", "linear"] = "relu"
     bias: bool = True
 
+    name = "untied"
+
     def __post_init__(self) -> None:
         check_sizes("Untied", n=self.n, d=self.d)
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        return without_superposition(importance, density, self.d, magnitude)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W1": (self.n, self.d), "W2": (self.n, self.d)} | ({"b": (self.n,)} if self.bias else {})
