@@ -61,9 +61,9 @@ def config(file: Path) -> Any:
 def read(file: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any], Any]:
     """A GGUF file's network, what of it was missing or superfluous, and its tokenizer.
 
-    transformers de-quantises every weight while it is read, so the network is a plain one, as large as its dtype makes it, and
-    can be saved, cast and trained. Nothing is asked of the network. A GGUF file carries no hash: a bit that is flipped
-    among the weights goes unnoticed.
+    transformers de-quantises every weight while it is read, so the network is a plain one, as large as its dtype makes
+    it, and can be saved, cast and trained. A GGUF file carries no hash: a bit that is flipped among the weights goes
+    unnoticed. Nor does it say how weights began: a control is drawn as the architecture's own configuration has it.
 
     Args:
         file: to read.
