@@ -17,7 +17,7 @@ from superscope.capture import blocks, control, default_sites, harvest, load, to
 from superscope.core import FormatError
 from superscope.studies import Plan
 
-from .conftest import TEXTS, make_tokenizer
+from ..conftest import TEXTS, make_tokenizer
 
 F32, Q8_0, Q4_1 = (gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_1"))
 HEADS, KEYS = 4, 2
