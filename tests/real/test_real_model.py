@@ -151,7 +151,7 @@ def test_a_scan_of_two_sites_beside_a_control(folder: Path, tmp_path: Path) -> N
                 assert 0 <= m.value < 576
             assert 1 <= found["participation_ratio", site, model].value <= 576
             assert found["l0", site, model].value == pytest.approx(16, abs=1)
-        # Sixteen of 576 random directions explain next to nothing of what random weights make of a token.
+        # What so little text teaches of random weights carries over to no other text.
         unexplained = {model: found["fraction_variance_unexplained", site, model] for model in ("trained", "control")}
         assert unexplained["trained"].high < 0.8 < 0.9 < unexplained["control"].low
         # A trained network leans on every site; one with random weights predicts nothing, with the site or without.
