@@ -39,7 +39,7 @@ class Harvest(Study):
     kind: ClassVar[str] = "harvest"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
     """What to read: roles (`resid_post.6`, `mlp_act.*`; `superscope sites` lists them) or module paths. Default: the
     stream behind the middle block. Several are read in one pass and kept aligned."""

@@ -63,7 +63,7 @@ class Scan(Study):
     kind: ClassVar[str] = "scan"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
     """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the outputs
     of the blocks, six where there are more, and the hidden layer of the middle block's MLP, where neurons are."""
