@@ -1,4 +1,4 @@
-"""How much of x is a handful of rows, or a handful of coordinates? What outliers hold, and what is left without them."""
+"""How much of x is a handful of rows, or of coordinates? What outliers hold, and what is left without them."""
 
 from __future__ import annotations
 
