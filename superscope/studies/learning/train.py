@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from ... import intervene, measure
+from ... import capture, intervene, measure
 from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
 from ...core.errors import nearest
 from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
@@ -317,10 +317,14 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     assert stream.site is not None
     corpus = stream.corpus.take(torch.arange(min(_SPLICED_WINDOWS, len(stream.corpus))))
     mean = next(stream.train.batches(256, seed=0)).x.mean(0)
+    # Outliers, on which no dictionary was trained, stay as they are.
+    where = capture.ordinary_places(stream.corpus, getattr(stream.held_out, "left_out", None))[: len(corpus)]
     changes = (None, sae.reconstruct, lambda x: mean.expand_as(x))
     with torch.no_grad():
         clean, spliced, ablated = (
-            intervene.next_token_loss(stream.loaded, corpus, splice=None if change is None else {stream.site: change})
+            intervene.next_token_loss(
+                stream.loaded, corpus, splice=None if change is None else {stream.site: change}, where=where
+            )
             for change in changes
         )
     if not int(clean.counts.sum()):

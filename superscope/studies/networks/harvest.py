@@ -14,7 +14,7 @@ import torch
 import tyro
 
 from ... import capture
-from ...capture import Policy, Store, Subject, Windows
+from ...capture import Policy, Store, StoreSource, Subject, Windows
 from ...capture.reading.harvest import passes
 from ...capture.store.places import Local, Place
 from ...core import Answer, Findings, Measurement, Run, files
@@ -191,11 +191,17 @@ class Harvest(Study):
                 reference_is="numbers alone",
             ),
         ]
-        table: dict[str, list[Any]] = {name: [] for name in ("name", "site", "d", "norm", "outliers", "largest")}
+        columns = ("name", "site", "d", "norm", "outliers", "largest", "limit", "outlier_squared_norm")
+        table: dict[str, list[Any]] = {name: [] for name in columns}
         for name, said in manifest.sites.items():
             square = sum(record.mean_square[name] * record.rows for record in records) / max(rows, 1)
             dropped = sum(record.dropped.get(name, 0) for record in records)
             largest = max((norm for record in records for norm in record.dropped_norms.get(name, [])), default=0.0)
+            apart = StoreSource(store, name, verify=False).left_out if rows else None
+            n_apart = 0 if apart is None else len(apart)
+            squares = 0.0 if apart is None else float(apart.x.double().square().sum())
+            share = squares / (squares + square * rows) if squares else 0.0
+            limit = manifest.limits.get(name)
             at = {"site": said["site"]}
             measurements.append(
                 Measurement(
@@ -211,16 +217,22 @@ class Harvest(Study):
             measurements.append(
                 Measurement(
                     name="outliers_dropped",
-                    value=dropped / max(rows + dropped, 1),
+                    value=dropped / max(rows + n_apart, 1),
                     unit="share",
-                    n=rows + dropped,
+                    n=rows + n_apart,
                     of="tokens",
                     how="no interval: a count",
                     at=at,
-                    caution=f"their norms reach {largest:.4g}" if dropped else "",
+                    caution=(
+                        f"norms over {limit:.4g}, the largest {largest:.4g}; the {n_apart:,} rows left out, over all "
+                        f"sites, hold {share:.0%} of the squared norm here"
+                        if dropped
+                        else ""
+                    ),
                 )
             )
-            for key, value in zip(table, (name, said["site"], said["d"], square**0.5, dropped, largest), strict=True):
+            cells = (name, said["site"], said["d"], square**0.5, dropped, largest, limit, share)
+            for key, value in zip(table, cells, strict=True):
                 table[key].append(value)
         findings = [f"{rows:,} rows of {_counted(len(manifest.sites))} are in {store.place}, {size / 1e6:,.1f} MB."]
         if timing:
