@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
-from ..kernels import can_screen
+from ..kernels import can_screen, repeated
 from .sae import exchange, scratch, sparse
 from .sae import precision as lengths
 from .sae.adam import Adam
 from .sae.base import SAE
+from .sae.residuals import residual_atoms
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +185,8 @@ class Training(Iterator[Step]):
             target = first.x if first.target is None else first.target
             self._scale = _scale(target)
             if self.settings["initialise"]:
+                if self.settings["start"] == "residuals":
+                    self._from_residuals(first.x)
                 with self._scheduled():
                     self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
         # What needs whole gradients, to clip them or to add up those of several processes, cannot have them deferred.
@@ -197,7 +200,13 @@ class Training(Iterator[Step]):
         def objective() -> tuple[Tensor, Mapping[str, float]]:
             given = waiting.pop() if waiting else next(self._batches)
             product = _PRODUCT[self.settings["precision"]]
-            with self._scheduled(), scratch.kept(self._held), lengths.using(product), sparse.deferring(deferred):
+            with (
+                self._scheduled(),
+                scratch.kept(self._held),
+                lengths.using(product),
+                sparse.deferring(deferred),
+                repeated(steps),
+            ):
                 return self._objective(given)
 
         for step in descend(
@@ -217,6 +226,11 @@ class Training(Iterator[Step]):
             numbers = {**step.numbers, "rows_per_second": self.settings["batch"] / (now - began)}
             began = now
             yield Step(step.index, step.loss, numbers)
+
+    def _from_residuals(self, first: Float[Tensor, "b d"]) -> None:
+        """Sets the atoms to directions of rows, drawn from the batches to come, that the atoms before them leave."""
+        random = torch.Generator().manual_seed(self.settings["seed"])
+        residual_atoms(self.sae.atoms.data, first.mean(0), (given.x for given in self._batches), random)
 
     @contextmanager
     def _scheduled(self) -> Iterator[None]:
@@ -260,17 +274,28 @@ class Training(Iterator[Step]):
     def _adam(self, rows: bool) -> Adam:
         # Adam moves a weight by about lr whatever its gradient's units, so the biases, which have the units of x, get
         # theirs in those units: exactly the step that training on x / scale would make.
-        lr, units = self.settings["lr"], self.sae.units
+        lr, units, shared = self.settings["lr"], self.sae.units, {"betas": tuple(self.settings["betas"])}
         optimizer = Adam(
             [
-                {"params": [p for name, p in self.sae.named_parameters() if name not in units], "lr": lr},
+                {
+                    "params": [p for name, p in self.sae.named_parameters() if name not in (*units, "atoms")],
+                    "lr": lr,
+                    **shared,
+                },
+                {
+                    "params": [p for name, p in self.sae.named_parameters() if name == "atoms"],
+                    "lr": lr * self.settings["atoms_lr"],
+                    **shared,
+                },
                 {
                     "params": [p for name, p in self.sae.named_parameters() if name in units],
                     "lr": lr * self._scale,
                     "eps": 1e-8 / self._scale,
+                    **shared,
                 },
             ],
             unit=self.sae.atoms if rows and self.sae.unit else None,
+            steps=self.settings["steps"],
         )
         if self._restored is not None:
             kept: dict[str, dict[str, Tensor]] = {}
@@ -365,6 +390,9 @@ def train(
     seed: int = 0,
     warmup: float | int = 0.05,
     decay: float | int = 0.5,
+    betas: tuple[float, float] = (0.9, 0.999),
+    atoms_lr: float | int = 1.0,
+    start: Literal["random", "residuals"] = "random",
     centre: Literal["mean", "median"] = "mean",
     k_ramp: Ramp | None = None,
     penalty_ramp: Ramp | None = None,
@@ -512,6 +540,10 @@ def train(
         "seed": seed,
         "warmup": warmup,
         "decay": decay,
+        # A list, as it is read back from a checkpoint.
+        "betas": list(betas),
+        "atoms_lr": atoms_lr,
+        "start": start,
         "centre": centre,
         "k_ramp": None if k_ramp is None else dataclasses.asdict(k_ramp),
         "penalty_ramp": None if penalty_ramp is None else dataclasses.asdict(penalty_ramp),
