@@ -186,7 +186,7 @@ class Training(Iterator[Step]):
             self._scale = _scale(target)
             if self.settings["initialise"]:
                 if self.settings["start"] == "residuals":
-                    self._from_residuals(first.x)
+                    self._from_residuals(first)
                 with self._scheduled():
                     self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
         # What needs whole gradients, to clip them or to add up those of several processes, cannot have them deferred.
@@ -227,10 +227,17 @@ class Training(Iterator[Step]):
             began = now
             yield Step(step.index, step.loss, numbers)
 
-    def _from_residuals(self, first: Float[Tensor, "b d"]) -> None:
-        """Sets the atoms to directions of rows, drawn from the batches to come, that the atoms before them leave."""
+    def _from_residuals(self, first: Activations) -> None:
+        """Sets the atoms to directions of rows to come that the atoms before them leave unexplained."""
+        if first.target is not None or not exchange.current().alone:
+            what = "the source gives targets" if first.target is not None else "several processes share the training"
+            raise ValueError(
+                f'train: start = "residuals" takes the atoms from the rows of one process, and {what}. '
+                'Leave start at "random".'
+            )
         random = torch.Generator().manual_seed(self.settings["seed"])
-        residual_atoms(self.sae.atoms.data, first.mean(0), (given.x for given in self._batches), random)
+        rows = (given.x for given in self._batches)
+        residual_atoms(self.sae.atoms.data, first.x.mean(0), rows, random)
 
     @contextmanager
     def _scheduled(self) -> Iterator[None]:
@@ -374,6 +381,9 @@ class Training(Iterator[Step]):
         self._silent[dead] = 0
 
 
+SHORT: Mapping[str, Any] = {"lr": 6e-3, "betas": (0.5, 0.95), "atoms_lr": 2.0, "start": "residuals"}
+"""Arguments of `train` for a few hundred steps on one place of a network: `train(sae, source, steps=250, **SHORT)`."""
+
 _TRUTH_EVERY = 50
 # Rows that are held in double precision at once.
 _PART = 256
@@ -439,6 +449,11 @@ def train(
         seed: of the order of the data.
         warmup: share of the steps over which the rate rises linearly from 0.
         decay: share of the steps, the last ones, over which it falls linearly to 0.
+        betas: of Adam's moments: how much of the gradient's mean and of its square's mean is kept at each step.
+        atoms_lr: factor on the rate of the atoms, beside that of all other weights.
+        start: which atoms to begin with. "random": those the SAE was made with. "residuals": directions of rows, drawn
+            in rounds where the atoms of the rounds before leave most (`residual_atoms`); costs some ten steps, reads
+            rows of its own, and two seeds begin with different rows.
         centre: where b starts.
         k_ramp: factor on k by progress: `Ramp(4)` begins with 4 k latents a row and ends with k.
         penalty_ramp: factor on the penalty's coefficient by progress, beside the architecture's own warm-up.
@@ -499,6 +514,8 @@ def train(
         ("lr", lr, 0 < lr < float("inf"), "positive and finite"),
         ("warmup", warmup, 0 <= warmup <= 1, "a share in [0, 1]"),
         ("decay", decay, 0 <= decay <= 1, "a share in [0, 1]"),
+        ("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
+        ("atoms_lr", atoms_lr, 0 < atoms_lr < float("inf"), "positive and finite"),
         ("dead_after", dead_after, dead_after is None or dead_after >= 1, "at least 1, or None"),
         ("auxiliary", auxiliary, 0 <= auxiliary < float("inf"), "at least 0 and finite"),
         ("auxiliary_k", auxiliary_k, auxiliary_k is None or auxiliary_k >= 1, "at least 1, or None"),
@@ -510,6 +527,11 @@ def train(
             raise ValueError(f"train: {name} must be {wanted}; got {value}.")
     if centre not in ("mean", "median"):
         raise ValueError(f'train: centre must be "mean" or "median"; got {centre!r}.')
+    if start not in ("random", "residuals"):
+        raise ValueError(f'train: start must be "random" or "residuals"; got {start!r}.')
+    if start == "residuals" and not (initialise and "atoms" in dict(sae.named_parameters())):
+        why = "the atoms stay as they are" if not initialise else f"{type(sae).__name__} makes its atoms of other weights"
+        raise ValueError(f'train: start = "residuals" sets the atoms, and {why}. Leave start at "random".')
     if clip_by not in ("global", "row"):
         raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
     for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):

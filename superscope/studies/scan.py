@@ -20,7 +20,7 @@ import tyro
 from .. import capture, measure
 from ..capture import Corpus, Loaded, ShardSource, StoredSource, pieces, spelling
 from ..core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
-from ..dictionaries import SAE, TopK, train
+from ..dictionaries import SAE, SHORT, TopK, train
 from .study import Progress, Study, environment, timestamp
 
 _ROOM = 3 * 2**30
@@ -231,7 +231,8 @@ class Scan(Study):
         """The steps worth showing of one seed's training."""
         sae = TopK(d=source.d, n=self.n or 8 * subject.d, k=self.k, seed=self.seed + index).to(subject.model.device)
         curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
-        for step in train(sae, source, steps=self.steps, batch=min(self.batch, len(source)), seed=self.seed + index):
+        settings = {**SHORT, "batch": min(self.batch, len(source)), "seed": self.seed + index}
+        for step in train(sae, source, steps=self.steps, **settings):
             if step.index % _EVERY == 0 or step.index in (1, self.steps):
                 curve["step"].append(step.index)
                 curve["fraction_variance_unexplained"].append(step.numbers["fraction_variance_unexplained"])

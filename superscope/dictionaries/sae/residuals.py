@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +14,8 @@ _ROUNDS = (1 / 8, 1 / 8, 1 / 4, 1 / 2)
 # Rows of a round, at least, and for each atom drawn from them.
 _ROWS, _PER_ATOM = 2048, 2
 _PURSUIT = 8
+# The share of a mean row's energy below which a residual is nothing but rounding.
+_NOTHING = 1e-9
 
 
 @torch.no_grad()
@@ -35,17 +38,22 @@ def residual_atoms(
         random: of the draws.
     """
     n = len(atoms)
-    edges = [0, *(max(round(n * sum(_ROUNDS[: i + 1])), 1) for i in range(len(_ROUNDS)))]
-    for first, past in zip(edges[:-1], edges[1:], strict=True):
+    edges = [0, *(round(n * sum(_ROUNDS[: i + 1])) for i in range(len(_ROUNDS)))]
+    for first, past in itertools.pairwise(edges):
         wanted = past - first
+        if not wanted:
+            continue
         rows: list[Tensor] = []
         while sum(map(len, rows)) < max(_ROWS, _PER_ATOM * wanted):
             rows.append(next(batches) - centre)
-        left = _pursued(torch.cat(rows), atoms[:first])
+        x = torch.cat(rows)
+        left = _pursued(x, atoms[:first])
         energy = left.double().square().sum(1)
-        # Rows that nothing is left of come last, and are then directions like any other.
-        drawn = torch.multinomial((energy + 1e-12 * energy.mean() + 1e-300).cpu(), wanted, generator=random)
-        atoms[first:past] = torch.nn.functional.normalize(left[drawn.to(left.device)], dim=1)
+        least = _NOTHING * float(x.double().square().sum(1).mean())
+        drawn = torch.multinomial((energy + least).clamp(min=1e-300).cpu(), wanted, generator=random).to(atoms.device)
+        # Where nothing is left a direction would be rounding: the atom stays the random one that it is.
+        needed = (energy[drawn] > least)[:, None]
+        atoms[first:past] = torch.where(needed, torch.nn.functional.normalize(left[drawn], dim=1), atoms[first:past])
 
 
 def _pursued(x: Float[Tensor, "b d"], atoms: Float[Tensor, "m d"]) -> Float[Tensor, "b d"]:
