@@ -530,7 +530,9 @@ def train(
     if start not in ("random", "residuals"):
         raise ValueError(f'train: start must be "random" or "residuals"; got {start!r}.')
     if start == "residuals" and not (initialise and "atoms" in dict(sae.named_parameters())):
-        why = "the atoms stay as they are" if not initialise else f"{type(sae).__name__} makes its atoms of other weights"
+        why = (
+            "the atoms stay as they are" if not initialise else f"{type(sae).__name__} makes its atoms of other weights"
+        )
         raise ValueError(f'train: start = "residuals" sets the atoms, and {why}. Leave start at "random".')
     if clip_by not in ("global", "row"):
         raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
