@@ -33,7 +33,7 @@ $(VENV)/bin/python:
 
 $(VENV)/demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing Superscope and what it needs (the first time this downloads about 400 MB) ..."
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[fast,plots]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/bin/python pyproject.toml constraints.txt
