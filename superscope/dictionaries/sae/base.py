@@ -25,6 +25,9 @@ _CPU_BYTES, _GPU_BYTES = 2**24, 2**29
 # Pre-activations that are looked at to guess a level.
 _SOME = 2**19
 
+SAVED = ("weights.safetensors", "about.json")
+"""The files of a saved SAE."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -18,9 +16,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from ... import measure, recovery, theory
-from ...core import Dictionary, Measurement, Report, RunFolder, SparseCode, files
+from ...core import Answer, Dictionary, Findings, Measurement, Run, SparseCode, files
 from ...recovery import RecoveryCoder
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
 
 Magnitudes = Literal["uniform", "equal", "exponential"]
@@ -92,11 +90,7 @@ class Recover(Study):
         if self.signed and self.solver == "NNOMP":
             raise ValueError("NNOMP finds nonnegative features only. Leave out --signed, or take --solver OMP.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)
         found = read_dictionary(self.dictionary, tensor=self.tensor, rows=self.rows_are)
         W = Dictionary(found.dictionary.unit().atoms)
@@ -120,17 +114,21 @@ class Recover(Study):
         if self.solver == "best":
             choice = recovery.best_for(W, sorted(ks)[len(ks) // 2], nonnegative=not self.signed)
             name, reason = type(choice.solver).__name__, choice.reason
-        run = self.open_run(out)
-        kept = _unfinished(run)
+        # For each kind of supports its rows and the state of its generator.
+        kept: dict[str, Any] = run.kept(_UNFINISHED, files.read_json) or {}
+        run.drop(_UNFINISHED)
         rows: list[dict[str, Any]] = []
+        stages = {supports: f"Recovering with {name}, {supports} supports" for supports in sources}
+        ahead = {stages[supports]: float(len(sizes)) for supports, (_, sizes) in sources.items()}
         for supports, (source, sizes) in sources.items():
             generator = torch.Generator().manual_seed(self.seed)
-            stage = f"Recovering with {name}, {supports} supports"
+            stage = stages[supports]
             own: list[dict[str, Any]] = []
             if supports in kept:
                 own = kept[supports]["rows"]
                 generator.set_state(torch.tensor(list(bytes.fromhex(kept[supports]["generator"])), dtype=torch.uint8))
-            yield Progress(stage, len(own), len(sizes), "taken from the interrupted run" if own else "")
+            taken = "taken from the interrupted run" if own else ""
+            yield Progress(stage, len(own), len(sizes), taken, resumed=bool(own), ahead=ahead)
             for row in success_curve(
                 W,
                 name,
@@ -142,25 +140,12 @@ class Recover(Study):
                 before=own,
             ):
                 own = [*own, row]
-                if run is not None:
-                    # The generator's state too, so that what is resumed draws the codes it would have drawn.
-                    kept[supports] = {"rows": own, "generator": bytes(generator.get_state().tolist()).hex()}
-                    files.write_json(run / _UNFINISHED, kept)
-                    run.keep(_UNFINISHED)
+                # The generator's state too, so that what is resumed draws the codes it would have drawn.
+                kept[supports] = {"rows": own, "generator": bytes(generator.get_state().tolist()).hex()}
+                run.keep(_UNFINISHED, lambda path: files.write_json(path, kept))
                 yield Progress(stage, len(own), len(sizes), f"k = {row['k']}: {row['share']:.0%} found")
             rows += [{"supports": supports} | row for row in own]
-        report = self._report(found, W, name, reason, predicted, rows, settings)
-        report = dataclasses.replace(
-            report,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-        )
-        if run is not None:
-            report.write(run)
-            run.about["files"].pop(_UNFINISHED, None)
-            run.finish(report.title, timestamp())
-            (run / _UNFINISHED).unlink(missing_ok=True)
-        return report
+        return self._report(found, W, name, reason, predicted, rows)
 
     def _report(
         self,
@@ -170,8 +155,7 @@ class Recover(Study):
         reason: str,
         predicted: float,
         rows: list[dict[str, Any]],
-        settings: dict[str, Any],
-    ) -> Report:
+    ) -> Answer:
         mu = measure.coherence(W)
         guarantee = min(theory.coherence_guarantee(mu.value or 0.0), W.n)
         caution = "; ".join(found.cautions)
@@ -197,24 +181,17 @@ class Recover(Study):
             "guarantees k = 1."
         )
         columns = ("supports", "solver", "k", "trials", "successes", "share", "low", "high", "converged")
-        return Report(
+        return Answer(
             title=f"Recovery on {found.origin}: n = {W.n:,} atoms, d = {W.d:,}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=settings,
-            tables={
-                "recovery": {column: [row[column] for row in rows] for column in columns},
-                "predictions": predictions(W, guarantee),
-            },
-            findings=tuple(findings),
+            findings=Findings(
+                measurements,
+                {
+                    "recovery": {column: [row[column] for row in rows] for column in columns},
+                    "predictions": predictions(W, guarantee),
+                },
+            ),
+            sentences=tuple(findings),
         )
-
-
-def _unfinished(run: RunFolder | None) -> dict[str, Any]:
-    """What an interrupted run had found: for each kind of supports its rows and the state of its generator."""
-    if run is None or not run.has(_UNFINISHED):
-        return {}
-    return files.read_json(run / _UNFINISHED)
 
 
 Source = Callable[[int, int, torch.Generator], SparseCode | None]

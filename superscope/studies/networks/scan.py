@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import queue
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ import tyro
 
 from ... import capture, intervene, measure
 from ...capture import Corpus, MemorySource, StoreSource, Subject, pieces, spelling
-from ...core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
+from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode, Step, files
 from ...dictionaries import SAE, TopK, train
-from ..study import Progress, Study, environment, timestamp
+from ...dictionaries.sae.base import SAVED
+from ..study import Progress, Study
 
 _ROOM = 3 * 2**30
 """Bytes of activations held in memory; more are kept on disk while the scan runs."""
@@ -32,11 +33,15 @@ _BLOCKS = 6
 _SPLICED_TOKENS = 16_384
 """Held-out tokens on which the model runs with a reconstruction in place of x."""
 
+_RECORDING, _MEASURING = 0.3, 1.5
+"""What a multiply-add takes while recording and while measuring, in the time of one while learning. Timed on the pocket
+model; a kind of stage that has been seen is judged by its own time."""
+
 _CONTEXTS = 12
 _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, the most reliable ones: 400 are about 2 MB."""
 
-_SAVED = ("weights.safetensors", "about.json", "training.json")
+_CURVE = "training.json"
 Rows = MemorySource | StoreSource
 Learned = tuple[SAE, dict[str, list[float]]]
 """An SAE and the curve of its training."""
@@ -97,13 +102,8 @@ class Scan(Study):
         if self.n is not None and self.n < 2:
             raise ValueError(f"n must be at least 2; got {self.n}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        # Whether the folder can be used is found out before minutes are spent on what would go there.
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
-            files.require_space(out, 64 * 2**20)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        run.require_space(64 * 2**20)
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
         sites = capture.sites(loaded.model, self.sites) if self.sites else _default_sites(loaded)
@@ -115,19 +115,17 @@ class Scan(Study):
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} site{'' if len(sites) == 1 else 's'}")
         yield Progress("Reading the text", 0, 1)
         corpus, held_out = self._corpora(loaded)
-        yield Progress(
-            "Reading the text", 1, 1, f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
-        )
+        said = f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
+        yield Progress("Reading the text", 1, 1, said, ahead=self._ahead(loaded, sites, corpus, held_out))
 
         subjects = {"trained": loaded} | ({"control": capture.control(loaded, self.seed)} if self.control else {})
         found = _Found()
-        run: RunFolder | None = None
         for label, subject in subjects.items():
             parts = {"activations": corpus, "held-out activations": held_out}
-            with self._room(loaded, sites, parts.values(), out) as folder:
-                if folder is not None and out is not None:
+            with self._room(loaded, sites, parts.values(), run) as folder:
+                if folder is not None:
                     # What has been recorded is kept from here on, should the scan be interrupted.
-                    run = run or self.open_run(out)
+                    run.open()
                 recorded = {}
                 for name, part in parts.items():
                     stage = f"Recording {name}{self._of(label)}"
@@ -135,9 +133,7 @@ class Scan(Study):
                     recording = capture.record(subject, sites, part, place)
                     recorded[name] = yield from _told(recording, stage, part.n_tokens)
                 for site in sites:
-                    # The folder appears with the first result, so that whatever fails before it leaves nothing behind.
-                    if out is not None and run is None:
-                        run = self.open_run(out)
+                    run.open()
                     source, held = (recorded[name].pop(site) for name in parts)
                     learned = yield from self._learned(subject, label, site, source, run)
                     for index, (_, curve) in enumerate(learned):
@@ -147,26 +143,32 @@ class Scan(Study):
                     yield Progress(stage, 0, 1)
                     view = _View(self, subject, label, site, source, held, corpus, held_out, saes)
                     yield from _measured(view, found, stage)
-        report = Report(
+        run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
+        return Answer(
             title=f"{loaded.name}: superposition at {len(sites)} site{'s' if len(sites) > 1 else ''}",
-            kind=self.kind,
-            measurements=tuple(found.measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)}
-            | {"text": f"{len(set(corpus.document.tolist()))} documents", "window": str(corpus.policy)},
-            tables=found.tables,
-            findings=_findings(found, sites, self.seeds),
+            findings=Findings(found.measurements, found.tables),
+            sentences=_findings(found, sites, self.seeds),
         )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
 
     def _of(self, label: str) -> str:
         """Which of two models a stage is about; nothing where there is but one."""
         return f" ({label})" if self.control else ""
+
+    def _ahead(self, loaded: Subject, sites: Sequence[Site], corpus: Corpus, held_out: Corpus) -> dict[str, float]:
+        """The stages to come, each with its multiply-adds as learning does them."""
+        token = _RECORDING * capture.parameters_to(loaded.model, sites)
+        held, spliced = held_out.n_tokens, 3 * min(_SPLICED_TOKENS, held_out.n_tokens)
+        ahead = {}
+        for label in ("trained", "control") if self.control else ("trained",):
+            ahead[f"Recording activations{self._of(label)}"] = token * corpus.n_tokens
+            ahead[f"Recording held-out activations{self._of(label)}"] = token * held
+            for site in sites:
+                # The hidden layer of an MLP is four times as wide in most models; how wide it is, recording will show.
+                row = loaded.d * (4 if loaded.kind_of(site) == "neurons" else 1) * (self.n or 8 * loaded.d)
+                ahead[f"Learning {site}{self._of(label)}"] = float(row * self.seeds * self.steps * self.batch)
+                encoded = row * ((self.seeds + 1) * held + corpus.n_tokens)
+                ahead[f"Measuring {site}{self._of(label)}"] = _MEASURING * encoded + token * spliced
+        return ahead
 
     def _corpora(self, loaded: Subject) -> tuple[Corpus, Corpus]:
         everything = self.tokens + self.held_out
@@ -182,45 +184,41 @@ class Scan(Study):
         return corpus, held_out
 
     @contextmanager
-    def _room(
-        self, loaded: Subject, sites: Sequence[Site], parts: Iterable[Corpus], out: Path | None
-    ) -> Iterator[Path | None]:
+    def _room(self, loaded: Subject, sites: Sequence[Site], parts: Iterable[Corpus], run: Run) -> Iterator[Path | None]:
         """The folder for rows that do not fit in memory, gone when they are no more wanted; None where they fit."""
         wanted = sum(capture.bytes_to_record(loaded, sites, part) for part in parts)
         if wanted <= _ROOM:
             yield None
-        elif out is None:
+        elif not run.is_kept:
             with tempfile.TemporaryDirectory(prefix="superscope-scan-") as folder:
                 yield Path(folder)
         else:
-            yield out / "activations"
-            shutil.rmtree(out / "activations")
+            yield run / "activations"
+            shutil.rmtree(run / "activations")
 
     def _learned(
-        self, subject: Subject, label: str, site: Site, source: Rows, run: RunFolder | None
+        self, subject: Subject, label: str, site: Site, source: Rows, run: Run
     ) -> Generator[Progress, None, list[Learned]]:
         """One SAE for each seed, trained side by side, or taken from an interrupted run."""
         stage, total = f"Learning {site}{self._of(label)}", self.seeds * self.steps
         learned: dict[int, Learned] = {}
         folders = {index: f"saes/{label}/{str(site).replace(':', '-')}/seed{index}" for index in range(self.seeds)}
         for index, folder in folders.items():
-            if run is not None and all(run.has(f"{folder}/{name}") for name in _SAVED):
+            if run.has(*(f"{folder}/{name}" for name in (*SAVED, _CURVE))):
                 learned[index] = (TopK.load(run / folder), files.read_json(run / f"{folder}/training.json"))
-                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run")
+                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run", resumed=True)
+        if not learned:
+            yield Progress(stage, 0, total)
         done = dict.fromkeys(learned, self.steps)
         missing = [index for index in folders if index not in learned]
         for index, step, result in _side_by_side([self._training(subject, source, index) for index in missing]):
             index = missing[index]
             if result is not None:
                 learned[index] = result
-                if run is not None:
-                    sae, curve = result
-                    sae.save(
-                        run / folders[index], notes={"model": subject.name, "site": str(site), "tokens": len(source)}
-                    )
-                    files.write_json(run / folders[index] / "training.json", curve)
-                    for name in _SAVED:
-                        run.keep(f"{folders[index]}/{name}")
+                sae, curve = result
+                notes = {"model": subject.name, "site": str(site), "tokens": len(source)}
+                run.keep(folders[index], functools.partial(sae.save, notes=notes), SAVED)
+                run.keep(f"{folders[index]}/{_CURVE}", functools.partial(files.write_json, value=curve))
             if step is not None:
                 done[index] = step.index
                 unexplained = step.numbers["fraction_variance_unexplained"]

@@ -6,22 +6,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ...core import Measurement, Report, RunFolder, files
+from ...core import Answer, Findings, Measurement, Run, files
 from ...features import Fixed, Gaussian, Independent, Magnitude, Uniform
 from ...measure.geometry.polytope import polytopes
 from ...measure.toy import FAINT, dimensionalities, jumps, overlaps
 from ...theory import toy_loss
 from ...toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, Untied, train
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
 _SAVES = 10
+_MEASURING = 130_000.0
+"""What measuring costs, in rows of training: 65 536 are read for the loss."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,12 @@ class ToySweep(Study):
         importance = self.importance ** torch.arange(self.n, dtype=torch.float64)
         return Ensemble(families[self.family], laws, importance, seeds)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         ensemble, recipe = self.ensemble(), self.recipe()
         history: list[tuple[int, Tensor]] = []
         weights: list[Tensor] = [ensemble.atoms.clone()]
         marks: list[int] = [0]
-        run = self.open_run(out)
-        if run is not None and run.has("state.safetensors") and run.has("history.safetensors"):
+        if run.has("state.safetensors", "history.safetensors"):
             ensemble.restore(run / "state.safetensors")
             kept = files.read_tensors(run / "history.safetensors")
             marks = kept["marks"].tolist()
@@ -127,41 +126,37 @@ class ToySweep(Study):
             history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
         every = max(1, self.steps // max(self.record, 20))
         stage = f"Training {len(ensemble)} models"
-        yield Progress(stage, ensemble.step, self.steps)
+        ahead = {stage: float(self.steps * self.batch), "Measuring": _MEASURING}
+        yield Progress(stage, ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
         for number, step in enumerate(train(ensemble, recipe, every=every), 1):
             history.append((step.index, step.loss.double()))
             if self.record:
                 marks.append(step.index)
                 weights.append(ensemble.atoms.clone())
-            if run is not None and number % max(1, self.steps // every // _SAVES) == 0 and step.index < self.steps:
+            if number % max(1, self.steps // every // _SAVES) == 0 and step.index < self.steps:
                 self._keep(run, ensemble, marks, weights, history)
             yield Progress(stage, step.index, self.steps, f"loss {float(step.loss.nanmean()):.4g}")
         yield Progress("Measuring", 0, 1)
-        report = self._report(ensemble, marks, weights, history, began)
+        answer = self._report(ensemble, marks, weights, history)
         yield Progress("Measuring", 1, 1)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return answer
 
     def _keep(
         self,
-        run: RunFolder,
+        run: Run,
         ensemble: Ensemble,
         marks: list[int],
         weights: list[Tensor],
         history: list[tuple[int, Tensor]],
     ) -> None:
-        ensemble.save(run / "state.safetensors")
         tensors = {
             "marks": torch.tensor(marks),
             "weights": torch.stack(weights),
             "steps": torch.tensor([step for step, _ in history]),
             "losses": torch.stack([loss for _, loss in history]),
         }
-        files.write_tensors(run / "history.safetensors", tensors)
-        run.keep("state.safetensors")
-        run.keep("history.safetensors")
+        run.keep("state.safetensors", ensemble.save)
+        run.keep("history.safetensors", lambda path: files.write_tensors(path, tensors))
 
     def _report(
         self,
@@ -169,8 +164,7 @@ class ToySweep(Study):
         marks: list[int],
         weights: list[Tensor],
         history: list[tuple[int, Tensor]],
-        began: str,
-    ) -> Report:
+    ) -> Answer:
         where = [{"density": p, "seed": seed} for seed in self.seeds for p in self.densities]
         alive = ~ensemble.diverged
         loss, error = ensemble.expected_loss()
@@ -210,15 +204,13 @@ class ToySweep(Study):
         arrays = {"W": ensemble.atoms.contiguous(), "b": b.contiguous()}
         if self.record:
             arrays |= {"snapshots": torch.stack(weights), "snapshot_steps": torch.tensor(marks)}
-        return Report(
+        return Answer(
             title=f"{self.n} features in {self.d} dimensions, {len(where)} {self.family} models",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"features": features, "polytopes": named, "training": training, "jumps": found_jumps},
+            findings=Findings(
+                measurements, {"features": features, "polytopes": named, "training": training, "jumps": found_jumps}
+            ),
+            sentences=self._findings(norms, D, alive),
             arrays=arrays,
-            findings=self._findings(norms, D, alive),
         )
 
     def _model(
