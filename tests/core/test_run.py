@@ -65,8 +65,10 @@ def test_what_was_made_is_made_once(tmp_path: Path) -> None:
 
 def test_times_facts_and_scratch(tmp_path: Path) -> None:
     Run.begin("example", {"k": 1}, tmp_path / "run").keep("scratch.json", lambda path: files.write_json(path, 1))
-    about = RunFolder.open(tmp_path / "run").about
-    files.write_json(tmp_path / "run" / "about.json", about | {"created": "2001-01-01T00:00:00+00:00"})
+    folder = RunFolder.open(tmp_path / "run")
+    files.write_json(
+        tmp_path / "run" / "about.json", files.seal(folder.about | {"created": "2001-01-01T00:00:00+00:00"})
+    )
     (tmp_path / "run" / "shards").mkdir()
     run = Run.begin("example", {"k": 1}, tmp_path / "run")
     run.drop("scratch.json", "shards", "never there")

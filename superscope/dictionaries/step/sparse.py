@@ -25,6 +25,7 @@ from ...kernels import Plan, Screen, above, screens
 from ...kernels.bags import Uses
 from . import exchange, precision
 from . import memory as scratch
+from .precision import Screening
 
 
 @runtime_checkable
@@ -181,11 +182,13 @@ def _screen(sae: Autoencoder, x: Float[Tensor, "b d"], *, sure: bool) -> Screen 
     Args:
         sure: only by proof, which float32 allows too; else very likely, where `precision` allows it.
     """
-    allowed = precision.screened()
+    allowed = precision.screening()
     graded = torch.is_grad_enabled() and (x.requires_grad or sae.encoder.requires_grad)
-    if allowed is None or (allowed and not sure) or graded or not screens(x, sae.encoder):
+    refused = allowed is Screening.NO or (allowed is Screening.PROVEN and not sure)
+    if refused or graded or not screens(x, sae.encoder):
         return None
-    return Screen.of(sae.encoder, sae.encoder_bias, sure=allowed, room=functools.partial(scratch.room, "whole"))
+    proven = allowed is Screening.PROVEN
+    return Screen.of(sae.encoder, sae.encoder_bias, sure=proven, room=functools.partial(scratch.room, "whole"))
 
 
 def largest(

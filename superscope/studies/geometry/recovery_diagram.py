@@ -18,26 +18,12 @@ from torch import Tensor
 from ... import measure, recovery, theory
 from ...core import Answer, Dictionary, Findings, Measurement, Run, SparseCode, files
 from ...recovery import RecoveryCoder
+from ..arguments import pick
 from ..study import Progress, Study
 from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
 
 Magnitudes = Literal["uniform", "equal", "exponential"]
-SolverName = Literal[
-    "best",
-    "Thresholding",
-    "MatchingPursuit",
-    "OMP",
-    "NNOMP",
-    "HTP",
-    "ISTA",
-    "FISTA",
-    "CoordinateDescent",
-    "BasisPursuit",
-    "AMP",
-]
-
-_PENALTY = 1e-3
-"""Of the lasso solvers on noiseless x: a thousandth of a typical magnitude, small beside any active feature."""
+_SOLVERS = {solver.__name__: solver for solver in recovery.SOLVERS}
 
 _ZEROS = 2
 """Sizes in a row without one success, after which larger ones are not tried."""
@@ -62,7 +48,7 @@ class Recover(Study):
     """Which tensor of a .safetensors file; its only matrix without it."""
     rows_are: Rows | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
-    solver: SolverName = "best"
+    solver: Annotated[str, tyro.conf.arg(metavar=f"{{best,{','.join(_SOLVERS)}}}")] = "best"
     """Solver; "best" takes the one that suits the middle of the ks, and says why."""
     ks: tuple[int, ...] = ()
     """Active features to try. Default: about twelve, up to 1.4 times the Donoho-Tanner threshold."""
@@ -87,8 +73,10 @@ class Recover(Study):
             raise ValueError(f"tokens must be at least 0; got {self.tokens}.")
         if self.ks and min(self.ks) < 1:
             raise ValueError(f"ks must be at least 1; got {self.ks}.")
-        if self.signed and self.solver == "NNOMP":
-            raise ValueError("NNOMP finds nonnegative features only. Leave out --signed, or take --solver OMP.")
+        if self.solver != "best" and not pick(self.solver, _SOLVERS, "solver").signed and self.signed:
+            raise ValueError(
+                f"{self.solver} finds nonnegative features only. Leave out --signed, or take --solver OMP."
+            )
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)
@@ -241,19 +229,6 @@ def data_grid(code: SparseCode) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(share * most)) for share in (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)})) if most else ()
 
 
-def build(name: str, W: Dictionary, k: int, *, nonnegative: bool) -> RecoveryCoder:
-    """A solver of `recovery.SOLVERS` by name, set for k active features of magnitude about 1."""
-    if name == "OMP":
-        return recovery.OMP(W, k=k)
-    if name == "NNOMP":
-        return recovery.NNOMP(W, k=k)
-    if name in ("Thresholding", "MatchingPursuit", "HTP"):
-        return getattr(recovery, name)(W, k=k, nonnegative=nonnegative)
-    if name in ("ISTA", "FISTA", "CoordinateDescent"):
-        return getattr(recovery, name)(W, penalty=_PENALTY, nonnegative=nonnegative)
-    return getattr(recovery, name)(W, nonnegative=nonnegative)
-
-
 def found_exactly(answer: Float[Tensor, "rows n"], truth: SparseCode) -> Tensor:
     """Whether the k largest magnitudes of each answer are the k active features; least squares then gives f itself."""
     k = truth.k
@@ -291,7 +266,7 @@ def success_curve(
         truth = SparseCode(truth.values.to(W.atoms.dtype), truth.indices, truth.n)
         # Solvers that are not told k keep what they prepared (a Gram matrix, a pseudo-inverse) from size to size.
         if solver is None or hasattr(solver, "k"):
-            solver = build(name, W, k, nonnegative=nonnegative)
+            solver = pick(name, _SOLVERS, "solver").suited(W, k, nonnegative=nonnegative)
         solution = solver.solve(W.compose(truth))
         successes = int(found_exactly(solution.code.dense(), truth).sum())
         rows = len(truth)
@@ -394,7 +369,7 @@ def half_point(rows: Sequence[dict[str, Any]], *, caution: str = "") -> Measurem
 
 def with_chance(threshold: Measurement, name: str, W: Dictionary, magnitudes: str, *, nonnegative: bool) -> Measurement:
     """The same with what a random dictionary of n and d gives: one-step theory for one-step readers, else l1's."""
-    if name == "Thresholding" and W.n > W.d:
+    if pick(name, _SOLVERS, "solver").one_step and W.n > W.d:
         chance, label = float(theory.readout_threshold(W.n, W.d)), "random dictionary, equal magnitudes, one step"
     else:
         chance = predicted_count(W.n, W.d, nonnegative=nonnegative)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -12,14 +14,18 @@ import tyro
 from torch import Tensor
 
 from ... import capture, worlds
-from ...capture import Corpus, Gathering, HookSource, MemorySource, StoreSource, Subject
+from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
+from ...theory import cost
 from ..study import Study
 
 _FILES = (".safetensors", ".npy")
 
 _ROOM = 3 * 2**30
 """Bytes of a model's rows that are held in memory; more are computed as they are needed."""
+
+_ACTIVE = 32
+"""Active latents that the cost of training is reckoned with: next to the encoder's product they hardly count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,9 @@ class FromStream(Study):
     """Rows in one step."""
     lr: float = 3e-3
     """Peak learning rate, in units of the scaled x."""
+    outliers: Literal["leave-out", "keep"] = "leave-out"
+    """Rows of a model whose norm is over 10 times the median and far outside the spread of the others: leave them out
+    of learning and measuring, or keep them. A store's own policy decided when it was harvested."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -89,9 +98,9 @@ class FromStream(Study):
         """The stream that the source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.
 
         A model's rows are read once and held in memory, or computed anew each time they are asked for, by the rule of
-        `capture.choose`; `Stream.said` says which, and why. Either way they come by the same interface. The rule knows
-        how wide the dictionary is, for a wide one costs so much more than the model that nothing is won by keeping
-        rows, and how often each row will be read.
+        `theory.cost.store_or_recompute`, which `superscope plan` asks too; `Stream.said` says which, and why. Either
+        way they come by the same interface. The rule knows how wide the dictionary is, for a wide one costs so much
+        more than the model that nothing is won by keeping rows, and how often each row will be read.
 
         Raises:
             ValueError: if the name is no world's, the file has no such tensor, or there is too little to hold out.
@@ -127,20 +136,24 @@ class FromStream(Study):
             loaded.tokenizer, capture.documents(self.text), context=self.context, limit=everything, seed=self.seed
         )
         learned, measured = corpus.split(self.tokens / everything, seed=self.seed)
-        live = HookSource(loaded.model, places[0], learned)
-        choice = capture.choose(
+        limits = capture.outlier_limits(loaded.model, places, learned) if self.outliers == "leave-out" else {}
+        live = HookSource(loaded.model, places[0], learned, limit=limits.get(places[0], math.inf))
+        n = self.n or 8 * live.d
+        choice = cost.store_or_recompute(
             parameters=capture.parameters_to(loaded.model, places),
             d=live.d,
-            n=self.n or 8 * live.d,
-            rows=len(live),
+            n=n,
+            k=min(_ACTIVE, n),
+            tokens=len(live),
             uses=self.steps * self.batch / self.tokens,
-            free=_ROOM,
-            bytes_per_number=4,
+            room=_ROOM,
+            number=4,
             where="in memory",
         )
-        train: ActivationSource = _held(loaded, places[0], learned) if choice.store else live
-        held = _held(loaded, places[0], measured)
-        return Stream(train, held, loaded.name, loaded=loaded, site=places[0], corpus=measured, said=choice.why)
+        train: ActivationSource = _held(loaded, places[0], learned, limits) if choice.store else live
+        held = _held(loaded, places[0], measured, limits)
+        said = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
+        return Stream(train, held, loaded.name, loaded=loaded, site=places[0], corpus=measured, said=said)
 
 
 def _matrix(path: Path, tensor: str | None) -> Tensor:
@@ -174,9 +187,11 @@ def _rows(x: Tensor, name: str, held_out: int, seed: int) -> Stream:
     return Stream(MemorySource(x[order[kept:]]), MemorySource(x[order[:kept]]), name)
 
 
-def _held(loaded: Subject, site: Site, corpus: Corpus) -> MemorySource:
+def _held(loaded: Subject, site: Site, corpus: Corpus, limits: Mapping[Site, float]) -> MemorySource:
     """All rows of a corpus, in memory."""
-    gathered = Gathering(corpus.n_tokens)
-    for batch in capture.harvest(loaded.model, [site], corpus):
-        gathered.add(batch[site])
-    return gathered.source(site)
+    recording = capture.record(loaded, [site], corpus, limits=limits)
+    while True:
+        try:
+            next(recording)
+        except StopIteration as end:
+            return end.value[site]

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from ... import intervene, measure
+from ... import capture, intervene, measure
 from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
 from ...core.errors import nearest
 from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
-from ...dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
+from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
 from ..study import Progress
@@ -147,7 +147,7 @@ class Train(FromStream):
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         where = mesh(self.groups, minutes=self.patience) if launched() else None
         if where is not None:
-            first = Path(told(str(run.path))) if run.path is not None else None
+            first = Path(broadcast_text(str(run.path))) if run.path is not None else None
             if not where.leads:
                 run.follow(first)
         run.require_space(64 * 2**20)
@@ -185,7 +185,7 @@ class Train(FromStream):
         curve = yield from self._learn(training, run)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
-            leave()
+            end_group()
         if white is not None:
             white.fold(sae)
         if where is not None and not where.leads:
@@ -317,10 +317,14 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     assert stream.site is not None
     corpus = stream.corpus.take(torch.arange(min(_SPLICED_WINDOWS, len(stream.corpus))))
     mean = next(stream.train.batches(256, seed=0)).x.mean(0)
+    # Outliers, on which no dictionary was trained, stay as they are.
+    where = capture.ordinary_places(stream.corpus, getattr(stream.held_out, "left_out", None))[: len(corpus)]
     changes = (None, sae.reconstruct, lambda x: mean.expand_as(x))
     with torch.no_grad():
         clean, spliced, ablated = (
-            intervene.next_token_loss(stream.loaded, corpus, splice=None if change is None else {stream.site: change})
+            intervene.next_token_loss(
+                stream.loaded, corpus, splice=None if change is None else {stream.site: change}, where=where
+            )
             for change in changes
         )
     if not int(clean.counts.sum()):
