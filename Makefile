@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test slow peers real lint coverage clean
+.PHONY: demo test slow gpu peers real lint coverage clean
 
 demo: $(VENV)/demo
 	$(BIN)/superscope scan
@@ -14,6 +14,10 @@ test: $(VENV)/test
 
 slow: $(VENV)/test
 	$(BIN)/python -m pytest -m 'slow and not real'
+
+# Where torch has a GPU: the kernels compiled for it, and what runs there beside the CPU.
+gpu: $(VENV)/test
+	$(BIN)/python -m pytest -m "not slow" tests/kernels tests/test_gpu.py
 
 peers:
 	scripts/peers
