@@ -27,11 +27,10 @@ from . import exchange, precision
 from . import memory as scratch
 from .precision import Screening
 
-
 if TYPE_CHECKING:
 
     class Autoencoder(Protocol):
-        """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, and rows in one block of its work."""
+        """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, rows in one block of its work."""
 
         @property
         def n(self) -> int: ...
