@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.util
-import inspect
 import os
 import signal
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from rich.table import Column
 
 from ..core import Report
 from ..studies import Entry
+from ..studies.arguments import Asked
 from ..studies.study import Study
 from ..studio import write_html
 from .summary import show
@@ -60,13 +60,16 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         parsed = tyro.cli(
             command_class,
             prog=f"superscope {entry.command}",
-            description=inspect.cleandoc(study_class.__doc__ or ""),
+            description=study_class.about(),
             args=list(arguments),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             console_outputs=rank == 0,
         )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
+    except Asked as asked:
+        Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
+        return 0
     except ValueError as error:
         errors.print(f"superscope {entry.command}: {error}", markup=False, soft_wrap=True, style="red")
         return 2
@@ -81,6 +84,9 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
             return 0
         _draw(report, out)
         page = write_html(out)
+    except Asked as asked:
+        Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
+        return 0
     except KeyboardInterrupt:
         # Keys pressed once more would cut off what is said here, or end the process with a signal while it leaves.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
