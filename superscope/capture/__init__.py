@@ -5,9 +5,12 @@ Five rooms, each reading those before it: models (what is run), inputs (on what)
 pocket model and its text live in `capture.pocket`.
 """
 
+from .inputs.as_corpus import Readable as Readable
+from .inputs.as_corpus import as_corpus as as_corpus
 from .inputs.images import Images as Images
 from .inputs.permutation import Bijection as Bijection
 from .inputs.policy import Policy as Policy
+from .inputs.policy import outlier_limit as outlier_limit
 from .inputs.spelling import pieces as pieces
 from .inputs.spelling import spelling as spelling
 from .inputs.text import Corpus as Corpus
@@ -28,14 +31,14 @@ from .reading.describe import describe as describe
 from .reading.harvest import harvest as harvest
 from .reading.hooks import Capture as Capture
 from .reading.hooks import visiting as visiting
+from .reading.outliers import ordinary_places as ordinary_places
+from .reading.outliers import outlier_limits as outlier_limits
 from .reading.pictures import fitted_images as fitted_images
 from .reading.pictures import pictures as pictures
-from .sources.choosing import Choice as Choice
-from .sources.choosing import choose as choose
 from .sources.choosing import faster_dtype as faster_dtype
 from .sources.choosing import parameters_to as parameters_to
-from .sources.in_memory import Gathering as Gathering
 from .sources.in_memory import MemorySource as MemorySource
+from .sources.in_memory import RowBuffer as RowBuffer
 from .sources.live import HookSource as HookSource
 from .sources.record import bytes_to_record as bytes_to_record
 from .sources.record import record as record

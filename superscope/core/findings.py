@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .errors import nearest
 from .report import Measurement, Table
 
 
@@ -33,14 +32,14 @@ class Measured(ABC):
         """`measured["l0"]`, or `measured["l0", site]` where there are several.
 
         Raises:
-            KeyError: if there is none; the nearest names are offered.
+            KeyError: if there is none; the names that there are are listed.
         """
         name, *places = (asked,) if isinstance(asked, str) else asked
         measurement = self.get(name, *places)
         if measurement is None:
             where = f" at {', '.join(map(str, places))}" if places else ""
-            names = {m.name for m in self}
-            raise KeyError(f"there is no measurement {name!r}{where}.{'' if name in names else nearest(name, names)}")
+            names = dict.fromkeys(m.name for m in self)
+            raise KeyError(f"no measurement {name!r}{where} here; there are {', '.join(names) or 'none'}.")
         return measurement
 
 

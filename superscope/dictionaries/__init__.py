@@ -1,5 +1,7 @@
 """W and f from x alone: sparse autoencoders and how they are trained; classical learners."""
 
+from typing import TYPE_CHECKING
+
 from . import formats as formats
 from .classical import CLASSICAL as CLASSICAL
 from .classical import ICA as ICA
@@ -27,6 +29,7 @@ from .sae import Matryoshka as Matryoshka
 from .sae import PAnnealed as PAnnealed
 from .sae import ReLU as ReLU
 from .sae import TopK as TopK
+from .train import SHORT as SHORT
 from .train import Ramp as Ramp
 from .train import train as train
 from .transcoders import TRANSCODERS as TRANSCODERS
@@ -37,10 +40,11 @@ from .transcoders import SkipTranscoder as SkipTranscoder
 from .transcoders import Transcoder as Transcoder
 from .whitening import Whitening as Whitening
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> type:
-    """A member of one of the families that has no line above: it needs none."""
-    for kind in (*ARCHITECTURES, *TRANSCODERS, *CLASSICAL):
-        if kind.__name__ == name:
-            return kind
-    raise AttributeError(f"superscope.dictionaries has no {name!r}.")
+    def __getattr__(name: str) -> type:
+        """A member of one of the families that has no line above: it needs none."""
+        for kind in (*ARCHITECTURES, *TRANSCODERS, *CLASSICAL):
+            if kind.__name__ == name:
+                return kind
+        raise AttributeError(f"superscope.dictionaries has no {name!r}.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor, nn
 
-from ..capture.inputs.text import Corpus
+from ..capture.inputs.as_corpus import Readable, as_corpus
+from ..capture.inputs.images import Images
 from ..capture.models.facts import batch_that_fits, device_of, evaluating, keywords_of, text_config
 from ..capture.models.load import Subject
 from ..capture.reading.harvest import batch, check_fit, inputs
@@ -41,9 +43,11 @@ class Loss:
 
 def next_token_loss(
     loaded: Subject | nn.Module,
-    corpus: Corpus,
+    corpus: Readable,
     *,
+    tokenizer: Any = None,
     splice: Mapping[Site | str, Callable[[Tensor], Tensor]] | None = None,
+    where: Bool[Tensor, "S t"] | None = None,
     batch_tokens: int | None = None,
 ) -> Loss:
     r"""$-\sum_t \ln p(\mathrm{token}_t \mid \mathrm{token}_{<t})$ of each sequence, in nats.
@@ -53,15 +57,18 @@ def next_token_loss(
 
     Args:
         loaded: a causal language model.
-        corpus: tokens of its tokenizer.
+        corpus: tokens of its tokenizer; or what `capture.as_corpus` takes: ids [b, t], or texts.
+        tokenizer: of texts; the subject's own without it.
         splice: what to put in place of x, by site: a function of rows [rows, d]. It is applied where the corpus keeps
             tokens: added special tokens, whose activations are of another size and which no dictionary was trained on,
             stay as they are. Without it, the model's own loss.
+        where: at which of those tokens it is applied, such as `ordinary_places`: outliers that no dictionary was
+            trained on stay as they are too. All of them without it. Every token is a target in either case.
         batch_tokens: ids in one forward pass, fewer where the vocabulary is large; without it as many as fit (see
             `harvest`).
 
     Raises:
-        TypeError: if the model has no next-token logits.
+        TypeError: if the model has no next-token logits, or `corpus` is pictures.
         SiteNotFound: if a spliced site is not in the model.
         ValueError: if the corpus does not fit the model, or a function changes a shape.
     """
@@ -70,6 +77,11 @@ def next_token_loss(
         raise TypeError(
             f"next_token_loss: '{loaded.name}' is an encoder and predicts no next token; give a causal model."
         )
+    if tokenizer is None and isinstance(loaded, Subject):
+        tokenizer = loaded.tokenizer
+    corpus = as_corpus(corpus, tokenizer=tokenizer)
+    if isinstance(corpus, Images):
+        raise TypeError("next_token_loss: pictures have no next token; give text.")
     check_fit(model, corpus)
     batch_tokens = batch_that_fits(model) if batch_tokens is None else batch_tokens
     n_vocabulary = getattr(text_config(model), "vocab_size", 1)
@@ -78,9 +90,9 @@ def next_token_loss(
     nats = torch.zeros(len(corpus), dtype=torch.float64)
     counts = torch.zeros(len(corpus), dtype=torch.int64)
     for at in range(0, len(corpus), size):
-        where = slice(at, at + size)
-        ids, keep, mask = batch(corpus, where)
-        rows = keep.to(device_of(model))
+        part = slice(at, at + size)
+        ids, keep, mask = batch(corpus, part)
+        rows = (keep if where is None else keep & where[part, : keep.shape[1]]).to(device_of(model))
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(model))
@@ -99,6 +111,6 @@ def next_token_loss(
         logits = logits[:, :-1].float()
         chosen = logits.gather(2, target[..., None])[..., 0]
         loss = (logits.logsumexp(2) - chosen).double().masked_fill(~counted, 0.0)
-        nats[where] = loss.sum(1).cpu()
-        counts[where] = counted.sum(1).cpu()
+        nats[part] = loss.sum(1).cpu()
+        counts[part] = counted.sum(1).cpu()
     return Loss(nats, counts)

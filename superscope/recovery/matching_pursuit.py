@@ -89,7 +89,9 @@ class MatchingPursuit(RecoveryCoder):
         met = torch.zeros_like(active)
         made = 0
         for _ in range(steps):
-            met |= left <= self.tolerance**2 * energy
+            # Rounding alone brings `left` to 0 while a residual of sqrt(eps) |x| is there to be explained.
+            if self.tolerance:
+                met |= left <= self.tolerance**2 * energy
             active &= ~met
             if not bool(active.any()):
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -17,16 +17,23 @@ from ..core import Answer, Report, Run
 class Progress:
     """How far one stage of a study is.
 
+    The first Progress of a stage says where it begins; what later ones add was worked for.
+
     Args:
-        stage: what is being done, in words.
+        stage: what is being done, in words. Stages that begin with the same word are work of the same kind.
         done, total: in the stage's own unit; total 0 when unknown.
         detail: the latest figure worth seeing.
+        resumed: what is done was taken from an interrupted run, and cost nothing now.
+        ahead: the stages that are still to come, in order, perhaps with this one, and how much work each is, in any one
+            unit. Said once, as soon as it is known; never said where it cannot be known.
     """
 
     stage: str
     done: int
     total: int
     detail: str = ""
+    resumed: bool = False
+    ahead: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..features import Magnitude
 from .family import Family, Parameters, check_sizes, without_superposition
+from .product import product
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class ReLUHidden(Family):
         return {"W": (self.n, self.d), "b": (self.n,)} | ({"b_hidden": (self.d,)} if self.hidden_bias else {})
 
     def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
-        pre = f @ parameters["W"]
+        pre = product(f, parameters["W"])
         return torch.relu(pre + parameters["b_hidden"][:, None] if self.hidden_bias else pre)
 
     def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
-        return torch.relu(torch.baddbmm(parameters["b"][:, None], h, parameters["W"].mT))
+        return torch.relu(product(h, parameters["W"].mT, parameters["b"]))
 
     def atoms(self, parameters: Parameters) -> Float[Tensor, "e n d"]:
         return parameters["W"]
@@ -59,4 +60,4 @@ class ReLUHidden(Family):
             return super().responses(parameters)
         # One feature x > 0: ReLU(W_i x) = x ReLU(W_i).
         W = parameters["W"]
-        return ((1.0, W @ torch.relu(W).mT),)
+        return ((1.0, product(W, torch.relu(W).mT)),)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..features import Fixed, Magnitude
 from .family import Family, Parameters, check_sizes
+from .product import product
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ class And(Family):
         return self.n * (self.n - 1) // 2
 
     def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
-        return torch.relu(torch.baddbmm(parameters["b1"][:, None], f, parameters["W1"]))
+        return torch.relu(product(f, parameters["W1"], parameters["b1"]))
 
     def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
-        return torch.baddbmm(parameters["b2"][:, None], h, parameters["W2"].mT)
+        return product(h, parameters["W2"].mT, parameters["b2"])
 
     def target(self, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows outputs"]:
         i, j = torch.triu_indices(self.n, self.n, 1)

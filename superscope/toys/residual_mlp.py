@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..features import Magnitude, Uniform
 from .family import Family, Parameters, check_sizes
+from .product import product
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,19 @@ class ResidualMLP(Family):
         return {"W_in": (self.stream, self.d), "W_out": (self.d, self.stream)}
 
     def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
-        return torch.relu(f @ self.embedding().to(f) @ parameters["W_in"])
+        return torch.relu(product(self._embedded(f), parameters["W_in"]))
 
     def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
-        return h @ parameters["W_out"] @ self.embedding().to(h).T
+        return self._read(product(h, parameters["W_out"]))
 
     def forward(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows outputs"]:
-        embedding = self.embedding().to(f)
-        return f @ embedding @ embedding.T + super().forward(parameters, f)
+        return self._read(self._embedded(f)) + super().forward(parameters, f)
+
+    def _embedded(self, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows width"]:
+        return product(f, self.embedding().to(f).expand(len(f), -1, -1))
+
+    def _read(self, r: Float[Tensor, "e rows width"]) -> Float[Tensor, "e rows n"]:
+        return product(r, self.embedding().to(r).T.expand(len(r), -1, -1))
 
     def target(self, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows outputs"]:
         return f + torch.relu(f)

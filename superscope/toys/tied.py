@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..features import Magnitude
 from .family import Family, Parameters, check_sizes, without_superposition
+from .product import product
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Tied(Family):
         return {"W": (self.n, self.d), "b": (self.n,)}
 
     def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
-        return f @ parameters["W"]
+        return product(f, parameters["W"])
 
     def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
-        z = torch.baddbmm(parameters["b"][:, None], h, parameters["W"].mT)
+        z = product(h, parameters["W"].mT, parameters["b"])
         return torch.relu(z) if self.activation == "relu" else z
 
     def atoms(self, parameters: Parameters) -> Float[Tensor, "e n d"]:
@@ -71,8 +72,8 @@ class Tied(Family):
         if l1:
             return super().loss_gradient(parameters, f, importance, l1, f_seen)
         seen, W = f if f_seen is None else f_seen, parameters["W"]
-        h = torch.bmm(seen, W)
-        out = torch.baddbmm(parameters["b"][:, None], h, W.mT)
+        h = product(seen, W)
+        out = product(h, W.mT, parameters["b"])
         if self.activation == "relu":
             out.relu_()
         error, loss = weighted_error(out, f, importance)
@@ -80,12 +81,12 @@ class Tied(Family):
             # d ReLU: the error survives where the output is positive.
             torch.ops.aten.threshold_backward.grad_input(error, out, 0, grad_input=error)
         scale = 2 / f.shape[1]
-        dW = torch.bmm(error.mT, h).baddbmm_(seen.mT, torch.bmm(error, W)).mul_(scale)
+        dW = product(error.mT, h).add_(product(seen.mT, product(error, W))).mul_(scale)
         return loss, {"W": dW, "b": error.sum(1).mul_(scale)}
 
     def responses(self, parameters: Parameters) -> tuple[tuple[float, Float[Tensor, "e n n"]], ...]:
         W = parameters["W"]
-        return ((1.0, W @ W.mT),)
+        return ((1.0, product(W, W.mT)),)
 
     def reads_linearly(self) -> bool:
         return True

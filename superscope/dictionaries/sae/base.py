@@ -21,8 +21,9 @@ from .rule import Rule
 
 _ABOUT = ("kind", "architecture", "arguments", "superscope", "notes")
 # Bytes of one block of pre-activations: read several times, it should stay in the last cache beside the encoder, and
-# its rows should be many, since the product arranges the encoder anew for each block. A GPU has memory for more.
-_CPU_BYTES, _GPU_BYTES = 2**24, 2**26
+# its rows should be many, since the product arranges the encoder anew for each block. A GPU reads the whole encoder for
+# each: on an H200, d = 4 096 and n = 131 072, a step took 141, 83 and 75 ms with 2^26, 2^28 and 2^30 bytes.
+_CPU_BYTES, _GPU_BYTES = 2**24, 2**29
 # Pre-activations that are looked at to guess a level.
 _SOME = 2**19
 

@@ -25,6 +25,7 @@ from ...kernels import Plan, Screen, above, screens
 from ...kernels.bags import Uses
 from . import exchange, precision
 from . import memory as scratch
+from .precision import Screening
 
 
 @runtime_checkable
@@ -97,7 +98,11 @@ class Chosen:
 
     def count(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "n"]:
         """out_i = sum of values_m over the uses m of atom i."""
-        return values.new_zeros(self.n).index_add_(0, self.columns, values.reshape(-1))
+        values = values.reshape(-1)
+        if values.is_cuda:
+            # There torch adds in whatever order its threads come by, and no run would repeat another to the bit.
+            return self.uses.atom_sum(values.contiguous(), values.new_ones(self.b, 1)).squeeze(1)
+        return values.new_zeros(self.n).index_add_(0, self.columns, values)
 
     def code(self, values: Float[Tensor, "*m"]) -> SparseCode:
         """The values in their rows."""
@@ -177,11 +182,13 @@ def _screen(sae: Autoencoder, x: Float[Tensor, "b d"], *, sure: bool) -> Screen 
     Args:
         sure: only by proof, which float32 allows too; else very likely, where `precision` allows it.
     """
-    allowed = precision.screened()
+    allowed = precision.screening()
     graded = torch.is_grad_enabled() and (x.requires_grad or sae.encoder.requires_grad)
-    if allowed is None or (allowed and not sure) or graded or not screens(x, sae.encoder):
+    refused = allowed is Screening.NO or (allowed is Screening.PROVEN and not sure)
+    if refused or graded or not screens(x, sae.encoder):
         return None
-    return Screen.of(sae.encoder, sae.encoder_bias, sure=allowed, room=functools.partial(scratch.room, "whole"))
+    proven = allowed is Screening.PROVEN
+    return Screen.of(sae.encoder, sae.encoder_bias, sure=proven, room=functools.partial(scratch.room, "whole"))
 
 
 def largest(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ... import capture, dictionaries
-from ...core import Dictionary, FormatError, SparseCode, files
+from ...core import Activations, Dictionary, FormatError, SparseCode, SparseCoder, files
 from ...core.errors import nearest
 from ...dictionaries import SAE
 from ...dictionaries.sae.base import read_about
@@ -199,13 +199,34 @@ def _checked(atoms: Tensor, origin: str, rows: Rows) -> DictionaryFile:
     return DictionaryFile(Dictionary(atoms[kept].clone()), origin, kept, n - len(kept), rows)
 
 
+class OwnEncoder(SparseCoder):
+    """An SAE's encoder on the atoms that were kept: latents with zero atoms, which write nothing, are dropped.
+
+    Args:
+        found: a dictionary read from an SAE's folder.
+    """
+
+    def __init__(self, found: DictionaryFile) -> None:
+        assert found.sae is not None
+        self.sae = found.sae
+        self.dictionary = Dictionary(found.dictionary.atoms, found.sae.bias.detach())
+        self._place = torch.full((found.sae.n,), -1, dtype=torch.int64)
+        self._place[found.kept] = torch.arange(len(found.kept))
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode:
+        """The SAE's code, its indices counted among the atoms that were kept."""
+        code = self.sae.encode(x)
+        indices = self._place[code.indices]
+        return SparseCode(torch.where(indices >= 0, code.values, 0), indices.clamp(min=0), self.dictionary.n)
+
+
 def read_codes(
     found: DictionaryFile, *, tokens: int, text: str | None = None, seed: int = 0, context: int = 128
-) -> tuple[Float[Tensor, "rows d"], SparseCode]:
-    """x at the site an SAE was trained at, and the SAE's code of it on the atoms of `found`.
+) -> tuple[Activations, SparseCode, Int[Tensor, "sequences"]]:
+    """Rows of the site an SAE was trained at, its `OwnEncoder`'s code of them, and the document of each sequence.
 
-    The model and the site are those in the SAE's notes. Latents with zero atoms, which write nothing, are dropped from
-    the code.
+    The model and the site are those in the SAE's notes.
 
     Args:
         found: a dictionary read from an SAE's folder.
@@ -231,17 +252,12 @@ def read_codes(
     loaded = capture.load(found.model)
     (site,) = capture.sites(loaded.model, [found.site])
     corpus = capture.tokens(loaded.tokenizer, capture.documents(text), context=context, limit=tokens, seed=seed)
-    parts = [batch[site].x for batch in capture.harvest(loaded.model, [site], corpus)]
-    x = torch.cat(parts)[:tokens].to(sae.encoder.dtype)
+    parts = [batch[site] for batch in capture.harvest(loaded.model, [site], corpus)]
+    x = torch.cat([part.x for part in parts])[:tokens].to(sae.encoder.dtype)
+    places = torch.cat([part.places for part in parts if part.places is not None])[:tokens]
     if x.shape[1] != sae.d:
         raise ValueError(
             f"{found.origin} wants d = {sae.d}, but {found.site} of {found.model} has {x.shape[1]} dimensions. "
             "The notes name another site than the one it was trained at."
         )
-    with torch.no_grad():
-        code = sae.encode(x)
-    place = torch.full((sae.n,), -1, dtype=torch.int64)
-    place[found.kept] = torch.arange(len(found.kept))
-    indices = place[code.indices]
-    values = torch.where(indices >= 0, code.values, 0)
-    return x, SparseCode(values, indices.clamp(min=0), found.dictionary.n)
+    return Activations(x, places=places), OwnEncoder(found).encode(x), corpus.document

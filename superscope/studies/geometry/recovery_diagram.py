@@ -106,14 +106,17 @@ class Recover(Study):
         kept: dict[str, Any] = run.kept(_UNFINISHED, files.read_json) or {}
         run.drop(_UNFINISHED)
         rows: list[dict[str, Any]] = []
+        stages = {supports: f"Recovering with {name}, {supports} supports" for supports in sources}
+        ahead = {stages[supports]: float(len(sizes)) for supports, (_, sizes) in sources.items()}
         for supports, (source, sizes) in sources.items():
             generator = torch.Generator().manual_seed(self.seed)
-            stage = f"Recovering with {name}, {supports} supports"
+            stage = stages[supports]
             own: list[dict[str, Any]] = []
             if supports in kept:
                 own = kept[supports]["rows"]
                 generator.set_state(torch.tensor(list(bytes.fromhex(kept[supports]["generator"])), dtype=torch.uint8))
-            yield Progress(stage, len(own), len(sizes), "taken from the interrupted run" if own else "")
+            taken = "taken from the interrupted run" if own else ""
+            yield Progress(stage, len(own), len(sizes), taken, resumed=bool(own), ahead=ahead)
             for row in success_curve(
                 W,
                 name,

@@ -21,6 +21,8 @@ _ENOUGH = 0.95
 """Share of the most recurring directions that a k must have to count as one where seeds agree."""
 
 _SHOWN = 20
+_EVALUATION = 4.0
+"""What measuring a row costs, in rows of training (timed)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Frontier(FromStream):
         """One SAE for each k and seed; a finished k is taken from an interrupted run."""
         stage, total = "Learning dictionaries", len(ks) * self.steps
         saes: dict[tuple[int, int], SAE] = {}
+        ahead = {stage: float(self.steps * self.batch), "Measuring": _EVALUATION * self.held_out}
+        yield Progress(stage, 0, total, ahead=ahead)
         length = getattr(stream.train, "__len__", None)
         batch = self.batch if length is None else min(self.batch, max(length(), 2))
         for done, k in enumerate(ks):
@@ -104,7 +108,9 @@ class Frontier(FromStream):
                 for seed, folder in folders.items():
                     loaded = TopK.load(run / folder)
                     saes[k, seed] = loaded.to(self.device)
-                yield Progress(stage, (done + 1) * self.steps, total, f"k = {k} taken from the interrupted run")
+                yield Progress(
+                    stage, (done + 1) * self.steps, total, f"k = {k} taken from the interrupted run", resumed=True
+                )
                 continue
             # The seeds of one k are one stack, so a kill loses one k, not the whole sweep.
             members = [TopK(d=stream.train.d, n=n, k=k, seed=self.seed + s).to(self.device) for s in range(self.seeds)]

@@ -109,8 +109,18 @@ class Plan(Study):
         training = cost.training_operations(d, self.latents, self.k, self.tokens)
         dense = cost.training_operations(d, self.latents, self.k, self.tokens, sparse=False)
         stored = cost.storage(d, self.tokens, sites=self.sites, number=_BFLOAT16)
-        keep, why = cost.is_worth_storing(uses=self.uses, model=model, training=training, stored=stored, room=self.room)
-        passes = 1 if keep else self.uses
+        choice = cost.store_or_recompute(
+            parameters=parameters,
+            d=d,
+            n=self.latents,
+            k=self.k,
+            tokens=self.tokens,
+            uses=self.uses,
+            room=self.room,
+            sites=self.sites,
+            number=_BFLOAT16,
+        )
+        passes = 1 if choice.store else self.uses
         capture_hours = passes * model / (machine.operations * self.devices) / 3600
         train_hours = None
         if chosen is not None:
@@ -170,8 +180,7 @@ class Plan(Study):
                     capture_hours,
                     train_hours,
                     stored,
-                    keep,
-                    why,
+                    choice,
                     too_big,
                     parameters,
                 )
@@ -206,8 +215,7 @@ class Plan(Study):
         capture_hours: float,
         train_hours: float | None,
         stored: float,
-        keep: bool,
-        why: str,
+        choice: cost.StorageChoice,
         too_big: str,
         parameters: float,
     ) -> Iterator[str]:
@@ -234,9 +242,9 @@ class Plan(Study):
         if parameters:
             yield (
                 f"Making the activations takes about {_duration(capture_hours)} there"
-                f"{'' if keep or self.uses == 1 else f', all {self.uses} times together'}."
+                f"{'' if choice.store or self.uses == 1 else f', all {self.uses} times together'}."
             )
-        yield f"{'Store' if keep else 'Stream'} the activations ({_bytes(stored)}): {why}."
+        yield f"{'Store' if choice.store else 'Stream'} the activations ({_bytes(stored)}): {choice.why}."
 
 
 def timed(d: int, n: int, k: int, batch: int) -> cost.Machine:

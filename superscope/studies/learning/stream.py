@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ import tyro
 from torch import Tensor
 
 from ... import capture, worlds
-from ...capture import Corpus, Gathering, HookSource, MemorySource, StoreSource, Subject
+from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
 from ...dictionaries import SAE
 from ...features import DISTRIBUTIONS
+from ...theory import cost
 from ...worlds import World
 from .. import arguments
 from ..study import Study
@@ -26,6 +28,9 @@ _FILES = (".safetensors", ".npy")
 
 _ROOM = 3 * 2**30
 """Bytes of a model's rows that are held in memory; more are computed as they are needed."""
+
+_ACTIVE = 32
+"""Active latents that the cost of training is reckoned with: next to the encoder's product they hardly count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +93,9 @@ class FromStream(Study):
     """Rows in one step."""
     lr: float = 3e-3
     """Peak learning rate, in units of the scaled x."""
+    outliers: Literal["leave-out", "keep"] = "leave-out"
+    """Rows of a model whose norm is over 10 times the median and far outside the spread of the others: leave them out
+    of learning and measuring, or keep them. A store's own policy decided when it was harvested."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -104,9 +112,9 @@ class FromStream(Study):
         """The stream that the source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.
 
         A model's rows are read once and held in memory, or computed anew each time they are asked for, by the rule of
-        `capture.choose`; `Stream.said` says which, and why. Either way they come by the same interface. The rule knows
-        how wide the dictionary is, for a wide one costs so much more than the model that nothing is won by keeping
-        rows, and how often each row will be read.
+        `theory.cost.store_or_recompute`, which `superscope plan` asks too; `Stream.said` says which, and why. Either
+        way they come by the same interface. The rule knows how wide the dictionary is, for a wide one costs so much
+        more than the model that nothing is won by keeping rows, and how often each row will be read.
 
         Args:
             beside: further sites (of a file, tensors) whose rows belong to those of the first.
@@ -148,20 +156,27 @@ class FromStream(Study):
             loaded.tokenizer, capture.documents(self.text), context=self.context, limit=everything, seed=self.seed
         )
         learned, measured = corpus.split(self.tokens / everything, seed=self.seed)
-        live = [HookSource(loaded.model, place, learned) for place in places]
+        limits = capture.outlier_limits(loaded.model, places, learned) if self.outliers == "leave-out" else {}
+        live = [HookSource(loaded.model, place, learned, limit=limits.get(place, math.inf)) for place in places]
         d = sum(source.d for source in live)
-        choice = capture.choose(
+        n = self.n or 8 * d
+        choice = cost.store_or_recompute(
             parameters=capture.parameters_to(loaded.model, places),
             d=d,
-            n=self.n or 8 * d,
-            rows=len(live[0]),
+            n=n,
+            k=min(_ACTIVE, n),
+            tokens=len(live[0]),
             uses=self.steps * self.batch / self.tokens,
-            free=_ROOM,
-            bytes_per_number=4,
+            room=_ROOM,
+            number=4,
             where="in memory",
         )
-        train = join(_held(loaded, places, learned) if choice.store else live)
-        held = join(_held(loaded, places, measured))
+        said = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
+        if beside:
+            # One pass for all sites, so that an outlier at one is left out at all of them.
+            said = f"rows of {len(places)} sites are kept: they are read in one pass"
+        train = join(_held(loaded, places, learned, limits) if choice.store or beside else live)
+        held = join(_held(loaded, places, measured, limits))
         return Stream(
             train,
             held,
@@ -169,7 +184,7 @@ class FromStream(Study):
             loaded=loaded,
             site=places[0],
             corpus=measured,
-            said=choice.why,
+            said=said,
             beside=tuple(map(str, places[1:])),
         )
 
@@ -222,13 +237,16 @@ def _one_site(loaded: Subject, asked: str) -> Site:
     return places[0]
 
 
-def _held(loaded: Subject, sites: Sequence[Site], corpus: Corpus) -> list[MemorySource]:
+def _held(
+    loaded: Subject, sites: Sequence[Site], corpus: Corpus, limits: Mapping[Site, float]
+) -> list[ActivationSource]:
     """All rows of a corpus at each site, in memory, from one pass of the model."""
-    gathered = {site: Gathering(corpus.n_tokens) for site in sites}
-    for batch in capture.harvest(loaded.model, list(gathered), corpus):
-        for site, rows in gathered.items():
-            rows.add(batch[site])
-    return [gathered[site].source(site) for site in sites]
+    recording = capture.record(loaded, sites, corpus, limits=limits)
+    while True:
+        try:
+            next(recording)
+        except StopIteration as end:
+            return [end.value[site] for site in sites]
 
 
 def open_world(name: str, pairs: Sequence[str]) -> World:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from ... import intervene, measure
+from ... import capture, intervene, measure
 from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
 from ...dictionaries import SAE, Learner, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
-from ...dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
+from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
 from .. import arguments
@@ -31,6 +31,8 @@ _DESCENT += ("dead_after", "checkpoint_every", "groups", "tracker")
 """Settings that say something of descent alone, not of classical learners."""
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
+_EVALUATION = 4.0
+"""What measuring a row costs, in rows of training (timed)."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Train(FromStream):
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         where = mesh(self.groups, minutes=self.patience) if launched() else None
         if where is not None:
-            first = Path(told(str(run.path))) if run.path is not None else None
+            first = Path(broadcast_text(str(run.path))) if run.path is not None else None
             if not where.leads:
                 run.follow(first)
         run.require_space(64 * 2**20)
@@ -155,15 +157,15 @@ class Train(FromStream):
             state = newest(run / _SHARDS, run / _CHECKPOINT, 0, sae.n)
             if state is not None:
                 training.restore(state)
-        if training.done:
-            yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
+        taken = "taken up from the last checkpoint" if training.done else ""
+        yield Progress("Learning", training.done, self.steps, taken, resumed=bool(taken), ahead=self._ahead(stream))
         run.open()
         if run.is_kept and white is not None and not (run / _WHITENING).is_file():
             white.save(run / _WHITENING)
         curve = yield from self._learn(training, run)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
-            leave()
+            end_group()
         if white is not None:
             white.fold(sae)
         if where is not None and not where.leads:
@@ -209,6 +211,11 @@ class Train(FromStream):
             findings=found,
             sentences=tuple(sentences),
         )
+
+    def _ahead(self, stream: Stream) -> dict[str, float]:
+        """Rows to learn from, and the held-out rows, whose measures take as long as several steps on them."""
+        spliced = 0 if stream.loaded is None else _SPLICED_WINDOWS * self.context
+        return {"Learning": float(self.steps * self.batch), "Measuring": _EVALUATION * (self.held_out + spliced)}
 
     def _whitened(self, sae: SAE, source: ActivationSource, run: Run) -> tuple[Whitening | None, ActivationSource]:
         """The whitening, that of an interrupted run where there is one, and the rows to learn from."""
@@ -311,10 +318,14 @@ def _recovered(sae: SAE | Learner, stream: Stream, seed: int) -> list[Measuremen
     assert stream.site is not None
     corpus = stream.corpus.take(torch.arange(min(_SPLICED_WINDOWS, len(stream.corpus))))
     mean = next(stream.train.batches(256, seed=0)).x.mean(0)
+    # Outliers, on which no dictionary was trained, stay as they are.
+    where = capture.ordinary_places(stream.corpus, getattr(stream.held_out, "left_out", None))[: len(corpus)]
     changes = (None, sae.reconstruct, lambda x: mean.expand_as(x))
     with torch.no_grad():
         clean, spliced, ablated = (
-            intervene.next_token_loss(stream.loaded, corpus, splice=None if change is None else {stream.site: change})
+            intervene.next_token_loss(
+                stream.loaded, corpus, splice=None if change is None else {stream.site: change}, where=where
+            )
             for change in changes
         )
     if not int(clean.counts.sum()):

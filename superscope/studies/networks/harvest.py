@@ -14,11 +14,12 @@ import torch
 import tyro
 
 from ... import capture
-from ...capture import Policy, Store, Subject, Windows
+from ...capture import Policy, Store, StoreSource, Subject, Windows
 from ...capture.reading.harvest import passes
 from ...capture.store.places import Local, Place
 from ...core import Answer, Findings, Measurement, Run, files
 from ...core.units import Executor, executor
+from ...theory import cost
 from ..study import Progress, Study
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,7 +39,7 @@ class Harvest(Study):
     kind: ClassVar[str] = "harvest"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
     """What to read: roles (`resid_post.6`, `mlp_act.*`; `superscope sites` lists them) or module paths. Default: the
     stream behind the middle block. Several are read in one pass and kept aligned."""
@@ -190,11 +191,17 @@ class Harvest(Study):
                 reference_is="numbers alone",
             ),
         ]
-        table: dict[str, list[Any]] = {name: [] for name in ("name", "site", "d", "norm", "outliers", "largest")}
+        columns = ("name", "site", "d", "norm", "outliers", "largest", "limit", "outlier_squared_norm")
+        table: dict[str, list[Any]] = {name: [] for name in columns}
         for name, said in manifest.sites.items():
             square = sum(record.mean_square[name] * record.rows for record in records) / max(rows, 1)
             dropped = sum(record.dropped.get(name, 0) for record in records)
             largest = max((norm for record in records for norm in record.dropped_norms.get(name, [])), default=0.0)
+            apart = StoreSource(store, name, verify=False).left_out if rows else None
+            n_apart = 0 if apart is None else len(apart)
+            squares = 0.0 if apart is None else float(apart.x.double().square().sum())
+            share = squares / (squares + square * rows) if squares else 0.0
+            limit = manifest.limits.get(name)
             at = {"site": said["site"]}
             measurements.append(
                 Measurement(
@@ -210,16 +217,22 @@ class Harvest(Study):
             measurements.append(
                 Measurement(
                     name="outliers_dropped",
-                    value=dropped / max(rows + dropped, 1),
+                    value=dropped / max(rows + n_apart, 1),
                     unit="share",
-                    n=rows + dropped,
+                    n=rows + n_apart,
                     of="tokens",
                     how="no interval: a count",
                     at=at,
-                    caution=f"their norms reach {largest:.4g}" if dropped else "",
+                    caution=(
+                        f"norms over {limit:.4g}, the largest {largest:.4g}; the {n_apart:,} rows left out, over all "
+                        f"sites, hold {share:.0%} of the squared norm here"
+                        if dropped
+                        else ""
+                    ),
                 )
             )
-            for key, value in zip(table, (name, said["site"], said["d"], square**0.5, dropped, largest), strict=True):
+            cells = (name, said["site"], said["d"], square**0.5, dropped, largest, limit, share)
+            for key, value in zip(table, cells, strict=True):
                 table[key].append(value)
         findings = [f"{rows:,} rows of {_counted(len(manifest.sites))} are in {store.place}, {size / 1e6:,.1f} MB."]
         if timing:
@@ -237,8 +250,18 @@ class Harvest(Study):
         parameters = capture.parameters_to(loaded.model, list(store.sites.values()))
         d = max(int(said["d"]) for said in store.manifest.sites.values())
         free = shutil.disk_usage(store.place.path.anchor or "/").free if isinstance(store.place, Local) else 2**62
-        choice = capture.choose(parameters=parameters, d=d, n=8 * d, rows=rows, uses=3, free=free)
-        return f"For three dictionaries of {8 * d:,} latents: {choice.why}."
+        choice = cost.store_or_recompute(
+            parameters=parameters,
+            d=d,
+            n=8 * d,
+            k=min(32, 8 * d),
+            tokens=rows,
+            uses=3,
+            room=free,
+            sites=len(store.sites),
+        )
+        advice = "keep these rows" if choice.store else "rather compute rows as they are needed"
+        return f"For three dictionaries of {8 * d:,} latents {advice}: {choice.why}."
 
 
 def _counted(sites: int) -> str:

@@ -29,7 +29,7 @@ class Sites(Study):
     kind: ClassVar[str] = "sites"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file; "pocket" travels inside the package."""
     roles: tuple[str, ...] = ()
     """Roles to list; all of them without."""
     device: str = "cpu"

@@ -74,14 +74,18 @@ class ToyCorrelation(Study):
         table: dict[str, list] = {
             name: [] for name in ("ratio", "correlation", "seed", "superposition", "per_dimension")
         }
+        # A step of a tied model costs its products, and those grow with n.
+        ahead = {_stage(ratio): float(ratio) for ratio in self.ratios}
         for number, ratio in enumerate(self.ratios):
             n = ratio * self.d
             cells = [(correlation, seed) for seed in range(self.seeds) for correlation in self.correlations]
             laws = [Correlated(n // self.size, self.size, self.density, correlation) for correlation, _ in cells]
             # Without a break in the tie between ratio and seed, errors would be shared across ratios.
             ensemble = Ensemble(Tied(n, self.d), laws, None, [1000 * number + seed for _, seed in cells])
-            for step in kept_training(run, f"ratio-{ratio}", ensemble, self._recipe(), every=max(1, self.steps // 10)):
-                yield Progress(f"Training at n/d = {ratio}", step.index, self.steps)
+            training = kept_training(run, f"ratio-{ratio}", ensemble, self._recipe(), every=max(1, self.steps // 10))
+            yield Progress(_stage(ratio), ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
+            for step in training:
+                yield Progress(_stage(ratio), step.index, self.steps)
             D, norms = dimensionalities(ensemble.atoms), ensemble.atoms.norm(dim=-1)
             for e, (correlation, seed) in enumerate(cells):
                 seen = norms[e] > FAINT
@@ -157,3 +161,7 @@ def _verdict(claim: str, trend: Measurement, *, up: bool) -> str:
     low, high = sorted((sign * trend.low, sign * trend.high))
     word = "holds" if low > 0 else "is refuted" if high < 0 else "is not decided"
     return f"{claim}: {word} (rank correlation {trend.value:.2f}, {trend.low:.2f} to {trend.high:.2f})."
+
+
+def _stage(ratio: int) -> str:
+    return f"Training at n/d = {ratio}"

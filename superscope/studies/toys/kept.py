@@ -15,7 +15,8 @@ def kept_training(
 ) -> Iterator[EnsembleStep]:
     """`toys.train`, from where the run folder has this ensemble, and kept there five times on the way.
 
-    An ensemble that was trained to its end before is taken up as it ended, and nothing is yielded.
+    The ensemble is taken up at once, before the first step is asked for. One that was trained to its end before is
+    taken up as it ended, and nothing is yielded.
 
     Args:
         run: keeps it.
@@ -25,8 +26,11 @@ def kept_training(
         every: steps between two yields.
         last: stop here instead of at `recipe.steps`; a yielded step.
     """
-    last = recipe.steps if last is None else last
     run.kept(f"{name}.safetensors", ensemble.restore)
+    return _steps(run, name, ensemble, recipe, every, recipe.steps if last is None else last)
+
+
+def _steps(run: Run, name: str, ensemble: Ensemble, recipe: Recipe, every: int, last: int) -> Iterator[EnsembleStep]:
     saved = ensemble.step
     for step in train(ensemble, recipe, every=every):
         # Not where the caller stops early: what it makes of that step is its own to keep.

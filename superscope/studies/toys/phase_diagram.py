@@ -87,17 +87,21 @@ class PhaseDiagram(Study):
         stage, first = f"Training {len(ensemble):,} models exactly", self.steps // 4
         many = len(ensemble)
         kept = min(self.restarts, max(2, self.restarts // 4))
+        every = max(1, first // 4)
+        # The yield that judges may fall a little after a quarter; it is the same whether or not a run was stopped.
+        last = -(-first // every) * every
+        polish = f"Polishing the best {kept} of each cell, of {many:,} models"
+        ahead = {stage: float(many * last), polish: float(kept * len(cells) * (self.steps - last))}
         survivors = run.kept("survivors.safetensors", files.read_tensors)
         if survivors is not None:
             rows = survivors["rows"].tolist()
             ensemble = ensemble.select(rows)
         else:
             loss = None
-            every = max(1, first // 4)
-            # The yield that judges may fall a little after a quarter; it is the same whether or not a run was stopped.
-            last = -(-first // every) * every
-            for step in kept_training(run, "restarts", ensemble, recipe, every=every, last=last):
-                yield Progress(stage, step.index, self.steps)
+            training = kept_training(run, "restarts", ensemble, recipe, every=every, last=last)
+            yield Progress(stage, ensemble.step, last, resumed=ensemble.step > 0, ahead=ahead)
+            for step in training:
+                yield Progress(stage, step.index, last)
                 loss = step.loss
             assert loss is not None
             order = torch.nan_to_num(loss, nan=torch.inf).reshape(self.restarts, len(cells)).argsort(0)[:kept]
@@ -107,9 +111,11 @@ class PhaseDiagram(Study):
             survivors = {"rows": torch.tensor(rows)}
             run.keep("survivors.safetensors", lambda path: files.write_tensors(path, survivors))
         groups = [row % len(cells) for row in rows]
-        stage = f"Polishing the best {kept} of each cell, of {many:,} models"
-        for step in kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20)):
-            yield Progress(stage, step.index, self.steps)
+        training = kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20))
+        there = ensemble.step - last
+        yield Progress(polish, there, self.steps - last, resumed=there > 0, ahead=ahead)
+        for step in training:
+            yield Progress(polish, step.index - last, self.steps - last)
         loss = torch.cat(
             [ensemble.select(part.tolist()).expected_loss()[0] for part in torch.arange(len(ensemble)).split(8192)]
         )

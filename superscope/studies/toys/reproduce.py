@@ -42,19 +42,21 @@ class Reproduce(Study):
         names = [name for name in EXPERIMENTS if not self.only or name in self.only]
         lab, rows = Lab(), []
         for number, name in enumerate(names):
-            yield Progress("Running experiments", number, len(names), name)
             kept = f"{name}.json"
             row = run.kept(kept, files.read_json)
             if row is not None:
                 rows.append(row)
                 continue
+            # Experiments take from a moment to minutes, so how many are done says nothing of the time that is left.
+            stage = f"Running {name}"
+            yield Progress(stage, 0, 1, f"{number + 1} of {len(names)}")
             clock, processor = time.monotonic(), time.process_time()
             row = dataclasses.asdict(EXPERIMENTS[name](lab))
             row |= {"seconds": round(time.monotonic() - clock, 1), "cpu": round(time.process_time() - processor, 1)}
             # Through JSON, so that a resumed run holds the same types as an uninterrupted one.
             rows.append(json.loads(json.dumps(row)))
             run.keep(kept, lambda path, row=row: files.write_json(path, row))
-        yield Progress("Running experiments", len(names), len(names))
+            yield Progress(stage, 1, 1, row["title"])
         answer = self._report(rows)
         run.keep("experiments.md", lambda path: files.write_text(path, table(answer.findings.tables) + "\n"))
         return answer

@@ -15,6 +15,11 @@ from ...toys import Ensemble, Recipe, Tied, attacked
 from ..study import Progress, Study
 from .kept import kept_training
 
+_ATTACKED = 96
+"""Rows that are attacked, each in n ways."""
+_NOISY = 4096
+"""Rows that are read with and without noise."""
+
 
 @dataclass(frozen=True)
 class ToyRobustness(Study):
@@ -62,11 +67,16 @@ class ToyRobustness(Study):
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         ensemble = Ensemble(Tied(self.n, self.d), [Independent(self.n, p) for p in self.densities], None, self.seed)
-        for step in kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20)):
+        training = kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20))
+        # Rows that are read; those of training a second and third time for the gradients.
+        ahead = {"Training": 3.0 * self.steps * self.batch, "Disturbing": _ATTACKED * self.n + 4.0 * _NOISY}
+        yield Progress("Training", ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
+        for step in training:
             yield Progress("Training", step.index, self.steps)
         columns = ("density", "features_per_dimension", "attack", "input_noise", "weight_noise")
         table: dict[str, list] = {name: [] for name in columns}
         per_dimension = ensemble.atoms.double().square().sum((1, 2)) / self.d
+        yield Progress("Disturbing", 0, len(self.densities))
         for e, p in enumerate(self.densities):
             rises = (vulnerability(ensemble, e, self.size), *noise_rises(ensemble, e, self.size, self.seed))
             for name, value in zip(columns, (p, float(per_dimension[e]), *rises), strict=True):
@@ -102,7 +112,7 @@ class ToyRobustness(Study):
         )
 
 
-def vulnerability(ensemble: Ensemble, model: int, share: float = 0.1, rows: int = 96) -> float:
+def vulnerability(ensemble: Ensemble, model: int, share: float = 0.1, rows: int = _ATTACKED) -> float:
     r"""$\mathbb E\left[ \max_i L(f + \epsilon \hat G_i) - L(f) \right] / \epsilon^2$, $\epsilon$ a share of the mean
     norm of f.
 
@@ -128,7 +138,7 @@ def vulnerability(ensemble: Ensemble, model: int, share: float = 0.1, rows: int 
     return float((hurt - clean).mean() / reach**2)
 
 
-def noise_rises(ensemble: Ensemble, model: int, share: float, seed: int, rows: int = 4096) -> tuple[float, float]:
+def noise_rises(ensemble: Ensemble, model: int, share: float, seed: int, rows: int = _NOISY) -> tuple[float, float]:
     """Rise of the loss over clean: under Gaussian input noise of a share of the mean norm of f (per squared size), and
     under Gaussian weight noise of a share of W's norm (as a share of the clean loss)."""
     g = torch.Generator().manual_seed(seed)

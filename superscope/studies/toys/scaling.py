@@ -16,6 +16,8 @@ from ..study import Progress, Study
 from .kept import kept_training
 
 REGIMES = ("weak", "strong")
+_FEATURES = 30
+"""Of a training step: what is done to each feature beside the products, in hidden dimensions (timed)."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,18 @@ class ToyScaling(Study):
         columns = ("regime", "d", "seed", "loss", "error", "represented", "left_out")
         table: dict[str, list] = {name: [] for name in columns}
         law = Zipf(self.n, self.alpha, self.active, Uniform(0.0, 2.0))
+        # Products of n x d, and what is done to the n features whatever d is.
+        ahead = {_stage(regime, d): float(d + _FEATURES) for regime in REGIMES for d in self.widths}
         for regime in REGIMES:
             for number, d in enumerate(self.widths):
                 seeds = [1000 * number + seed for seed in range(self.seeds)]
                 ensemble = Ensemble(Tied(self.n, d), law, None, seeds)
                 name, every = f"{regime}-{d}", max(1, self.steps // 10)
-                for step in kept_training(run, name, ensemble, self._recipe(regime), every=every):
-                    yield Progress(f"Training, {regime} superposition, d = {d}", step.index, self.steps)
+                training = kept_training(run, name, ensemble, self._recipe(regime), every=every)
+                stage, there = _stage(regime, d), ensemble.step
+                yield Progress(stage, there, self.steps, resumed=there > 0, ahead=ahead)
+                for step in training:
+                    yield Progress(stage, step.index, self.steps)
                 loss, error = ensemble.expected_loss(rows=32_768)
                 stored = (ensemble.atoms.norm(dim=-1) > 0.5).double()
                 share = stored.mean(1)
@@ -166,3 +173,7 @@ class ToyScaling(Study):
     def _tail(self) -> float | None:
         # The sum over ranks beyond d falls as a power only if the tail converges.
         return self.alpha - 1 if self.alpha > 1 else None
+
+
+def _stage(regime: str, d: int) -> str:
+    return f"Training, {regime} superposition, d = {d}"

@@ -22,6 +22,8 @@ from ..study import Progress, Study
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
 _SAVES = 10
+_MEASURING = 130_000.0
+"""What measuring costs, in rows of training: 65 536 are read for the loss."""
 _FAMILIES: dict[str, tuple[type[Family], dict[str, Any]]] = {
     name: (family, dict(stands_for))
     for family in FAMILIES
@@ -146,7 +148,8 @@ class ToySweep(Study):
             history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
         every = max(1, self.steps // max(self.record, 20))
         stage = f"Training {len(ensemble)} models"
-        yield Progress(stage, ensemble.step, self.steps)
+        ahead = {stage: float(self.steps * self.batch), "Measuring": _MEASURING}
+        yield Progress(stage, ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
         for number, step in enumerate(train(ensemble, recipe, every=every), 1):
             history.append((step.index, step.loss.double()))
             if self.record:
