@@ -205,9 +205,10 @@ class Train(FromStream):
                 f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
                 f"{stream.l0:.1f} features are truly active in a row."
             )
-        places = " to ".join([str(stream.site), *stream.beside]) if stream.site is not None else ""
+        places = ("" if stream.site is None else str(stream.site), *stream.beside)
+        at = (" to " if len(places) == 2 else ", ").join(places)
         return Answer(
-            title=f"{type(coder).__name__} of {stream.name}{f' at {places}' if places else ''}",
+            title=f"{type(coder).__name__} of {stream.name}{f' at {at}' if at else ''}",
             findings=found,
             sentences=tuple(sentences),
         )
