@@ -89,10 +89,12 @@ def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None =
         )
     if place.is_dir():
         _refuse(path, tensor, rows)
-        sae = dictionaries.load(place)
+        coder = dictionaries.load_coder(place)
+        sae = coder if isinstance(coder, dictionaries.SAE) else None
         notes = read_about(place)["notes"]
         model, site = (str(notes.get(key, "")) if isinstance(notes, dict) else "" for key in ("model", "site"))
-        found = _checked(sae.dictionary.atoms, f"{type(sae).__name__} SAE in {place.name}", "atoms")
+        what = f"{type(coder).__name__}{' SAE' if sae is not None else ''} in {place.name}"
+        found = _checked(coder.dictionary.atoms, what, "atoms")
         return DictionaryFile(
             found.dictionary, found.origin, found.kept, found.zeros, "atoms", sae=sae, model=model, site=site
         )
