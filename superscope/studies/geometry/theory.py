@@ -607,9 +607,10 @@ class _Page:
         gap = self.value("amortisation_gap")
         if gap is not None and gap.value is not None:
             unexplained = self.tables["amortisation"]["fraction_variance_unexplained"]
+            difference = f"{gap.value:.3g}" if gap.low is None else f"{gap.low:.3g} to {gap.high:.3g}"
             found.append(
                 f"With the same number of active features, {gap.at['encoder']} leaves {unexplained[0]:.3g} of the "
-                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {gap.low:.3g} to {gap.high:.3g})."
+                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {difference})."
             )
         certified = self.value("certified_codes")
         if certified is not None and certified.value is not None:
