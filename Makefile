@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test slow peers lint coverage clean
+.PHONY: demo test slow peers real lint coverage clean
 
 demo: $(VENV)/demo
 	$(BIN)/superscope scan
@@ -13,10 +13,13 @@ test: $(VENV)/test
 	scripts/test
 
 slow: $(VENV)/test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not real'
 
 peers:
 	scripts/peers
+
+real: $(VENV)/test
+	scripts/real
 
 coverage: $(VENV)/test
 	scripts/coverage
@@ -30,7 +33,7 @@ $(VENV)/bin/python:
 
 $(VENV)/demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing Superscope and what it needs (the first time this downloads about 400 MB) ..."
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[fast,plots]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -10,6 +10,7 @@ from .inputs.as_corpus import as_corpus as as_corpus
 from .inputs.images import Images as Images
 from .inputs.permutation import Bijection as Bijection
 from .inputs.policy import Policy as Policy
+from .inputs.policy import outlier_limit as outlier_limit
 from .inputs.spelling import pieces as pieces
 from .inputs.spelling import spelling as spelling
 from .inputs.text import Corpus as Corpus
@@ -30,6 +31,8 @@ from .reading.describe import describe as describe
 from .reading.harvest import harvest as harvest
 from .reading.hooks import Capture as Capture
 from .reading.hooks import visiting as visiting
+from .reading.outliers import ordinary_places as ordinary_places
+from .reading.outliers import outlier_limits as outlier_limits
 from .reading.pictures import fitted_images as fitted_images
 from .reading.pictures import pictures as pictures
 from .sources.choosing import faster_dtype as faster_dtype

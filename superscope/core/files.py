@@ -127,6 +127,14 @@ def refuse_unknown(found: Mapping[str, Any], known: Iterator[str] | set[str] | t
             )
 
 
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def require_space(folder: Path, wanted: int) -> None:
     """Checks before long work that the disk can hold its result.
 
@@ -209,7 +217,8 @@ class RunFolder:
                     "Repeat its settings to resume it, or choose another folder with --out."
                 )
             return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A process that was killed as it wrote the first about.json leaves a part of it, and has begun no run.
+        if path.exists() and (not path.is_dir() or any(not _is_beginning(file) for file in path.iterdir())):
             raise FileExistsError(f"{path} is not empty and holds no run of ours. Choose a new folder with --out.")
         return None
 
@@ -245,6 +254,9 @@ class RunFolder:
             "notes": [],
         }
         run = cls(path, about)
+        if path.is_dir():
+            for file in filter(_is_beginning, path.iterdir()):
+                remove(file)
         run._write()
         return run
 
@@ -300,6 +312,10 @@ class RunFolder:
     def _write(self) -> None:
         self.about |= seal(self.about)
         write_json(self.path / "about.json", self.about)
+
+
+def _is_beginning(file: Path) -> bool:
+    return file.name.startswith(".about.json.")
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .sae import (
     ReLU,
     TopK,
 )
-from .train import Ramp, train
+from .train import SHORT, Ramp, train
 from .transcoders import TRANSCODERS, Beside, Crosscoder, Paired, SkipTranscoder, Transcoder
 from .whitening import Whitening
 
@@ -31,6 +31,7 @@ __all__ = [
     "KSVD",
     "NMF",
     "SAE",
+    "SHORT",
     "TRANSCODERS",
     "AbsTopK",
     "Archetypal",

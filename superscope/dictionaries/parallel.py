@@ -25,16 +25,9 @@ from torch import Tensor, nn
 
 from ..core import Activations, ActivationSource, FormatError, Step, files
 from .checkpoint import load_state
-from .sae import SAE, AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK
+from .sae import ARCHITECTURES, SAE
 from .step import exchange
 from .train import State, Training, train
-
-SHARDABLE: tuple[type[SAE], ...] = (AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK)
-"""Architectures whose latents meet only in sums and in the choice of the largest.
-
-The others do not shard: MatchingPursuit chooses one latent at a time, each after the last has been taken out of x;
-InterferencePenalised compares pairs of atoms; Archetypal's atoms are mixtures of candidates that each would hold.
-"""
 
 
 @dataclass(frozen=True)
@@ -285,10 +278,10 @@ def shard(sae: SAE, where: Mesh) -> SAE:
         TypeError: if the architecture does not shard.
         ValueError: if there are fewer latents than shards.
     """
-    if not isinstance(sae, SHARDABLE):
+    if not sae.shards:
         raise TypeError(
             f"{type(sae).__name__} cannot be shared among devices: its latents meet in more than sums and choices. "
-            f"These can: {', '.join(kind.__name__ for kind in SHARDABLE)}."
+            f"These can: {', '.join(kind.__name__ for kind in ARCHITECTURES if kind.shards)}."
         )
     if sae.n < where.shards:
         raise ValueError(f"shard: {sae.n} latents are fewer than {where.shards} shards. Use more groups.")

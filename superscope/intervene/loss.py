@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor, nn
 
 from ..capture.inputs.as_corpus import Readable, as_corpus
@@ -47,6 +47,7 @@ def next_token_loss(
     *,
     tokenizer: Any = None,
     splice: Mapping[Site | str, Callable[[Tensor], Tensor]] | None = None,
+    where: Bool[Tensor, "S t"] | None = None,
     batch_tokens: int | None = None,
 ) -> Loss:
     r"""$-\sum_t \ln p(\mathrm{token}_t \mid \mathrm{token}_{<t})$ of each sequence, in nats.
@@ -61,6 +62,8 @@ def next_token_loss(
         splice: what to put in place of x, by site: a function of rows [rows, d]. It is applied where the corpus keeps
             tokens: added special tokens, whose activations are of another size and which no dictionary was trained on,
             stay as they are. Without it, the model's own loss.
+        where: at which of those tokens it is applied, such as `ordinary_places`: outliers that no dictionary was
+            trained on stay as they are too. All of them without it. Every token is a target in either case.
         batch_tokens: ids in one forward pass, fewer where the vocabulary is large; without it as many as fit (see
             `harvest`).
 
@@ -87,9 +90,9 @@ def next_token_loss(
     nats = torch.zeros(len(corpus), dtype=torch.float64)
     counts = torch.zeros(len(corpus), dtype=torch.int64)
     for at in range(0, len(corpus), size):
-        where = slice(at, at + size)
-        ids, keep, mask = batch(corpus, where)
-        rows = keep.to(device_of(model))
+        part = slice(at, at + size)
+        ids, keep, mask = batch(corpus, part)
+        rows = (keep if where is None else keep & where[part, : keep.shape[1]]).to(device_of(model))
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(model))
@@ -108,6 +111,6 @@ def next_token_loss(
         logits = logits[:, :-1].float()
         chosen = logits.gather(2, target[..., None])[..., 0]
         loss = (logits.logsumexp(2) - chosen).double().masked_fill(~counted, 0.0)
-        nats[where] = loss.sum(1).cpu()
-        counts[where] = counted.sum(1).cpu()
+        nats[part] = loss.sum(1).cpu()
+        counts[part] = counted.sum(1).cpu()
     return Loss(nats, counts)

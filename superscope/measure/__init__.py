@@ -1,5 +1,8 @@
 """One function per quantity; each returns Measurements with their n, unit, interval and bound or chance level."""
 
+from .activations.outliers import OutlierShare as OutlierShare
+from .activations.outliers import outlier_coordinates as outlier_coordinates
+from .activations.outliers import outlier_share as outlier_share
 from .activations.spread import activation_sparsity as activation_sparsity
 from .agreement.matching import Matching as Matching
 from .agreement.matching import match as match

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import Measurement, ShapeError, SparseCoder
+from ..core import Measured, Measurement, ShapeError, SparseCoder
 from .codes.sparsity import code_gini, effective_number, mean_measurement
 from .interval import Interval, bootstrap, jackknife
 from .stream import BlockSums, Groups, GroupSums, Rows, read
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Measured):
     """What `evaluate` found; iterating gives the measurements.
 
     Args:
@@ -40,17 +40,6 @@ class Evaluation:
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
-
-    def __getitem__(self, name: str) -> Measurement:
-        """One measurement by name.
-
-        Raises:
-            KeyError: if there is none of that name; all are listed.
-        """
-        for measurement in self.measurements:
-            if measurement.name == name:
-                return measurement
-        raise KeyError(f"no measurement {name!r} here; there are {', '.join(m.name for m in self.measurements)}.")
 
 
 def _unexplained(sums: np.ndarray) -> np.ndarray:

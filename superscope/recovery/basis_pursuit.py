@@ -63,6 +63,8 @@ class BasisPursuit(RecoveryCoder):
     tolerance: float = 1e-5
     nonnegative: bool = False
 
+    label = "basis pursuit (l1)"
+
     def __post_init__(self) -> None:
         check_dictionary("BasisPursuit", self.dictionary)
         check_count("BasisPursuit", "steps", self.steps)

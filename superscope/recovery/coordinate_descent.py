@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..core import Dictionary
 from .problem import (
+    NOISELESS_PENALTY,
     Atoms,
     Engine,
     RecoveryCoder,
@@ -72,6 +74,10 @@ class CoordinateDescent(RecoveryCoder):
     nonnegative: bool = False
     gram: bool | None = None
     engine: Engine = "auto"
+
+    @classmethod
+    def noiseless(cls) -> dict[str, Any]:
+        return {"penalty": NOISELESS_PENALTY}
 
     def __post_init__(self) -> None:
         check_engine("CoordinateDescent", self.engine)

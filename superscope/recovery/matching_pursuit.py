@@ -89,7 +89,9 @@ class MatchingPursuit(RecoveryCoder):
         met = torch.zeros_like(active)
         made = 0
         for _ in range(steps):
-            met |= left <= self.tolerance**2 * energy
+            # Rounding alone brings `left` to 0 while a residual of sqrt(eps) |x| is there to be explained.
+            if self.tolerance:
+                met |= left <= self.tolerance**2 * energy
             active &= ~met
             if not bool(active.any()):
                 break
@@ -157,6 +159,8 @@ class OMP(RecoveryCoder):
     tolerance: float = 0.0
     gram: bool | None = None
     engine: Engine = "auto"
+
+    label = "matching pursuit"
 
     def __post_init__(self) -> None:
         check_engine("OMP", self.engine)
@@ -329,6 +333,9 @@ class NNOMP(RecoveryCoder):
     dictionary: Dictionary
     k: int
     tolerance: float = 0.0
+
+    label = "nonnegative matching pursuit"
+    signed = False
 
     def __post_init__(self) -> None:
         check_dictionary("NNOMP", self.dictionary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core import Dictionary
 from .problem import (
+    NOISELESS_PENALTY,
     Atoms,
     RecoveryCoder,
     Rows,
@@ -52,6 +53,10 @@ class _GradientSteps(RecoveryCoder):
     nonnegative: bool = False
 
     momentum: ClassVar[bool]
+
+    @classmethod
+    def noiseless(cls) -> dict[str, Any]:
+        return {"penalty": NOISELESS_PENALTY}
 
     def __post_init__(self) -> None:
         caller = type(self).__name__

@@ -42,6 +42,9 @@ class Thresholding(RecoveryCoder):
     k: int
     nonnegative: bool = False
 
+    label = "one step (k largest of W'x)"
+    one_step = True
+
     def __post_init__(self) -> None:
         check_dictionary("Thresholding", self.dictionary)
         check_k("Thresholding", self.dictionary, self.k, independent=False)

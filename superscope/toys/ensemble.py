@@ -172,7 +172,7 @@ class Ensemble:
             u = torch.rand(size, max(law.noise for law in self.laws), generator=generator)
             for model, law in enumerate(self.laws):
                 f = law.draw(u[:, : law.noise]).to(self.importance)[None]
-                parameters = {name: value[model : model + 1] for name, value in self.parameters.items()}
+                parameters = {name: value[model : model + 1].clone() for name, value in self.parameters.items()}
                 with torch.no_grad():
                     error = (self.family.forward(parameters, f) - self.family.target(f))[0].double() ** 2 @ importance[
                         model

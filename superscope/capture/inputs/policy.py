@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+_DEVIATIONS = 6.0
+"""Of the logarithm of a norm: of 10^6 log-normal norms none is farther out, of a Pareto law's, exponent 2, 136 are."""
+
+_BULK = (0.95, 1.6449)
+"""The quantile that the deviation of the logarithm is read from, and where it stands for a normal one."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +30,9 @@ class Policy:
             beginning-of-sequence token, the first token takes over its part as a sink of attention.
         drop_ids: tokens that are never rows.
         keep_special: keep the special tokens of chat templates as rows.
-        outlier: rows of the residual stream whose norm is over this many times the median of their unit are left out,
-            counted, and their largest norms kept; None keeps all. Massive activations at a handful of tokens are
-            otherwise most of the variance that a dictionary explains.
+        outlier: rows whose norm is over this many times the median, and far outside the spread of the others
+            (`outlier_limit`), are left out and kept apart; None keeps all. Massive activations at a handful of tokens
+            are otherwise most of the variance that a dictionary explains.
         packed: put several short windows into one row of the batch, kept apart by their positions; only for models in
             which a test at the start finds that they are.
 
@@ -31,7 +41,8 @@ class Policy:
 
     Source:
         Sun et al., "Massive Activations in Large Language Models", 2024. The factor 10 is the dictionary_learning
-        library's, which takes the median over a batch with its pads; here it is taken after they are gone.
+        library's, which takes the median over a batch with its pads; here it is taken after they are gone, once for
+        each site.
 
     Example:
         >>> Policy(context=64).outlier
@@ -56,3 +67,41 @@ class Policy:
             )
         if self.outlier is not None and self.outlier <= 1:
             raise ValueError(f"Policy: outlier is {self.outlier}; give a multiple of the median above 1, or None.")
+
+
+def outlier_limit(norms: Float[Tensor, "rows"], multiple: float = 10.0) -> float:
+    r"""The norm above which a row is an outlier: $m \cdot \max(c,\ (q / m)^{6 / 1.645})$, c being the multiple.
+
+    m is the median norm and q the 95th percentile of the norms up to c m. Where the bulk of the norms is log-normal the
+    second term is six of its deviations, so that a wide but ordinary spread loses no row: of 10^6 norms whose logarithm
+    has deviation 1, the largest is at 5. Where the bulk is narrow, as in most residual streams, the first decides. The
+    rule knows no units, and up to half of the rows may be outliers.
+
+    Args:
+        norms: of rows seen in the text that is learned from.
+        multiple: c, above 1.
+
+    Returns:
+        A norm; infinite where there are no norms, or half of them are 0, for then there is no scale.
+
+    Raises:
+        ValueError: if the multiple is not above 1.
+
+    Example:
+        >>> outlier_limit(torch.tensor([1.0, 1.0, 1.0, 1.0, 70.0]))
+        10.0
+        >>> outlier_limit(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+        inf
+    """
+    if not multiple > 1:
+        raise ValueError(f"outlier_limit: the multiple is {multiple}; give one above 1.")
+    if not len(norms):
+        return math.inf
+    ordered = norms.double().sort().values
+    middle = float(ordered[(len(ordered) - 1) // 2])
+    if not middle > 0:
+        return math.inf
+    bulk = ordered[ordered <= multiple * middle]
+    share, deviations = _BULK
+    high = float(bulk[min(int(share * len(bulk)), len(bulk) - 1)])
+    return middle * max(multiple, (high / middle) ** (_DEVIATIONS / deviations))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...core import Activations, ActivationSource, ShapeError, Site
@@ -19,6 +20,9 @@ class MemorySource(ActivationSource):
         tokens: the token each row was read at.
         places: (sequence, position) of each row.
         site: where x is from.
+        left_out: rows of the same text that are none of the source's, for they or their fellows at another site are
+            outliers; None where none was looked for.
+        limit: the norm above which a row was an outlier here.
 
     Raises:
         ShapeError: if tokens or places have another number of rows.
@@ -38,6 +42,9 @@ class MemorySource(ActivationSource):
         tokens: Int[Tensor, "rows"] | None = None,
         places: Int[Tensor, "rows 2"] | None = None,
         site: Site | None = None,
+        *,
+        left_out: Activations | None = None,
+        limit: float = math.inf,
     ) -> None:
         if not len(x):
             raise ValueError("MemorySource: x has no rows; give at least one activation.")
@@ -48,6 +55,8 @@ class MemorySource(ActivationSource):
         self.tokens = tokens
         self.places = places
         self.site = site
+        self.left_out = left_out
+        self.limit = limit
         self.d = x.shape[1]
 
     @classmethod
@@ -55,14 +64,8 @@ class MemorySource(ActivationSource):
         """One source out of the batches of one site, in their order: what `harvest` yields, kept."""
         if not parts:
             raise ValueError("MemorySource.gather: there are no batches to gather.")
-        tokens = [part.tokens for part in parts if part.tokens is not None]
-        places = [part.places for part in parts if part.places is not None]
-        return cls(
-            torch.cat([part.x for part in parts]),
-            torch.cat(tokens) if len(tokens) == len(parts) else None,
-            torch.cat(places) if len(places) == len(parts) else None,
-            site,
-        )
+        whole = joined(parts)
+        return cls(whole.x, whole.tokens, whole.places, site)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -87,11 +90,27 @@ class MemorySource(ActivationSource):
             yield self._take(order[at : at + size])
 
     def _take(self, rows: Tensor | slice) -> Activations:
-        return Activations(
-            self.x[rows],
-            tokens=None if self.tokens is None else self.tokens[rows],
-            places=None if self.places is None else self.places[rows],
-        )
+        return taken(Activations(self.x, tokens=self.tokens, places=self.places), rows)
+
+
+def joined(parts: Sequence[Activations]) -> Activations:
+    """Batches as one, with what is known about the rows of all."""
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    places = [part.places for part in parts if part.places is not None]
+    return Activations(
+        torch.cat([part.x for part in parts]),
+        tokens=torch.cat(tokens) if len(tokens) == len(parts) else None,
+        places=torch.cat(places) if len(places) == len(parts) else None,
+    )
+
+
+def taken(given: Activations, rows: Tensor | slice) -> Activations:
+    """Some rows of x, with the token and place of each."""
+    return Activations(
+        given.x[rows],
+        tokens=None if given.tokens is None else given.tokens[rows],
+        places=None if given.places is None else given.places[rows],
+    )
 
 
 class RowBuffer:
@@ -112,13 +131,23 @@ class RowBuffer:
         self.rows = rows
         self._filled = 0
         self._columns: dict[str, Tensor] = {}
+        self._left_out: list[Activations] | None = None
 
-    def add(self, part: Activations) -> None:
+    def add(self, part: Activations, ordinary: Bool[Tensor, "rows"] | None = None) -> None:
         """The next rows.
+
+        Args:
+            part: rows.
+            ordinary: which of them to keep; the others are kept apart.
 
         Raises:
             ShapeError: if more come than `rows`.
         """
+        if ordinary is not None:
+            self._left_out = self._left_out or []
+            if not bool(ordinary.all()):
+                self._left_out.append(taken(part, ~ordinary))
+                part = taken(part, ordinary)
         past = self._filled + len(part)
         if past > self.rows:
             raise ShapeError(f"RowBuffer: there are {past} rows already, and {self.rows} were to come.")
@@ -129,9 +158,20 @@ class RowBuffer:
                 self._columns[name][self._filled : past] = column
         self._filled = past
 
-    def source(self, site: Site | None = None) -> MemorySource:
-        """All that has come."""
+    def source(self, site: Site | None = None, limit: float = math.inf) -> MemorySource:
+        """All that has come.
+
+        Args:
+            site: where it is from.
+            limit: the norm above which a row was left out.
+        """
         columns = {name: column[: self._filled] for name, column in self._columns.items()}
         if "x" not in columns:
             raise ValueError("RowBuffer: no rows have come.")
-        return MemorySource(columns["x"], columns.get("tokens"), columns.get("places"), site)
+        left_out = None
+        if self._left_out is not None:
+            whole = Activations(columns["x"], tokens=columns.get("tokens"), places=columns.get("places"))
+            left_out = joined([taken(whole, slice(0, 0)), *self._left_out])
+        return MemorySource(
+            columns["x"], columns.get("tokens"), columns.get("places"), site, left_out=left_out, limit=limit
+        )

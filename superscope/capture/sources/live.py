@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import nn
 from ...core import Activations, ActivationSource, Site
 from ..inputs.as_corpus import Readable, as_corpus
 from ..reading.harvest import harvest
-from .in_memory import MemorySource
+from ..reading.outliers import is_ordinary
+from .in_memory import MemorySource, taken
 
 
 class HookSource(ActivationSource):
@@ -30,6 +32,8 @@ class HookSource(ActivationSource):
         batch_tokens: ids in one forward pass; without it as many as fit (see `harvest`).
         buffer: rows that are mixed.
         device: where the rows are put; the model's own device without it.
+        limit: rows of a larger norm are outliers and left out (see `outlier_limits`); all are given without it. The
+            length counts them, for which rows they are is known only when the model has run.
 
     Raises:
         SiteNotFound: if the model has no such site.
@@ -52,7 +56,9 @@ class HookSource(ActivationSource):
         batch_tokens: int | None = None,
         buffer: int = 65_536,
         device: torch.device | str | None = None,
+        limit: float = math.inf,
     ) -> None:
+        self.limit = limit
         self.model = model
         self.corpus = as_corpus(tokens, tokenizer=tokenizer)
         self.batch_tokens = batch_tokens
@@ -89,7 +95,7 @@ class HookSource(ActivationSource):
             self.model, [site], self.corpus.take(order), batch_tokens=self.batch_tokens, device=self.device
         )
         for found in harvested:
-            activations = found[site]
+            activations = taken(found[site], is_ordinary(found, {site: self.limit}))
             assert activations.places is not None
             # Back from the permuted corpus to the one the caller holds.
             places = activations.places.clone()

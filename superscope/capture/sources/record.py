@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from ..inputs.policy import Policy
 from ..models.facts import device_of
 from ..models.load import Subject
 from ..reading.harvest import harvest
+from ..reading.outliers import is_ordinary
 from ..store.fill import fill, prepare, tokenizer_hash
 from ..store.places import place
 from ..store.windows import write_corpus
@@ -33,11 +35,16 @@ def bytes_to_record(loaded: Subject, sites: Sequence[Site], corpus: Readable) ->
 
 
 def record(
-    loaded: Subject, sites: Sequence[Site], corpus: Readable, folder: Path | None = None
+    loaded: Subject,
+    sites: Sequence[Site],
+    corpus: Readable,
+    folder: Path | None = None,
+    *,
+    limits: Mapping[Site, float] | None = None,
 ) -> Generator[int, None, dict[Site, MemorySource | StoreSource]]:
     """Reads a corpus once, yielding how many of its tokens have been read; returns a source for each site.
 
-    Places (sequence, position) of the rows are the corpus's in either case.
+    Places (sequence, position) of the rows are the corpus's in either case, and so are the rows that are left out.
 
     Args:
         loaded: model and tokenizer.
@@ -45,6 +52,9 @@ def record(
         corpus: what to read, at least one token: a corpus, ids [b, t] or texts.
         folder: of a store to keep rows in. What a recording that was cut short left there is verified and kept. In
             memory without it.
+        limits: the norm above which a row is an outlier, by site, as `outlier_limits` decided from text to learn from:
+            a row beyond the limit of one site is left out at all of them, and kept apart as `left_out` of each source.
+            Without it, no row is.
 
     Raises:
         OSError: if the disk has too little room.
@@ -59,17 +69,19 @@ def record(
         buffers = {site: RowBuffer(corpus.n_tokens) for site in sites}
         done = 0
         for batch in harvest(loaded.model, sites, corpus):
+            ordinary = is_ordinary(batch, limits) if limits else None
             for site, activations in batch.items():
-                buffers[site].add(activations)
+                buffers[site].add(activations, ordinary)
             done += len(next(iter(batch.values())))
             yield done
-        return {site: buffers[site].source(site) for site in sites}
+        limits = limits or {}
+        return {site: buffers[site].source(site, limits.get(site, math.inf)) for site in sites}
     if not folder.exists():
         files.require_space(folder, bytes_to_record(loaded, sites, corpus))
-    policy = Policy(context=corpus.context, outlier=None)
+    policy = Policy(context=corpus.context, outlier=Policy.outlier if limits else None)
     windows = write_corpus(place(folder), corpus, policy, tokenizer_hash=tokenizer_hash(loaded.tokenizer))
     names = [str(site) for site in sites]
-    store = prepare(folder, loaded, names, windows, policy, dtype=torch.float32)
+    store = prepare(folder, loaded, names, windows, policy, dtype=torch.float32, limits=limits)
     for units in fill(store, loaded, windows):
         yield min(units * store.manifest.per_unit, len(corpus)) * corpus.n_tokens // len(corpus)
     # What stood was verified, what was missing has just been written.

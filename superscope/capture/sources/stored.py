@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,8 @@ from ...core import Activations, ActivationSource, FormatError, Site
 from ...core.errors import nearest
 from ..inputs.permutation import Bijection
 from ..store.places import Local
-from ..store.store import Record, Store
+from ..store.store import OUTLIERS, Record, Store
+from .in_memory import joined
 
 _BLOCK = 64
 
@@ -94,6 +97,26 @@ class StoreSource(ActivationSource):
 
     def __len__(self) -> int:
         return sum(record.rows for record in self.records)
+
+    @property
+    def limit(self) -> float:
+        """The norm above which a row was an outlier at this site."""
+        return float(self.store.manifest.limits.get(self.name, math.inf))
+
+    @functools.cached_property
+    def left_out(self) -> Activations | None:
+        """Rows left out, for they or their fellows at another site are outliers; None where none was looked for, or
+        the store is of a format that did not keep them."""
+        if self.store.manifest.schema < 3 or self.store.manifest.policy["outlier"] is None:
+            return None
+        names = [f"{OUTLIERS}{name}" for name in self._names]
+        units = [self.opened(index) for index, record in enumerate(self.records) if any(record.dropped.values())]
+        return joined(
+            [
+                self._given([torch.empty(0, self.d) for _ in names], torch.empty(0, 5, dtype=torch.int32)),
+                *(self._given([unit[name] for name in names], unit[f"{OUTLIERS}origin"]) for unit in units),
+            ]
+        )
 
     def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
         """Every row once, in an order drawn from `seed`; the last incomplete batch is dropped."""

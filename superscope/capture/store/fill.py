@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 import queue
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,9 @@ from ..models.facts import batch_that_fits
 from ..models.load import Subject, load
 from ..models.sites import sites as resolve
 from ..reading.harvest import harvest
-from .places import Place, preferred_hash
-from .store import Manifest, Store
+from ..reading.outliers import first_look, outlier_limits
+from .places import Place, place, preferred_hash
+from .store import OUTLIERS, Manifest, Store
 from .windows import Windows
 
 _UNIT_BYTES = 128 * 2**20
@@ -52,6 +54,7 @@ def prepare(
     seed: int = 0,
     batch_tokens: int | None = None,
     per_unit: int | None = None,
+    limits: Mapping[Site, float] | None = None,
 ) -> Store:
     """A store for the rows of `windows` at `sites`: new, or the one that is there with the same settings.
 
@@ -65,6 +68,8 @@ def prepare(
         seed: of the order of windows.
         batch_tokens: ids in one forward pass; without it as many as fit (see `batch_that_fits`).
         per_unit: windows in a unit; without it as many as make 128 MiB.
+        limits: the norm above which a row is an outlier, by site, where other text has decided it; without it a first
+            look at these windows decides, if the policy leaves any out. Limits of a store that is there stand.
 
     Raises:
         SiteNotFound: if a site is not in the model.
@@ -85,6 +90,14 @@ def prepare(
         size = max(1, batch_tokens // policy.context)
         per_unit = max(1, _UNIT_BYTES // row // policy.context // size) * size
     model = loaded.model
+    there = where if isinstance(where, Place) else place(where)
+    if policy.outlier is None or there.size("manifest.json") is not None:
+        limits = {}
+    elif limits is None:
+        seen, _ = windows.take(first_look(len(windows), policy.context, seed))
+        limits = outlier_limits(
+            model, list(named.values()), seen, multiple=policy.outlier, seed=None, batch_tokens=batch_tokens
+        )
     return Store.create(
         where,
         Manifest(
@@ -103,6 +116,8 @@ def prepare(
             batch_tokens=batch_tokens,
             hashed=preferred_hash(),
             versions={name: metadata.version(name) for name in ("torch", "transformers")} | {"superscope": __version__},
+            # JSON has no infinity: a site without a limit is not named.
+            limits={name: limits[site] for name, site in named.items() if math.isfinite(limits.get(site, math.inf))},
         ),
     )
 
@@ -170,13 +185,13 @@ def make_unit(
     keep = torch.ones(n, dtype=torch.bool)
     dropped: dict[str, int] = {}
     dropped_norms: dict[str, list[float]] = {}
-    multiple = manifest.policy["outlier"]
-    for name, site in places.items():
-        if multiple is not None and n and loaded.kind_of(site) == "residual":
-            far = norms[name] > multiple * norms[name].median()
+    for name, limit in manifest.limits.items():
+        far = norms[name] > limit
+        if bool(far.any()):
             dropped[name] = int(far.sum())
             dropped_norms[name] = norms[name][far].topk(min(_SHOWN_NORMS, dropped[name])).values.tolist()
             keep &= ~far
+    apart = {f"{OUTLIERS}{name}": tensor[~keep] for name, tensor in [*tensors.items(), ("origin", origin)]}
     kept = keep.nonzero()[:, 0]
     # Mixed now, in memory, so that readers need not: any stretch of a unit is a sample of its windows.
     seed = int(np.random.SeedSequence((manifest.seed, unit)).generate_state(1)[0])
@@ -192,7 +207,7 @@ def make_unit(
             name: float(norms[name][order].double().square().mean()) if len(order) else 0.0 for name in sites
         },
     }
-    return {**tensors, "origin": origin[order]}, facts
+    return {**tensors, "origin": origin[order]} | ({} if bool(keep.all()) else apart), facts
 
 
 def fill(

@@ -13,12 +13,17 @@ from torch import Tensor
 from ...core import FormatError, Site, files
 from .places import Place, hash_tensors, place
 
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, 3)
+"""In a store of schema 2 outliers were judged by each unit's own median, and those left out were not kept."""
 ORIGIN = ("token", "document", "offset", "sequence", "position")
 """What is kept with every row: its token; its document and the token's place there; its window and the place in it.
 
 A row of a picture has the token -1; its document and window are the picture, its place there the patch.
 """
+
+OUTLIERS = "outliers."
+"""Before a tensor's name in a unit: of the rows left out, kept apart; a unit without such rows has none."""
 
 _UNREFERENCED = 3600.0
 """Seconds after which rows without a record are a dead writer's, not one's who is about to write the record."""
@@ -44,6 +49,8 @@ class Manifest:
         batch_tokens: ids in one forward pass; in short types the batch's shape changes the last bits.
         hashed: what units are hashed by.
         versions: of the packages that wrote it.
+        limits: by site, the norm above which a row is an outlier, decided once before the first unit was made; empty
+            where the policy keeps all.
         schema: of this format.
     """
 
@@ -62,6 +69,7 @@ class Manifest:
     batch_tokens: int
     hashed: str = "sha256"
     versions: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -74,11 +82,14 @@ class Manifest:
         return unit * self.per_unit, min((unit + 1) * self.per_unit, self.sequences)
 
     def differences(self, other: Manifest) -> list[str]:
-        """What would make other rows, in words; versions and hashes of files are no difference."""
+        """What would make other rows, in words; versions and hashes of files are no difference.
+
+        Nor are limits: they follow from the rest, up to the last bits of another machine, and those that stand count.
+        """
         found = []
         for name in (f.name for f in dataclasses.fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
-            if name in ("versions", "hashed") or mine == theirs:
+            if name in ("versions", "hashed", "limits") or mine == theirs:
                 continue
             if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
                 keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
@@ -94,9 +105,11 @@ class Manifest:
         Raises:
             FormatError: if it is of another schema, or keys are unknown or missing.
         """
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        if not isinstance(found, dict) or found.get("schema") not in READABLE:
             schema = found.get("schema") if isinstance(found, dict) else None
             raise FormatError(f"{where} is no manifest of schema {SCHEMA} (it says {schema!r}). Harvest again.")
+        if found["schema"] == 2:
+            found = {"limits": {}} | found
         names = tuple(f.name for f in dataclasses.fields(cls))
         files.refuse_unknown(found, names, where)
         missing = [name for name in names if name not in found]

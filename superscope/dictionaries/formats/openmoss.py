@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ...core import FormatError, files
-from .form import BatchLargest, Form, Format, Given, Jump, Largest, Rectify, Rows, Rule, cannot_hold
+from ..sae.rule import BatchLargest, Jump, Largest, Rectify, Rule
+from .form import Form, Format, Given, Rows, cannot_hold
 from .stored import Settings, Weights
 
 _NORMS = ("inference", "dataset-wise", "token-wise", "batch-wise")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ...core import FormatError, files
-from .form import BatchLargest, Form, Format, Gate, Given, Jump, Largest, Pursuit, Rectify, Rows, Rule
+from ..sae.rule import BatchLargest, Gate, Jump, Largest, Pursuit, Rectify, Rule
+from .form import Form, Format, Given, Rows
 from .stored import Settings, Weights
 
 _RULES = ("relu", "topk", "abstopk", "batchtopk", "jumprelu", "gated")

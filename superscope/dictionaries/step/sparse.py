@@ -98,7 +98,11 @@ class Chosen:
 
     def count(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "n"]:
         """out_i = sum of values_m over the uses m of atom i."""
-        return values.new_zeros(self.n).index_add_(0, self.columns, values.reshape(-1))
+        values = values.reshape(-1)
+        if values.is_cuda:
+            # There torch adds in whatever order its threads come by, and no run would repeat another to the bit.
+            return self.uses.atom_sum(values.contiguous(), values.new_ones(self.b, 1)).squeeze(1)
+        return values.new_zeros(self.n).index_add_(0, self.columns, values)
 
     def code(self, values: Float[Tensor, "*m"]) -> SparseCode:
         """The values in their rows."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ...core import Dictionary, ShapeError, SparseCode
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
+from ..sae.rule import Largest
 from ..sae.topk import choose_largest
 from ..step import precision, sparse
 
@@ -39,6 +41,11 @@ class Predictor(SAE):
         ValueError: if a size is smaller than 1, or k is not in 1..n.
     """
 
+    whitens = False
+    skips: ClassVar[bool] = False
+    """Whether an affine map `skip` stands beside the latents."""
+
+    @abstractmethod
     def __init__(self, d: int, n: int, d_out: int, k: int, seed: int = 0, **further: Any) -> None:
         name = type(self).__name__
         if d_out < 1:
@@ -63,6 +70,9 @@ class Predictor(SAE):
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """g E (x - c) + e, dense."""
         return precision.product(self.encoder_bias, self.inputs(x), self.encoder)
+
+    def rule(self) -> Largest:
+        return Largest(self.k)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)

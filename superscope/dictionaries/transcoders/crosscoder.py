@@ -50,6 +50,8 @@ class Crosscoder(SAE):
         True
     """
 
+    whitens = False
+
     def __init__(self, d: int, n: int, k: int, widths: Sequence[int], seed: int = 0) -> None:
         if not 1 <= k <= n:
             raise ValueError(f"Crosscoder: k must be in 1..n = {n}, the latents of a row; got k = {k}.")

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 
-from ...core import Dictionary, Measurement, ShapeError, SparseCode, SparseCoder
+from ...core import Dictionary, Measured, Measurement, ShapeError, SparseCode, SparseCoder
 from ...recovery import NNOMP, OMP, refit
 from ..interval import bootstrap, jackknife, over_seeds
 from ..stream import BlockSums, Groups, GroupSums, Rows, read
@@ -28,7 +28,7 @@ _OWN_STREAM = 0x5EED_0000
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Measured):
     """Measurements of one learner against one truth, by name.
 
     Args:
@@ -39,17 +39,6 @@ class Scores:
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
-
-    def __getitem__(self, name: str) -> Measurement:
-        """One measurement by name.
-
-        Raises:
-            KeyError: if there is none of that name; all are listed.
-        """
-        for measurement in self.measurements:
-            if measurement.name == name:
-                return measurement
-        raise KeyError(f"no measurement {name!r} here; there are {', '.join(m.name for m in self.measurements)}.")
 
     def __str__(self) -> str:
         return "\n".join(str(m) for m in self.measurements)

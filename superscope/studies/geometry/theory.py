@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -19,8 +17,8 @@ from torch import Tensor
 
 from ... import frames, measure, recovery
 from ... import theory as bounds
-from ...core import Activations, Dictionary, Measurement, Report, RunFolder, SparseCode, SparseCoder, Table
-from ..study import Progress, Study, environment, timestamp
+from ...core import Activations, Answer, Dictionary, Findings, Measurement, Run, SparseCode, SparseCoder, Table
+from ..study import Progress, Study
 from .bounds import ladder_table
 from .dictionary_file import DUPLICATE, DictionaryFile, OwnEncoder, Rows, read_codes, read_dictionary
 from .recovery_diagram import (
@@ -92,11 +90,7 @@ class Theory(Study):
         if self.k is not None and self.k < 1:
             raise ValueError(f"k must be at least 1; got {self.k}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)
         found = read_dictionary(self.dictionary, tensor=self.tensor, rows=self.rows_are)
         W = Dictionary(found.dictionary.unit().atoms)
@@ -114,7 +108,7 @@ class Theory(Study):
                 data = read_codes(found, tokens=self.tokens, text=self.text, seed=self.seed)
             else:
                 notes.append("the SAE does not say where it was trained, so its page has random codes only")
-        run = self.open_run(out)
+        run.open()
         page = _Page(self, found, W, data)
         parts = (
             ("Comparing atoms", page.overlaps),
@@ -130,20 +124,11 @@ class Theory(Study):
         yield Progress("Measuring the dictionary", len(parts), len(parts))
         yield from page.recovery()
         yield from page.phase()
-        report = Report(
+        return Answer(
             title=f"Theory page of {found.origin}: n = {W.n:,} atoms, d = {W.d:,}",
-            kind=self.kind,
-            measurements=tuple(page.measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-            tables=page.tables,
-            findings=tuple(page.findings() + [f"Note: {note}." for note in notes]),
+            findings=Findings(page.measurements, page.tables),
+            sentences=tuple(page.findings() + [f"Note: {note}." for note in notes]),
         )
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
 
 
 @dataclass

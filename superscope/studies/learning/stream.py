@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ import tyro
 from torch import Tensor
 
 from ... import capture, worlds
-from ...capture import Corpus, HookSource, MemorySource, RowBuffer, StoreSource, Subject
+from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
 from ...theory import cost
 from ..study import Study
@@ -77,6 +79,9 @@ class FromStream(Study):
     """Rows in one step."""
     lr: float = 3e-3
     """Peak learning rate, in units of the scaled x."""
+    outliers: Literal["leave-out", "keep"] = "leave-out"
+    """Rows of a model whose norm is over 10 times the median and far outside the spread of the others: leave them out
+    of learning and measuring, or keep them. A store's own policy decided when it was harvested."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -131,7 +136,8 @@ class FromStream(Study):
             loaded.tokenizer, capture.documents(self.text), context=self.context, limit=everything, seed=self.seed
         )
         learned, measured = corpus.split(self.tokens / everything, seed=self.seed)
-        live = HookSource(loaded.model, places[0], learned)
+        limits = capture.outlier_limits(loaded.model, places, learned) if self.outliers == "leave-out" else {}
+        live = HookSource(loaded.model, places[0], learned, limit=limits.get(places[0], math.inf))
         n = self.n or 8 * live.d
         choice = cost.store_or_recompute(
             parameters=capture.parameters_to(loaded.model, places),
@@ -144,8 +150,8 @@ class FromStream(Study):
             number=4,
             where="in memory",
         )
-        train: ActivationSource = _held(loaded, places[0], learned) if choice.store else live
-        held = _held(loaded, places[0], measured)
+        train: ActivationSource = _held(loaded, places[0], learned, limits) if choice.store else live
+        held = _held(loaded, places[0], measured, limits)
         said = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
         return Stream(train, held, loaded.name, loaded=loaded, site=places[0], corpus=measured, said=said)
 
@@ -181,9 +187,11 @@ def _rows(x: Tensor, name: str, held_out: int, seed: int) -> Stream:
     return Stream(MemorySource(x[order[kept:]]), MemorySource(x[order[:kept]]), name)
 
 
-def _held(loaded: Subject, site: Site, corpus: Corpus) -> MemorySource:
+def _held(loaded: Subject, site: Site, corpus: Corpus, limits: Mapping[Site, float]) -> MemorySource:
     """All rows of a corpus, in memory."""
-    buffer = RowBuffer(corpus.n_tokens)
-    for batch in capture.harvest(loaded.model, [site], corpus):
-        buffer.add(batch[site])
-    return buffer.source(site)
+    recording = capture.record(loaded, [site], corpus, limits=limits)
+    while True:
+        try:
+            next(recording)
+        except StopIteration as end:
+            return end.value[site]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import shutil
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +12,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from ... import intervene, measure
-from ...core import ActivationSource, FormatError, Measurement, Report, RunFolder, files
+from ... import capture, intervene, measure
+from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
 from ...core.errors import nearest
 from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
 from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
+from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
-from ..study import Progress, environment, timestamp
+from ..study import Progress
 from .stream import FromStream, Stream
 from .trackers import Name, open_tracker
 
@@ -32,6 +31,8 @@ _OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin
 _OWN += ("emphasis",)
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
+_EVALUATION = 4.0
+"""What measuring a row costs, in rows of training (timed)."""
 
 
 @dataclass(frozen=True)
@@ -143,24 +144,17 @@ class Train(FromStream):
                 arguments["k"] = min(32, max(n // 4, 1))
         return _NAMES[self.architecture.lower()](d=d, n=n, **arguments, seed=self.seed).to(self.device)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        saved = self._saved()
-        if saved is not None:
-            return (yield from saved.stages(out))
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         where = mesh(self.groups, minutes=self.patience) if launched() else None
-        leads = where is None or where.leads
         if where is not None:
-            out = Path(broadcast_text(str(out))) if out is not None else None
-        run = None
-        if out is not None and leads:
-            run = RunFolder.standing(out, kind=self.kind, settings=settings)
-            files.require_space(out, 64 * 2**20)
+            first = Path(broadcast_text(str(run.path))) if run.path is not None else None
+            if not where.leads:
+                run.follow(first)
+        run.require_space(64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
         stream = self.open_stream()
         sae = self.make(stream.train.d)
-        white, rows = self._whitened(sae, stream.train, out, leads)
+        white, rows = self._whitened(sae, stream.train, run)
         options: dict[str, Any] = {
             "steps": self.steps,
             "batch": self._batch(stream.train),
@@ -177,35 +171,30 @@ class Train(FromStream):
         yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
         if where is not None:
             training = ParallelTraining(sae, rows, where, **options)
-            if out is not None:
-                training.resume(out / _SHARDS, alone=out / _CHECKPOINT)
-        elif run is not None:
+            if run.path is not None:
+                training.resume(run / _SHARDS, alone=run / _CHECKPOINT)
+        elif run.is_kept:
             state = newest(run / _SHARDS, run / _CHECKPOINT, 0, sae.n)
             if state is not None:
                 training.restore(state)
-        if training.done:
-            yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
-        if leads:
-            run = run or self.open_run(out)
-            if run is not None and white is not None and not (run / _WHITENING).is_file():
-                white.save(run / _WHITENING)
-        curve = yield from self._learn(training, run, out)
+        taken = "taken up from the last checkpoint" if training.done else ""
+        yield Progress("Learning", training.done, self.steps, taken, resumed=bool(taken), ahead=self._ahead(stream))
+        run.open()
+        if run.is_kept and white is not None and not (run / _WHITENING).is_file():
+            white.save(run / _WHITENING)
+        curve = yield from self._learn(training, run)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
             end_group()
         if white is not None:
             white.fold(sae)
-        if not leads:
-            return Report(title="The first process has the report", kind=self.kind, measurements=())
+        if where is not None and not where.leads:
+            return Answer(title="The first process has the report", findings=Findings())
         measurements = yield from self._measure(sae, stream)
-        if run is not None:
-            sae.save(run / "sae", notes={"source": self.source, "site": str(stream.site or ""), "steps": self.steps})
-            for name in ("weights.safetensors", "about.json"):
-                run.keep(f"sae/{name}")
-            for name in (_CHECKPOINT, _CURVE, _WHITENING):
-                (run / name).unlink(missing_ok=True)
-            shutil.rmtree(run / _SHARDS, ignore_errors=True)
-        found = {m.name: m for m in measurements}
+        notes = {"source": self.source, "site": str(stream.site or ""), "steps": self.steps}
+        run.keep("sae", lambda path: sae.save(path, notes=notes), SAVED)
+        run.drop(_CHECKPOINT, _CURVE, _WHITENING, _SHARDS)
+        found = Findings(measurements)
         fvu, l0 = found["fraction_variance_unexplained"].value, found["l0"].value
         findings = [
             f"{type(sae).__name__} with {sae.n:,} latents leaves {fvu:.1%} of the variance of held-out rows "
@@ -216,31 +205,24 @@ class Train(FromStream):
                 f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
                 f"{stream.l0:.1f} features are truly active in a row."
             )
-        report = Report(
+        return Answer(
             title=f"{type(sae).__name__} of {stream.name}{f' at {stream.site}' if stream.site else ''}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-            tables={"training": curve} if curve["step"] else {},
-            findings=tuple(findings),
+            findings=Findings(measurements, {"training": curve} if curve["step"] else {}),
+            sentences=tuple(findings),
         )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
 
-    def _whitened(
-        self, sae: SAE, source: ActivationSource, out: Path | None, leads: bool
-    ) -> tuple[Whitening | None, ActivationSource]:
+    def _ahead(self, stream: Stream) -> dict[str, float]:
+        """Rows to learn from, and the held-out rows, whose measures take as long as several steps on them."""
+        spliced = 0 if stream.loaded is None else _SPLICED_WINDOWS * self.context
+        return {"Learning": float(self.steps * self.batch), "Measuring": _EVALUATION * (self.held_out + spliced)}
+
+    def _whitened(self, sae: SAE, source: ActivationSource, run: Run) -> tuple[Whitening | None, ActivationSource]:
         """The whitening, that of an interrupted run where there is one, and the rows to learn from."""
         if self.whiten == "none":
             return None, source
         Whitening.check(sae)
-        if out is not None and (out / _WHITENING).is_file():
-            white = Whitening.load(out / _WHITENING)
+        if run.path is not None and (run / _WHITENING).is_file():
+            white = Whitening.load(run / _WHITENING)
         else:
             white = Whitening.of(source, kind=self.whiten, batch=self._batch(source), seed=self.seed)
         return white, white.source(source)
@@ -249,15 +231,15 @@ class Train(FromStream):
         rows = getattr(source, "__len__", None)
         return self.batch if rows is None else min(self.batch, max(rows(), 2))
 
-    def _saved(self) -> Train | None:
-        """The training whose run folder SOURCE is, with the settings changed that were given beside it.
+    def meant(self) -> Train:
+        """The training whose run folder SOURCE is, with the settings changed that were given beside it; else this one.
 
         Raises:
             FormatError: if SOURCE is the run folder of another study, or its settings are none of ours.
         """
         folder = Path(self.source)
         if not (folder / "about.json").is_file() or (folder / "store").exists():
-            return None
+            return self
         about = RunFolder.open(folder).about
         if about["kind"] != self.kind:
             raise FormatError(f"{folder} is a run of `superscope {about['kind']}`, which has no rows to learn from.")
@@ -267,20 +249,18 @@ class Train(FromStream):
         settings = about["settings"] | {name: value for name, value in given.items() if name != "source"}
         return dataclasses.replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
-    def _learn(
-        self, training: Training, run: RunFolder | None, out: Path | None
-    ) -> Generator[Progress, None, dict[str, list[Any]]]:
-        # Of several processes all keep their part of a checkpoint in `out`, and one has the run.
+    def _learn(self, training: Training, run: Run) -> Generator[Progress, None, dict[str, list[Any]]]:
+        # Of several processes all keep their part of a checkpoint in the folder, and one has the run.
         together = isinstance(training, ParallelTraining)
         tracker = open_tracker(
-            self.tracker if run is not None or not together else "none",
+            self.tracker if run.is_kept or not together else "none",
             run,
             dataclasses.asdict(self),
             done=training.done,
         )
         curve: dict[str, list[Any]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
         curve |= {"l0": [], "dead": [], "rows_per_second": []}
-        if run is not None and training.done and (run / _CURVE).is_file():
+        if run.is_kept and training.done and (run / _CURVE).is_file():
             kept = files.read_json(run / _CURVE)
             shown = sum(index <= training.done for index in kept["step"])
             curve = {name: kept[name][:shown] for name in curve}
@@ -296,13 +276,13 @@ class Train(FromStream):
                     tracker.log(index, {"loss": step.loss, **step.numbers})
                     unexplained = step.numbers["fraction_variance_unexplained"]
                     yield Progress("Learning", index, self.steps, f"{unexplained:.1%} of variance unexplained")
-                if out is not None and index % self.checkpoint_every == 0:
-                    _keep(run, out, training, curve)
+                if index % self.checkpoint_every == 0:
+                    _keep(run, training, curve)
                 whole = False
         except (KeyboardInterrupt, GeneratorExit):
             # Between two steps everything is whole; within one it is the last checkpoint that counts.
-            if out is not None and whole and not together:
-                _keep(run, out, training, curve)
+            if whole and not together:
+                _keep(run, training, curve)
             raise
         finally:
             tracker.close()
@@ -337,10 +317,14 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     assert stream.site is not None
     corpus = stream.corpus.take(torch.arange(min(_SPLICED_WINDOWS, len(stream.corpus))))
     mean = next(stream.train.batches(256, seed=0)).x.mean(0)
+    # Outliers, on which no dictionary was trained, stay as they are.
+    where = capture.ordinary_places(stream.corpus, getattr(stream.held_out, "left_out", None))[: len(corpus)]
     changes = (None, sae.reconstruct, lambda x: mean.expand_as(x))
     with torch.no_grad():
         clean, spliced, ablated = (
-            intervene.next_token_loss(stream.loaded, corpus, splice=None if change is None else {stream.site: change})
+            intervene.next_token_loss(
+                stream.loaded, corpus, splice=None if change is None else {stream.site: change}, where=where
+            )
             for change in changes
         )
     if not int(clean.counts.sum()):
@@ -352,10 +336,12 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     )
 
 
-def _keep(run: RunFolder | None, out: Path, training: Training, curve: dict[str, list[Any]]) -> None:
-    if run is not None:
+def _keep(run: Run, training: Training, curve: dict[str, list[Any]]) -> None:
+    if run.is_kept:
         files.write_json(run / _CURVE, curve)
+    if run.path is None:
+        return
     if isinstance(training, ParallelTraining):
-        training.save(out / _SHARDS)
+        training.save(run / _SHARDS)
     else:
-        save_state(out / _CHECKPOINT, training.state())
+        save_state(run / _CHECKPOINT, training.state())

@@ -14,13 +14,13 @@ import torch
 import tyro
 
 from ... import capture
-from ...capture import Policy, Store, Subject, Windows
+from ...capture import Policy, Store, StoreSource, Subject, Windows
 from ...capture.reading.harvest import passes
 from ...capture.store.places import Local, Place
-from ...core import Measurement, Report, RunFolder, files
+from ...core import Answer, Findings, Measurement, Run, files
 from ...core.units import Executor, executor
 from ...theory import cost
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _POLICY = Policy()
@@ -39,7 +39,7 @@ class Harvest(Study):
     kind: ClassVar[str] = "harvest"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
     """What to read: roles (`resid_post.6`, `mlp_act.*`; `superscope sites` lists them) or module paths. Default: the
     stream behind the middle block. Several are read in one pass and kept aligned."""
@@ -79,21 +79,17 @@ class Harvest(Study):
         if self.images is not None and self.text is not None:
             raise ValueError("a harvest reads a text or pictures; give one of --text and --images.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock, worked = timestamp(), time.monotonic(), time.process_time()
-        settings = dataclasses.asdict(self)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        worked, out = time.process_time(), run.path
         if out is None and self.store is None:
             raise ValueError("a harvest needs a place to write to: give --store FOLDER, or a run folder with --out.")
-        run = None
-        if out is not None:
-            run = RunFolder.standing(out, kind=self.kind, settings=settings)
         where = capture.place(self.store if self.store is not None else Path(out or ".") / "store")
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
         asked = self.sites or (f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}",)
         named = capture.name_sites(loaded.model, asked)
         yield Progress(f"Loading {self.model}", 1, 1, _counted(len(named)))
-        run = run or self.open_run(out)
+        run.open()
         stage = "Cutting the text into windows" if self.images is None else "Preparing the pictures"
         yield Progress(stage, 0, self.tokens or 0)
         for done in self._windows(loaded, where):
@@ -119,18 +115,8 @@ class Harvest(Study):
         missing = store.missing()
         if missing:
             raise RuntimeError(f"units {missing[:5]} were not made; run the same command again.")
-        report = self._report(store, windows, loaded, timing)
-        report = dataclasses.replace(
-            report,
-            environment=dict(report.environment)
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)}
-            | {"cpu_seconds": round(time.process_time() - worked, 1), "store": str(where)},
-        )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
+        run.note(cpu_seconds=round(time.process_time() - worked, 1), store=str(where))
+        return self._report(store, windows, loaded, timing)
 
     def _windows(self, loaded: Subject, where: Place) -> Iterator[int]:
         """Makes what is read, if it is not there, yielding how many tokens there are."""
@@ -179,7 +165,7 @@ class Harvest(Study):
             loaded = dataclasses.replace(loaded, model=loaded.model.to(_NAMES[computed]))
         return loaded, timing
 
-    def _report(self, store: Store, windows: Windows, loaded: Subject, timing: dict[str, float]) -> Report:
+    def _report(self, store: Store, windows: Windows, loaded: Subject, timing: dict[str, float]) -> Answer:
         records, manifest = store.records(), store.manifest
         rows = sum(record.rows for record in records)
         size = sum(record.bytes for record in records)
@@ -205,11 +191,17 @@ class Harvest(Study):
                 reference_is="numbers alone",
             ),
         ]
-        table: dict[str, list[Any]] = {name: [] for name in ("name", "site", "d", "norm", "outliers", "largest")}
+        columns = ("name", "site", "d", "norm", "outliers", "largest", "limit", "outlier_squared_norm")
+        table: dict[str, list[Any]] = {name: [] for name in columns}
         for name, said in manifest.sites.items():
             square = sum(record.mean_square[name] * record.rows for record in records) / max(rows, 1)
             dropped = sum(record.dropped.get(name, 0) for record in records)
             largest = max((norm for record in records for norm in record.dropped_norms.get(name, [])), default=0.0)
+            apart = StoreSource(store, name, verify=False).left_out if rows else None
+            n_apart = 0 if apart is None else len(apart)
+            squares = 0.0 if apart is None else float(apart.x.double().square().sum())
+            share = squares / (squares + square * rows) if squares else 0.0
+            limit = manifest.limits.get(name)
             at = {"site": said["site"]}
             measurements.append(
                 Measurement(
@@ -225,30 +217,32 @@ class Harvest(Study):
             measurements.append(
                 Measurement(
                     name="outliers_dropped",
-                    value=dropped / max(rows + dropped, 1),
+                    value=dropped / max(rows + n_apart, 1),
                     unit="share",
-                    n=rows + dropped,
+                    n=rows + n_apart,
                     of="tokens",
                     how="no interval: a count",
                     at=at,
-                    caution=f"their norms reach {largest:.4g}" if dropped else "",
+                    caution=(
+                        f"norms over {limit:.4g}, the largest {largest:.4g}; the {n_apart:,} rows left out, over all "
+                        f"sites, hold {share:.0%} of the squared norm here"
+                        if dropped
+                        else ""
+                    ),
                 )
             )
-            for key, value in zip(table, (name, said["site"], said["d"], square**0.5, dropped, largest), strict=True):
+            cells = (name, said["site"], said["d"], square**0.5, dropped, largest, limit, share)
+            for key, value in zip(table, cells, strict=True):
                 table[key].append(value)
         findings = [f"{rows:,} rows of {_counted(len(manifest.sites))} are in {store.place}, {size / 1e6:,.1f} MB."]
         if timing:
             times = ", ".join(f"{seconds * 1e3:.1f} ms in {name}" for name, seconds in timing.items())
             findings.append(f"The model ran in {manifest.computed}: a batch took {times}.")
         findings.append(self._rule(store, loaded, rows))
-        return Report(
+        return Answer(
             title=f"{loaded.name}: {rows:,} rows of {', '.join(manifest.sites)}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment(),
-            tables={"stored": table},
-            findings=tuple(findings),
+            findings=Findings(measurements, {"stored": table}),
+            sentences=tuple(findings),
         )
 
     def _rule(self, store: Store, loaded: Subject, rows: int) -> str:

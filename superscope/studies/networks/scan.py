@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import queue
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
 
 from ... import capture, intervene, measure
 from ...capture import Corpus, MemorySource, StoreSource, Subject, pieces, spelling
-from ...core import Activations, Measurement, Report, RunFolder, Site, SparseCode, Step, files
-from ...dictionaries import SAE, TopK, train
-from ..study import Progress, Study, environment, timestamp
+from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode, Step, files
+from ...dictionaries import SAE, SHORT, TopK, train
+from ...dictionaries.sae.base import SAVED
+from ..study import Progress, Study
+from .outliers import outlier_sentences, read_outliers
 
 _ROOM = 3 * 2**30
 """Bytes of activations held in memory; more are kept on disk while the scan runs."""
@@ -32,11 +34,15 @@ _BLOCKS = 6
 _SPLICED_TOKENS = 16_384
 """Held-out tokens on which the model runs with a reconstruction in place of x."""
 
+_RECORDING, _MEASURING = 0.3, 1.5
+"""What a multiply-add takes while recording and while measuring, in the time of one while learning. Timed on the pocket
+model; a kind of stage that has been seen is judged by its own time."""
+
 _CONTEXTS = 12
 _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, the most reliable ones: 400 are about 2 MB."""
 
-_SAVED = ("weights.safetensors", "about.json", "training.json")
+_CURVE = "training.json"
 Rows = MemorySource | StoreSource
 Learned = tuple[SAE, dict[str, list[float]]]
 """An SAE and the curve of its training."""
@@ -58,7 +64,7 @@ class Scan(Study):
     kind: ClassVar[str] = "scan"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
     """Module paths to read, globs allowed (`transformer.h.*`); `path:in` reads a module's input. Default: the outputs
     of the blocks, six where there are more, and the hidden layer of the middle block's MLP, where neurons are."""
@@ -76,13 +82,18 @@ class Scan(Study):
     """Latents that may be active at a token."""
     seeds: int = 3
     """Dictionaries learned at each site, from different random starts."""
-    steps: int = 500
-    """Training steps of each dictionary."""
+    steps: int = 250
+    """Training steps of each dictionary, with the trainer's arguments for few steps (`dictionaries.SHORT`). At block 2
+    of the pocket model 250 of them left 0.184 of variance unexplained and 545 directions recurred over three seeds; 500
+    with the trainer's defaults left 0.194, and 247 recurred."""
     batch: int = 1024
-    """Activations in one training step. On the pocket model 600 steps of 1024 gave 271 recurring features where 300 of
-    2048, the same tokens, gave 170 (block 2, n = 1536, three seeds)."""
+    """Activations in one training step. With the trainer's defaults, 600 steps of 1024 gave 271 recurring features
+    where 300 of 2048, the same tokens, gave 170 (pocket model, block 2, n = 1536, three seeds)."""
     control: bool = False
     """Also scan a copy of the model with random weights, to see what training put there."""
+    outliers: Literal["leave-out", "keep"] = "leave-out"
+    """Rows whose norm is over 10 times the median and far outside the spread of the others (attention sinks): leave
+    them out, at all sites, and say what they held, or keep them."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -97,13 +108,8 @@ class Scan(Study):
         if self.n is not None and self.n < 2:
             raise ValueError(f"n must be at least 2; got {self.n}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        # Whether the folder can be used is found out before minutes are spent on what would go there.
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
-            files.require_space(out, 64 * 2**20)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        run.require_space(64 * 2**20)
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
         sites = capture.sites(loaded.model, self.sites) if self.sites else _default_sites(loaded)
@@ -115,29 +121,27 @@ class Scan(Study):
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} site{'' if len(sites) == 1 else 's'}")
         yield Progress("Reading the text", 0, 1)
         corpus, held_out = self._corpora(loaded)
-        yield Progress(
-            "Reading the text", 1, 1, f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
-        )
+        said = f"{corpus.n_tokens:,} tokens to learn from, {held_out.n_tokens:,} held out"
+        yield Progress("Reading the text", 1, 1, said, ahead=self._ahead(loaded, sites, corpus, held_out))
 
         subjects = {"trained": loaded} | ({"control": capture.control(loaded, self.seed)} if self.control else {})
         found = _Found()
-        run: RunFolder | None = None
         for label, subject in subjects.items():
             parts = {"activations": corpus, "held-out activations": held_out}
-            with self._room(loaded, sites, parts.values(), out) as folder:
-                if folder is not None and out is not None:
+            with self._room(loaded, sites, parts.values(), run) as folder:
+                if folder is not None:
                     # What has been recorded is kept from here on, should the scan be interrupted.
-                    run = run or self.open_run(out)
+                    run.open()
+                # Decided from text to learn from, for each model by itself; what is held out is judged by it.
+                limits = capture.outlier_limits(subject.model, sites, corpus) if self.outliers == "leave-out" else None
                 recorded = {}
                 for name, part in parts.items():
                     stage = f"Recording {name}{self._of(label)}"
                     place = None if folder is None else folder / label / name.replace(" ", "-")
-                    recording = capture.record(subject, sites, part, place)
+                    recording = capture.record(subject, sites, part, place, limits=limits)
                     recorded[name] = yield from _told(recording, stage, part.n_tokens)
                 for site in sites:
-                    # The folder appears with the first result, so that whatever fails before it leaves nothing behind.
-                    if out is not None and run is None:
-                        run = self.open_run(out)
+                    run.open()
                     source, held = (recorded[name].pop(site) for name in parts)
                     learned = yield from self._learned(subject, label, site, source, run)
                     for index, (_, curve) in enumerate(learned):
@@ -147,26 +151,32 @@ class Scan(Study):
                     yield Progress(stage, 0, 1)
                     view = _View(self, subject, label, site, source, held, corpus, held_out, saes)
                     yield from _measured(view, found, stage)
-        report = Report(
+        run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
+        return Answer(
             title=f"{loaded.name}: superposition at {len(sites)} site{'s' if len(sites) > 1 else ''}",
-            kind=self.kind,
-            measurements=tuple(found.measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)}
-            | {"text": f"{len(set(corpus.document.tolist()))} documents", "window": str(corpus.policy)},
-            tables=found.tables,
-            findings=_findings(found, sites, self.seeds),
+            findings=Findings(found.measurements, found.tables),
+            sentences=_findings(found, sites, self.seeds),
         )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
 
     def _of(self, label: str) -> str:
         """Which of two models a stage is about; nothing where there is but one."""
         return f" ({label})" if self.control else ""
+
+    def _ahead(self, loaded: Subject, sites: Sequence[Site], corpus: Corpus, held_out: Corpus) -> dict[str, float]:
+        """The stages to come, each with its multiply-adds as learning does them."""
+        token = _RECORDING * capture.parameters_to(loaded.model, sites)
+        held, spliced = held_out.n_tokens, 3 * min(_SPLICED_TOKENS, held_out.n_tokens)
+        ahead = {}
+        for label in ("trained", "control") if self.control else ("trained",):
+            ahead[f"Recording activations{self._of(label)}"] = token * corpus.n_tokens
+            ahead[f"Recording held-out activations{self._of(label)}"] = token * held
+            for site in sites:
+                # The hidden layer of an MLP is four times as wide in most models; how wide it is, recording will show.
+                row = loaded.d * (4 if loaded.kind_of(site) == "neurons" else 1) * (self.n or 8 * loaded.d)
+                ahead[f"Learning {site}{self._of(label)}"] = float(row * self.seeds * self.steps * self.batch)
+                encoded = row * ((self.seeds + 1) * held + corpus.n_tokens)
+                ahead[f"Measuring {site}{self._of(label)}"] = _MEASURING * encoded + token * spliced
+        return ahead
 
     def _corpora(self, loaded: Subject) -> tuple[Corpus, Corpus]:
         everything = self.tokens + self.held_out
@@ -182,45 +192,41 @@ class Scan(Study):
         return corpus, held_out
 
     @contextmanager
-    def _room(
-        self, loaded: Subject, sites: Sequence[Site], parts: Iterable[Corpus], out: Path | None
-    ) -> Iterator[Path | None]:
+    def _room(self, loaded: Subject, sites: Sequence[Site], parts: Iterable[Corpus], run: Run) -> Iterator[Path | None]:
         """The folder for rows that do not fit in memory, gone when they are no more wanted; None where they fit."""
         wanted = sum(capture.bytes_to_record(loaded, sites, part) for part in parts)
         if wanted <= _ROOM:
             yield None
-        elif out is None:
+        elif not run.is_kept:
             with tempfile.TemporaryDirectory(prefix="superscope-scan-") as folder:
                 yield Path(folder)
         else:
-            yield out / "activations"
-            shutil.rmtree(out / "activations")
+            yield run / "activations"
+            shutil.rmtree(run / "activations")
 
     def _learned(
-        self, subject: Subject, label: str, site: Site, source: Rows, run: RunFolder | None
+        self, subject: Subject, label: str, site: Site, source: Rows, run: Run
     ) -> Generator[Progress, None, list[Learned]]:
         """One SAE for each seed, trained side by side, or taken from an interrupted run."""
         stage, total = f"Learning {site}{self._of(label)}", self.seeds * self.steps
         learned: dict[int, Learned] = {}
         folders = {index: f"saes/{label}/{str(site).replace(':', '-')}/seed{index}" for index in range(self.seeds)}
         for index, folder in folders.items():
-            if run is not None and all(run.has(f"{folder}/{name}") for name in _SAVED):
+            if run.has(*(f"{folder}/{name}" for name in (*SAVED, _CURVE))):
                 learned[index] = (TopK.load(run / folder), files.read_json(run / f"{folder}/training.json"))
-                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run")
+                yield Progress(stage, len(learned) * self.steps, total, "taken from the interrupted run", resumed=True)
+        if not learned:
+            yield Progress(stage, 0, total)
         done = dict.fromkeys(learned, self.steps)
         missing = [index for index in folders if index not in learned]
         for index, step, result in _side_by_side([self._training(subject, source, index) for index in missing]):
             index = missing[index]
             if result is not None:
                 learned[index] = result
-                if run is not None:
-                    sae, curve = result
-                    sae.save(
-                        run / folders[index], notes={"model": subject.name, "site": str(site), "tokens": len(source)}
-                    )
-                    files.write_json(run / folders[index] / "training.json", curve)
-                    for name in _SAVED:
-                        run.keep(f"{folders[index]}/{name}")
+                sae, curve = result
+                notes = {"model": subject.name, "site": str(site), "tokens": len(source)}
+                run.keep(folders[index], functools.partial(sae.save, notes=notes), SAVED)
+                run.keep(f"{folders[index]}/{_CURVE}", functools.partial(files.write_json, value=curve))
             if step is not None:
                 done[index] = step.index
                 unexplained = step.numbers["fraction_variance_unexplained"]
@@ -231,7 +237,8 @@ class Scan(Study):
         """The steps worth showing of one seed's training."""
         sae = TopK(d=source.d, n=self.n or 8 * subject.d, k=self.k, seed=self.seed + index).to(subject.model.device)
         curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
-        for step in train(sae, source, steps=self.steps, batch=min(self.batch, len(source)), seed=self.seed + index):
+        settings = {**SHORT, "batch": min(self.batch, len(source)), "seed": self.seed + index}
+        for step in train(sae, source, steps=self.steps, **settings):
             if step.index % _EVERY == 0 or step.index in (1, self.steps):
                 curve["step"].append(step.index)
                 curve["fraction_variance_unexplained"].append(step.numbers["fraction_variance_unexplained"])
@@ -380,6 +387,9 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
     )
     yield Progress(stage, 2, parts)
     moments = measure.moments(view.source.rows())
+    apart = read_outliers(view.source, view.held, moments, view.corpus, view.held_out, view.subject.tokenizer)
+    measurements += apart.measurements
+    found.add("outlier_rows", view.at, apart.rows)
     measurements += _cross_entropy(view, moments.mean.to(sae.atoms), found)
     yield Progress(stage, 3, parts)
 
@@ -407,7 +417,8 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
     _neurons(view, mixing, found)
     yield Progress(stage, 5, parts)
 
-    codes = [(sae.encode(batch.x), batch) for batch in view.source.rows()]
+    # Tables are made where the corpus is, on the CPU.
+    codes = [(sae.encode(batch.x).to("cpu"), batch) for batch in view.source.rows()]
     density = _latents(view, codes, near, recurrence, found)
     _density_histogram(view, density, found)
     note = {
@@ -424,7 +435,8 @@ def _measured(view: _View, found: _Found, stage: str) -> Generator[Progress, Non
             "seeds": [scan.seeds],
             "rows": [len(view.source)],
             "kind": [kind],
-            "note": [note],
+            "note": [" ".join(filter(None, (note, apart.note)))],
+            **{name: [cell] for name, cell in apart.site.items()},
         },
     )
     found.measurements += [m.at_site(**view.at) for m in measurements]
@@ -437,6 +449,8 @@ def _cross_entropy(view: _View, mean: torch.Tensor, found: _Found) -> tuple[Meas
         return ()
     windows = max(_SPLICED_TOKENS // view.held_out.context, 2)
     corpus = view.held_out.take(torch.arange(min(windows, len(view.held_out))))
+    # Outliers, on which no dictionary was trained, stay as they are.
+    where = capture.ordinary_places(view.held_out, view.held.left_out)[: len(corpus)]
     sae = view.saes[0]
     with torch.no_grad():
         if view.label not in found.clean:
@@ -445,7 +459,7 @@ def _cross_entropy(view: _View, mean: torch.Tensor, found: _Found) -> tuple[Meas
         if not int(clean.counts.sum()):
             return ()
         spliced, ablated = (
-            intervene.next_token_loss(view.subject, corpus, splice={view.site: change})
+            intervene.next_token_loss(view.subject, corpus, splice={view.site: change}, where=where)
             for change in (sae.reconstruct, lambda x: mean.expand_as(x))
         )
     return measure.cross_entropy_recovered(
@@ -497,8 +511,8 @@ def _latents(
 ) -> torch.Tensor:
     """The tables of latents and of contexts; returns the density of each latent on the text learned from."""
     corpus, tokenizer, sae = view.corpus, view.subject.tokenizer, view.saes[0]
-    places = [(code, batch.places) for code, batch in codes if batch.places is not None]
-    shares = measure.token_shares((code, batch.tokens) for code, batch in codes if batch.tokens is not None)
+    places = [(code, batch.places.cpu()) for code, batch in codes if batch.places is not None]
+    shares = measure.token_shares((code, batch.tokens.cpu()) for code, batch in codes if batch.tokens is not None)
     top = measure.top_contexts(places, count=_CONTEXTS, documents=corpus.document)
     texts = spelling(tokenizer)
     clear = measure.clarity(
@@ -517,7 +531,7 @@ def _latents(
     mean = torch.zeros(sae.n, dtype=torch.float64).index_add_(0, indices, values) / count.clamp(min=1)
     promoted = _promoted(view, texts)
     # What every seed found first, among it the clearest (clarity is at most 1); the silent last.
-    order = (2.0 * recurrence.counts + clear.score - 2.0 * (count == 0)).argsort(descending=True, stable=True)
+    order = (2.0 * recurrence.counts.cpu() + clear.score - 2.0 * (count == 0)).argsort(descending=True, stable=True)
     found.add(
         "latents",
         view.at,
@@ -646,7 +660,7 @@ def _findings(found: _Found, sites: Sequence[Site], seeds: int) -> tuple[str, ..
                 f"At {site} the median neuron mixes {mixing.value:.0f} features, where a random direction of the same "
                 f"space mixes {mixing.chance:.0f}."
             )
-    return tuple(sentences)
+    return (*sentences, *outlier_sentences(found.tables["sites"]))
 
 
 def _span(shares: Sequence[float]) -> str:

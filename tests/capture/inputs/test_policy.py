@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from superscope.capture import Policy, documents, faster_dtype, sites, stream, tokens
+from superscope.capture import Policy, documents, faster_dtype, outlier_limit, sites, stream, tokens
 from superscope.core import FormatError
 
 from ..conftest import TEXTS, make_model, make_tokenizer
@@ -137,3 +139,58 @@ def test_the_faster_type_is_timed_and_the_model_left_alone() -> None:
     assert seconds[str(dtype).removeprefix("torch.")] == min(seconds.values())
     assert next(model.parameters()).dtype == torch.float32
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def drawn(law: str, n: int = 100_000) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(n, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+    return {
+        "of rows of 64": (1 + 0.1 * normal).abs(),
+        "of one coordinate": normal.abs(),
+        "log-normal, 0.5": (0.5 * normal).exp(),
+        "log-normal, 1": normal.exp(),
+        "exponential": -uniform.log(),
+        "Pareto, 2": uniform**-0.5,
+    }[law]
+
+
+@pytest.mark.parametrize(
+    ("law", "most"),
+    [
+        ("of rows of 64", 0),
+        ("of one coordinate", 0),
+        ("log-normal, 0.5", 0),
+        ("log-normal, 1", 0),
+        ("exponential", 0),
+        ("Pareto, 2", 30),
+    ],
+)
+def test_a_wide_but_ordinary_spread_of_norms_loses_no_row_or_almost_none(law: str, most: int) -> None:
+    norms = drawn(law)
+    assert int((norms > outlier_limit(norms)).sum()) <= most
+
+
+@pytest.mark.parametrize("share", [1e-4, 1e-3, 0.05, 0.4])
+@pytest.mark.parametrize("law", ["of rows of 64", "log-normal, 0.5"])
+def test_sinks_are_outliers_however_many(law: str, share: float) -> None:
+    norms = drawn(law)
+    planted = torch.zeros(len(norms), dtype=torch.bool)
+    planted[:: round(1 / share)] = True
+    norms[planted] = 70 * norms.median()
+    assert torch.equal(norms > outlier_limit(norms), planted)
+
+
+def test_a_limit_knows_no_units_and_no_order() -> None:
+    norms = drawn("log-normal, 1", 999)
+    limit = outlier_limit(norms)
+    assert outlier_limit(1000 * norms.flip(0)) == pytest.approx(1000 * limit)
+    assert outlier_limit(norms, 20.0) >= limit
+
+
+def test_norms_without_a_spread_or_a_scale() -> None:
+    assert outlier_limit(torch.full((7,), 3.0)) == outlier_limit(torch.tensor([3.0])) == 30.0
+    for none in (torch.empty(0), torch.zeros(5), torch.tensor([0.0, 0.0, 5.0])):
+        assert outlier_limit(none) == math.inf
+    with pytest.raises(ValueError, match="give one above 1"):
+        outlier_limit(torch.ones(3), 1.0)

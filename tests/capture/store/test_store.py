@@ -440,7 +440,7 @@ def test_foreign_manifests_and_sites(tmp_path: Path, loaded: Subject) -> None:
         StoreSource(tmp_path / "nothing")
     manifest = store.place.read_json("manifest.json")
     store.place.write_json("manifest.json", manifest | {"schema": 99})
-    with pytest.raises(FormatError, match=r"no manifest of schema 2 \(it says 99\)"):
+    with pytest.raises(FormatError, match=r"no manifest of schema 3 \(it says 99\)"):
         Store(tmp_path)
     store.place.write_json("manifest.json", manifest | {"colour": 1})
     with pytest.raises(FormatError, match="unknown key 'colour'"):

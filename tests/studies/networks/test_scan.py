@@ -20,7 +20,12 @@ from ..conftest import CONFIGS
 
 # The columns that the report's views read.
 COLUMNS = {
-    "sites": {"site", "model", "d", "n", "k", "seeds", "rows", "kind", "note"},
+    "sites": {"site", "model", "d", "n", "k", "seeds", "rows", "kind", "note"}
+    | {"outliers", "outliers_here", "outlier_limit", "outlier_squared_norm", "outlier_variance"}
+    | {"participation_with_outliers", "participation_without_outliers", "outlier_coordinates"}
+    | {"outlier_coordinate_deviations", "outlier_coordinates_with_outliers"},
+    "outlier_rows": {"site", "model", "part", "document", "document_position", "position", "token"}
+    | {"norm", "norm_over_median", "here"},
     "latents": {
         "site",
         "model",
@@ -45,6 +50,8 @@ EVERYWHERE = {
     "activation_hoyer",
     "activation_entropy_dimension",
     "participation_ratio",
+    "outlier_rows",
+    "outlier_coordinates",
     "l0",
     "fraction_variance_unexplained",
     "fraction_variance_unexplained_over_seeds",

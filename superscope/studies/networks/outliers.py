@@ -1,0 +1,194 @@
+"""What did a handful of rows or coordinates hold at a site? Counts, tables and sentences of a scan's report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ... import measure
+from ...capture import Corpus, MemorySource, StoreSource, spelling
+from ...core import Activations, Measurement
+
+_SHOWN_ROWS = 200
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class OutlierReading:
+    """One site's outliers.
+
+    Args:
+        measurements: how many rows were left out and what they held; how many coordinates stand out.
+        rows: the table of rows: where each stands, the largest norms first; of both parts of the text.
+        site: columns of the table of sites.
+        note: all of it in sentences; empty where nothing stands out.
+    """
+
+    measurements: tuple[Measurement, ...]
+    rows: dict[str, list[Any]]
+    site: dict[str, Any]
+    note: str
+
+
+def read_outliers(
+    source: MemorySource | StoreSource,
+    held: MemorySource | StoreSource,
+    moments: measure.Moments,
+    corpus: Corpus,
+    held_out: Corpus,
+    tokenizer: Any,
+) -> OutlierReading:
+    """The rows that recording left out, and the coordinates that stand out among those that it kept.
+
+    Args:
+        source: rows learned from.
+        held: rows measured on; the limit is that of the former.
+        moments: of `source`.
+        corpus, held_out: the texts of both.
+        tokenizer: spells tokens.
+    """
+    left_out = source.left_out
+    apart = torch.empty(0, source.d) if left_out is None else left_out.x.cpu()
+    share = measure.outlier_share(moments, apart)
+    coordinates, multiples = measure.outlier_coordinates(moments.covariance.diagonal().clamp(min=0).sqrt())
+    # Massive activations stand in coordinates of their own: what only the rows left out make stand out is named too.
+    before = measure.outlier_coordinates(share.deviations)[0]
+    median = _median_norm(source)
+    own = int((apart.float().norm(dim=1) > source.limit).sum())
+    rows = _rows(
+        {"learned from": (left_out, corpus), "held out": (held.left_out, held_out)}, median, source.limit, tokenizer
+    )
+    columns: dict[str, Any] = {
+        "outliers": share.rows,
+        "outliers_here": own,
+        "outlier_limit": source.limit if math.isfinite(source.limit) else None,
+        "outlier_squared_norm": share.squared_norm,
+        "outlier_variance": share.variance,
+        "participation_with_outliers": _number(share.participation_with),
+        "participation_without_outliers": _number(share.participation_without),
+        "outlier_coordinates": coordinates.tolist(),
+        "outlier_coordinate_deviations": multiples.tolist(),
+        "outlier_coordinates_with_outliers": before.tolist(),
+    }
+    measurements = (
+        Measurement(
+            name="outlier_rows",
+            value=float(share.rows),
+            unit="rows",
+            n=share.of,
+            of="rows",
+            how="no interval: a count of what was left out",
+            caution=_held(share) if share.rows else "",
+        ),
+        Measurement(
+            name="outlier_coordinates",
+            value=float(len(coordinates)),
+            unit="coordinates",
+            n=source.d,
+            of="coordinates",
+            how="no interval: a count of deviations over 5 times the median one",
+        ),
+    )
+    sentences = []
+    if share.rows:
+        sentences.append(
+            f"Left out for their norm: {share.rows:,} of {share.of:,} rows, {own:,} of them outliers at this site"
+            f"{f', {_placed(rows)}' if rows['position'] else ''}. {_held(share)}."
+        )
+    if len(coordinates):
+        named = ", ".join(
+            f"{c} ({m:.1f} times)" for c, m in zip(coordinates[:_NAMED].tolist(), multiples[:_NAMED].tolist())
+        )
+        more = f" and {len(coordinates) - _NAMED} more" if len(coordinates) > _NAMED else ""
+        sentences.append(f"Coordinates that deviate over 5 times as much as the median one: {named}{more}.")
+    only = [c for c in before.tolist() if c not in set(coordinates.tolist())]
+    if share.rows and only:
+        sentences.append(f"With the rows left out, also {', '.join(map(str, only[:_NAMED]))}.")
+    return OutlierReading(measurements, rows, columns, " ".join(sentences))
+
+
+def outlier_sentences(sites: Mapping[str, Sequence[Any]], trained: str = "trained") -> tuple[str, ...]:
+    """What a reader of the whole report is told: the site where the rows left out held the most.
+
+    Args:
+        sites: the table of sites.
+        trained: the model that is spoken of.
+    """
+    chosen = [i for i, model in enumerate(sites["model"]) if model == trained and sites["outliers"][i]]
+    if not chosen:
+        return ()
+    most = max(chosen, key=lambda i: sites["outlier_variance"][i])
+    rows, count = sites["rows"][most], sites["outliers"][most]
+    with_them, without = sites["participation_with_outliers"][most], sites["participation_without_outliers"][most]
+    ratio = (
+        f"; the participation ratio is {with_them:.1f} with them and {without:.1f} without"
+        if with_them is not None and without is not None
+        else ""
+    )
+    return (
+        f"{count:,} of {rows + count:,} rows were left out for their norm: at {sites['site'][most]} they hold "
+        f"{sites['outlier_variance'][most]:.0%} of the variance{ratio}. --outliers keep measures with them.",
+    )
+
+
+def _held(share: measure.OutlierShare) -> str:
+    return (
+        f"They hold {share.squared_norm:.0%} of the squared norm and {share.variance:.0%} of the variance; the "
+        f"participation ratio is {share.participation_with:.1f} with them and {share.participation_without:.1f} without"
+    )
+
+
+def _placed(rows: dict[str, list[Any]]) -> str:
+    """Where the rows of the table stand in their windows, in words."""
+    at = rows["position"]
+    first = sum(position == 0 for position in at)
+    tokens = list(dict.fromkeys(rows["token"]))
+    shown = ", ".join(repr(token) for token in tokens[:_NAMED])
+    largest = max(rows["norm_over_median"])
+    reach = f"up to {largest:.0f} times the median norm; " if math.isfinite(largest) else ""
+    return (
+        f"{reach}{first} of {len(at)} that are shown stand "
+        f"first in their window; tokens {shown}{', ...' if len(tokens) > _NAMED else ''}"
+    )
+
+
+def _rows(
+    parts: Mapping[str, tuple[Activations | None, Corpus]], median: float, limit: float, tokenizer: Any
+) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in ("part", "document", "document_position", "position", "token", "norm", "norm_over_median", "here")
+    }
+    for part, (left_out, corpus) in parts.items():
+        if left_out is None or left_out.places is None or left_out.tokens is None:
+            continue
+        texts = spelling(tokenizer) if len(left_out) else []
+        norms = left_out.x.float().norm(dim=1)
+        for i in norms.argsort(descending=True, stable=True)[:_SHOWN_ROWS].tolist():
+            sequence, place = left_out.places[i].tolist()
+            # Added special tokens at the window's head do not count.
+            position = place - int(corpus.keep[sequence].int().argmax())
+            norm = float(norms[i])
+            cells = (part, corpus.names[int(corpus.document[sequence])], int(corpus.start[sequence]) + position)
+            cells += (
+                position,
+                texts[int(left_out.tokens[i])],
+                norm,
+                norm / median if median > 0 else math.inf,
+                norm > limit,
+            )
+            for name, cell in zip(columns, cells, strict=True):
+                columns[name].append(cell)
+    return columns
+
+
+def _median_norm(source: MemorySource | StoreSource) -> float:
+    return float(torch.cat([batch.x.float().norm(dim=1).cpu() for batch in source.rows()]).median())
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
