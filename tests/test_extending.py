@@ -84,7 +84,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core import Dictionary
-from .problem import RecoveryCoder, Rows
+from .problem import SolvedRows, RecoveryCoder
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Nearest(RecoveryCoder):
 
     def _rows(self, x, atoms, total):
         values, indices = (x @ atoms.unit.T).topk(self.k, dim=1)
-        return Rows(values, indices, torch.ones(len(x), dtype=torch.bool), 1)
+        return SolvedRows(values, indices, torch.ones(len(x), dtype=torch.bool), 1)
 ''',
         "from .nearest import Nearest as Nearest",
     ),
@@ -185,8 +185,80 @@ class Lonely(FeatureDistribution):
 ''',
         "from .lonely import Lonely as Lonely",
     ),
+    "measure/counts/alive.py": (
+        '''
+from ...core import Measurement
+from .base import Counter
+
+
+class Alive(Counter):
+    """Latents of the first dictionary that are ever active."""
+
+    name = "alive_latents"
+
+    def wants(self, n, k, seeds):
+        return ()
+
+    def count(self, seen, wanted):
+        first = next(iter(seen.learned))
+        alive = float(seen.alive(first).sum())
+        yield Measurement(name=self.name, value=alive, unit="latents", n=first.n, of="latents")
+''',
+        "from .alive import Alive as Alive",
+    ),
+    "studies/networks/readings/longest.py": (
+        '''
+from ....core import Measurement
+from .base import Reading
+
+
+class Longest(Reading):
+    """The longest held-out row."""
+
+    name = "the longest row"
+
+    def read(self, seen, findings):
+        longest = max(float(batch.x.norm(dim=1).max()) for batch in seen.held)
+        made = Measurement(name="longest_row", value=longest, unit="activation", n=len(seen.other), of="rows")
+        findings.add(made, at=seen.at)
+        findings.row("longest", **seen.at, norm=longest)
+
+    def sentences(self, findings, sites):
+        return [f"The longest row has norm {findings['longest_row', sites[0]].value:.1f}."]
+''',
+        "from .longest import Longest as Longest",
+    ),
+    "studies/geometry/angle.py": (
+        '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...core import Answer, Findings, Measurement
+from ..study import Progress, Study
+
+
+@dataclass(frozen=True)
+class Angle(Study):
+    """What is the angle between two directions?"""
+
+    kind: ClassVar[str] = "angle"
+
+    degrees: float = 60.0
+    """Of it."""
+
+    def answer(self, run):
+        yield Progress("Measuring", 0, 1)
+        made = Measurement(name="angle", value=self.degrees, unit="degrees", n=2, of="directions")
+        return Answer(title=f"An angle of {self.degrees:g}", findings=Findings([made]))
+''',
+        '    Entry("angle", "geometry.angle", "Angle", "What is the angle between two directions?"),',
+    ),
 }
+# Studies are listed, not imported: the table is read by `superscope --help`, which loads none of them.
+LISTED = {"studies/geometry/angle.py": ("studies/__init__.py", "STUDIES = (\n")}
 COMMANDS = {
+    "study": "angle --degrees 45",
+    "scan": "scan --sites resid_post.1 --tokens 3000 --held-out 600 --n 24 --k 3 --steps 4 --batch 64 --seeds 2",
     "architecture": "train world:lonely --world n=6 --world d=4 --architecture top-two --set factor=2 --n 8 --steps 3 "
     "--batch 16 --held-out 64",
     "learner": "train rows.npy --architecture mean --n 3 --held-out 20 --set rows=30",
@@ -207,11 +279,13 @@ def test_a_member_is_one_file_and_one_line(tmp_path: Path) -> None:
     )
     for name, (text, line) in NEW.items():
         (package / name).write_text(f"from __future__ import annotations\n{text}", encoding="utf-8")
-        init = (package / name).parent / "__init__.py"
+        init, above = (package / name).parent / "__init__.py", r"^(?=from \.[a-z])"
+        if name in LISTED:
+            init, above = package / LISTED[name][0], rf"(?<={re.escape(LISTED[name][1])})"
         before = init.read_text(encoding="utf-8")
         init.unlink()
-        # Below the first import of a sibling, as an editor would put it.
-        init.write_text(re.sub(r"^(from \.[a-z])", rf"{line}\n\1", before, count=1, flags=re.M), encoding="utf-8")
+        # Above the first of its siblings, as an editor would put it.
+        init.write_text(re.sub(above, lambda _: f"{line}\n", before, count=1, flags=re.M), encoding="utf-8")  # noqa: B023
     random = np.random.default_rng(0)
     np.save(tmp_path / "rows.npy", random.normal(size=(100, 4)).astype("float32"))
     np.save(tmp_path / "W.npy", random.normal(size=(8, 4)).astype("float32"))
@@ -238,20 +312,28 @@ def test_a_member_is_one_file_and_one_line(tmp_path: Path) -> None:
         timeout=500,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    for member in ("`TopTwo`", "`Mean`", "`Nearest`", "`Offset`", "`Lonely`"):
+    for member in ("`TopTwo`", "`Mean`", "`Nearest`", "`Offset`", "`Lonely`", "`Alive`", "`Longest`", "`angle`"):
         assert member in done.stdout.split("usage:")[0]
     for shown in ("toptwo", "mean ", "Nearest", "offset", "factor: on the values. (default 1.0)"):
         assert shown in done.stdout, shown
     reports = {name: json.loads((tmp_path / name / "report.json").read_text(encoding="utf-8")) for name in COMMANDS}
     assert reports["architecture"]["title"] == "TopTwo of lonely"
+    assert reports["study"]["title"] == "An angle of 45"
     assert reports["learner"]["title"] == "Mean of rows"
     assert any(m["at"].get("solver") == "Nearest" for m in reports["solver"]["measurements"])
     assert reports["family"]["title"] == "4 features in 2 dimensions, 1 offset models"
+    for name in ("alive_latents", "longest_row"):
+        assert any(m["name"] == name for m in reports["scan"]["measurements"]), name
+    assert any(sentence.startswith("The longest row has norm") for sentence in reports["scan"]["findings"])
+    assert "longest" in reports["scan"]["tables"]
+    page = (tmp_path / "scan/report.html").read_text(encoding="utf-8")
+    assert "alive_latents" in page
+    assert "longest_row" in page
     about = json.loads((tmp_path / "architecture/sae/about.json").read_text(encoding="utf-8"))
     assert (about["architecture"], about["arguments"]["factor"]) == ("TopTwo", 2.0)
 
 
-@pytest.mark.parametrize("folder", sorted({str(Path(name).parent) for name in NEW}))
+@pytest.mark.parametrize("folder", sorted({str(Path(name).parent) for name in NEW if name not in LISTED}))
 def test_a_family_is_registered_by_its_imports_alone(folder: str) -> None:
     text = (ROOT / "superscope" / folder / "__init__.py").read_text(encoding="utf-8")
     assert "__all__" not in text

@@ -241,6 +241,12 @@ def _read(view: View, readings: Sequence[Reading], findings: Findings, stage: st
     yield Progress(stage, len(fitting), len(fitting))
 
 
+def sentences(readings: Sequence[Reading], findings: Findings, sites: Sequence[Site]) -> list[str]:
+    """The sentences of all readings, the most prominent ones first."""
+    ranked = sorted(readings, key=lambda reading: -reading.prominence)
+    return [sentence for reading in ranked for sentence in reading.sentences(findings, sites)]
+
+
 def _remembered(subject: Subject) -> Callable[[Corpus], intervene.Loss]:
     """The model's own loss on a text, which is the same whatever the site, computed once."""
     known: list[intervene.Loss] = []
