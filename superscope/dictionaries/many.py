@@ -17,7 +17,7 @@ from .sae.base import SAE
 from .sae.topk import TopK
 from .step import precision as precisions
 from .step import sparse
-from .train import Ramp, Training, _Batches, _scale, train, trapezoid
+from .train import Batches, Ramp, Training, root_mean_square, train, trapezoid
 
 # Numbers in one block of pre-activations, as in sae/base.
 _BLOCK = 2**21
@@ -158,7 +158,7 @@ def train_many(
 
 def _run(members: list[SAE], trainings: list[Training], source: ActivationSource) -> Iterator[tuple[Step, ...]]:
     settings = trainings[0].settings
-    shared = _Shared(_Batches(members[0], source, settings["batch"], settings["seed"]))
+    shared = _Shared(Batches(members[0], source, settings["batch"], settings["seed"]))
     streams: list[tuple[list[int], Iterator[Sequence[Step]]]] = []
     for indices in _stacks(members, apart=[_is_screened(sae, settings) for sae in members]):
         first = trainings[indices[0]]
@@ -208,7 +208,7 @@ def _stacks(members: Sequence[SAE], apart: Sequence[bool] | None = None) -> list
 class _Shared:
     """One stream that several read in step: the current batch alone is kept."""
 
-    def __init__(self, batches: _Batches) -> None:
+    def __init__(self, batches: Batches) -> None:
         self.batches, self.count = batches, 0
         self.current: Activations | None = None
 
@@ -277,7 +277,7 @@ class _Stack:
         given: Activations | None = next(self.batches)
         assert given is not None
         _no_target(given)
-        self.scale = _scale(given.x)
+        self.scale = root_mean_square(given.x)
         self._schedule(0)
         for sae, k in zip(self.members, self.ks, strict=True):
             made = sae.k
