@@ -175,7 +175,7 @@ def value(text: str, kind: Any) -> Any:
                 return part
         raise ValueError(f"{text!r} is none of {', '.join(map(str, parts))}")
     if origin is not None and issubclass(origin, Sequence):
-        return tuple(value(part, parts[0]) for part in re.split(r"[,\s]+", text))
+        return tuple(value(part, parts[0]) for part in re.split(r"[,:\s]+", text))
     if kind is type(None):
         if text.lower() == "none":
             return None
