@@ -18,6 +18,7 @@ from .inputs.text import Document as Document
 from .inputs.text import documents as documents
 from .inputs.text import stream as stream
 from .inputs.text import tokens as tokens
+from .models.load import Kind as Kind
 from .models.load import Subject as Subject
 from .models.load import control as control
 from .models.load import default_sites as default_sites

@@ -192,9 +192,7 @@ class Bars(Speaker):
             return
         if self._all is not None:
             self._bars.remove_task(self._all)
-        self._all = self._bars.add_task(
-            "The whole command", total=1.0, completed=self.course.share, detail="", figures=self._whole
-        )
+        self._all = self._bars.add_task("The whole command", total=1.0, detail="", figures=self._whole)
 
     def _whole(self) -> str:
         return f"{_percent(self.course.share)}{left(self.course.left)}"

@@ -444,7 +444,7 @@ def train(
       `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy. Or, with
       `resample_every`, each that often becomes the direction of a row that is badly reconstructed.
     - `Training.state` is everything that a later process needs to go on: weights, moments, counters, the place in the
-      data. On a CPU the resumed run is bit-equal to one that was never interrupted.
+      data. On a CPU of the same kind the resumed run is bit-equal to one that was never interrupted.
 
     Args:
         sae: changed in place.

@@ -72,7 +72,8 @@ class Sweep(Study):
     ray: str | None = None
     """Address of a running Ray cluster, or "auto"; without one a cluster is started here."""
     threads: int = 1
-    """Threads of one point. With the same number the results are the same to the bit whatever the executor."""
+    """Threads of one point. With the same number, on processors of one kind, the results are the same to the bit
+    whatever the executor."""
 
     def __post_init__(self) -> None:
         commands = [entry.command for entry in STUDIES if entry.command != self.kind]

@@ -41,7 +41,7 @@ class Train(FromStream):
 
     SOURCE is a model (a Hugging Face name, a folder, "pocket"), a folder that `superscope harvest` wrote, a world whose
     features are known (`world:exactly_k`), or rows in a .safetensors or .npy file. Ctrl-C keeps what was learned: the
-    same command with the same --out goes on, to the bit on a CPU. SOURCE may also be the run folder of a training: its
+    same command with the same --out goes on, to the bit on a CPU of the same kind. SOURCE may also be the run folder of
     settings are repeated, with those changed that are given here.
 
     Several processes train one dictionary together where torchrun starts them, each holding a part of the latents:

@@ -69,3 +69,24 @@ def test_a_dictionary_learns_as_much_from_either() -> None:
         unexplained.append(last)
     assert unexplained[0] < 0.6
     assert unexplained[1] == pytest.approx(unexplained[0], rel=0.05)
+
+
+def test_outliers_of_a_model_are_left_out_of_learning_and_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = opened(outliers="keep")
+    assert isinstance(kept.train, MemorySource)
+    assert kept.train.left_out is None
+    plain = opened()
+    # The pocket model has no such row.
+    for source in (plain.train, plain.held_out):
+        assert isinstance(source, MemorySource)
+        assert source.left_out is not None
+        assert len(source.left_out) == 0
+    limit = float(kept.train.x.norm(dim=1).quantile(0.9))
+    monkeypatch.setattr("superscope.capture.outlier_limits", lambda model, sites, corpus: {sites[0]: limit})
+    for stream in (opened(), opened(n=10**7)):
+        for source, whole in ((stream.train, plain.train), (stream.held_out, plain.held_out)):
+            rows = torch.stack(list(by_place(source).values()))
+            assert float(rows.norm(dim=1).max()) <= limit
+            # A last batch that is not full is dropped.
+            assert 0.8 < len(rows) / len(by_place(whole)) < 0.95
+    assert isinstance(stream.train, HookSource)
