@@ -34,7 +34,8 @@ def settings(name: str, pairs: Sequence[str], k: int | None) -> dict[str, Any]:
         ValueError: if there is no such architecture, or it has no such setting.
     """
     kind = arguments.pick(name, LEARNERS, "architecture")
-    own = arguments.read(pairs, constructor(kind), name=name, without=settled(kind))
+    usual = {"k": f"{_K}, or less where there is little to choose from"}
+    own = arguments.read(pairs, constructor(kind), name=name, without=settled(kind), usual=usual)
     if k is None:
         return own
     if "k" not in arguments.parameters(constructor(kind)):
