@@ -32,6 +32,7 @@ import argparse
 import ctypes
 import functools
 import gc
+import importlib.util
 import json
 import os
 import statistics
@@ -54,7 +55,7 @@ from torch import Tensor
 from superscope.core import Activations, ActivationSource
 from superscope.dictionaries import BatchTopK, JumpReLU, Matryoshka, ReLU, TopK, load, train
 from superscope.dictionaries.step.adam import Adam
-from superscope.kernels import compiled_loops
+from superscope.kernels import can_screen, compiled_loops
 
 LR = 1e-3
 Step = Callable[[Tensor], object]
@@ -257,6 +258,8 @@ CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]]
     "dictionary_learning TopK": functools.partial(dictionary_learning, "TopK"),
     "dictionary_learning BatchTopK": functools.partial(dictionary_learning, "BatchTopK"),
 }
+# What a contestant's name begins with, and what it imports.
+PEERS = {"sparsify": "sparsify", "SAELens": "sae_lens", "dictionary_learning": "dictionary_learning"}
 RATIOS = (
     ("superscope TopK", "sparsify TopK, Adam"),
     ("superscope TopK", "SAELens TopK"),
@@ -282,6 +285,16 @@ RATIOS = (
 RELU_WEIGHTS = Path(tempfile.gettempdir()) / "superscope-sae-step-relu"
 # Large enough for the compiled loops to be compiled, or loaded from where they are kept.
 TWIN = (256, 8192, 16, 512)
+
+
+def lacking(name: str) -> str:
+    """What a contestant needs and this machine has not; empty where it can run."""
+    if name.endswith("int8") and not can_screen("cpu"):
+        return "a CPU with VNNI instructions, and the extra superscope[fast]"
+    peer = next((module for begin, module in PEERS.items() if name.startswith(begin)), None)
+    if peer and importlib.util.find_spec(peer) is None:
+        return f"the package {peer}, which scripts/peers installs"
+    return ""
 
 
 def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> tuple[float, float]:
@@ -338,6 +351,11 @@ def main() -> None:
         return
     wanted = [part.strip() for part in options.only.split(",")]
     names = [name for name in CONTESTANTS if any(part in name for part in wanted)]
+    left_out = [f"Left out: {name}, which needs {need}." for name in names if (need := lacking(name))]
+    print(*left_out, sep="\n", file=sys.stderr)
+    names = [name for name in names if not lacking(name)]
+    if not names:
+        raise SystemExit("No contestant is left: change --only, or run where they can.")
     if any("trained" in name for name in names) and not (RELU_WEIGHTS / "about.json").exists():
         learn_relu(options.d, options.n, options.batch, options.relu_steps)
     data = activations((options.rounds + 1) * options.batch, options.d)
@@ -393,6 +411,8 @@ def main() -> None:
             f"| {name} | {median[name] * 1e3:.0f} | {options.batch / median[name]:,.0f} "
             f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {memory} |"
         )
+    if left_out:
+        lines += ["", *left_out]
     if any("trained" in name for name in names):
         notes = json.loads((RELU_WEIGHTS / "about.json").read_text())["notes"]
         lines += [

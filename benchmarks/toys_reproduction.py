@@ -32,7 +32,7 @@ def main() -> None:
     )
     text = DOCUMENT.read_text()
     pattern = re.compile(r"\d+ of \d+ experiments with a criterion met it;.*?(?=\n\n## )", re.DOTALL)
-    text, replaced = pattern.subn(lambda _: f"{sentence}\n\n{table(report)}", text)
+    text, replaced = pattern.subn(lambda _: f"{sentence}\n\n{table(report.tables)}", text)
     if replaced != 1:
         raise SystemExit(
             f"{DOCUMENT} has no place for the table: a sentence 'N of M experiments with a criterion met it;'."

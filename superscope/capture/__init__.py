@@ -5,6 +5,8 @@ Five rooms, each reading those before it: models (what is run), inputs (on what)
 pocket model and its text live in `capture.pocket`.
 """
 
+from .inputs.as_corpus import Readable as Readable
+from .inputs.as_corpus import as_corpus as as_corpus
 from .inputs.images import Images as Images
 from .inputs.permutation import Bijection as Bijection
 from .inputs.policy import Policy as Policy
@@ -16,6 +18,7 @@ from .inputs.text import Document as Document
 from .inputs.text import documents as documents
 from .inputs.text import stream as stream
 from .inputs.text import tokens as tokens
+from .models.load import Kind as Kind
 from .models.load import Subject as Subject
 from .models.load import control as control
 from .models.load import default_sites as default_sites
@@ -33,12 +36,10 @@ from .reading.outliers import ordinary_places as ordinary_places
 from .reading.outliers import outlier_limits as outlier_limits
 from .reading.pictures import fitted_images as fitted_images
 from .reading.pictures import pictures as pictures
-from .sources.choosing import Choice as Choice
-from .sources.choosing import choose as choose
 from .sources.choosing import faster_dtype as faster_dtype
 from .sources.choosing import parameters_to as parameters_to
-from .sources.in_memory import Gathering as Gathering
 from .sources.in_memory import MemorySource as MemorySource
+from .sources.in_memory import RowBuffer as RowBuffer
 from .sources.live import HookSource as HookSource
 from .sources.record import bytes_to_record as bytes_to_record
 from .sources.record import record as record

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.util
-import inspect
+import io
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
 
 from ..core import Report
 from ..studies import Entry
-from ..studies.study import Study
+from ..studies.arguments import Asked
+from ..studies.study import Progress, Study
 from ..studio import write_html
+from .course import Course
+from .progress import Silent, drain, speaker_for
+from .refusal import require_writable, sentence, usage
 from .summary import show
 
 
@@ -33,6 +36,8 @@ class Output:
     """Run folder to write. Default: a new folder under runs/. An unfinished run there is resumed."""
     json: bool = False
     """Print the report as JSON on standard output instead of a summary."""
+    quiet: bool = False
+    """Say nothing on the way: no bars in a terminal, no lines in a log. Errors are still told."""
 
 
 def run(entry: Entry, arguments: Sequence[str]) -> int:
@@ -56,17 +61,24 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         "Command", [("study", Annotated[study_class, flat]), ("output", Annotated[Output, flat], Output())]
     )
     errors = Console(stderr=True, highlight=False)
+    complaint = io.StringIO()
     try:
-        parsed = tyro.cli(
-            command_class,
-            prog=f"superscope {entry.command}",
-            description=inspect.cleandoc(study_class.__doc__ or ""),
-            args=list(arguments),
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            console_outputs=rank == 0,
-        )
+        with contextlib.redirect_stderr(complaint):
+            parsed = tyro.cli(
+                command_class,
+                prog=f"superscope {entry.command}",
+                description=study_class.about(),
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                console_outputs=rank == 0,
+            )
     except SystemExit as end:
+        if complaint.getvalue():
+            errors.print(usage(complaint.getvalue()), markup=False, soft_wrap=True)
         return end.code if isinstance(end.code, int) else 2
+    except Asked as asked:
+        Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
+        return 0
     except ValueError as error:
         errors.print(f"superscope {entry.command}: {error}", markup=False, soft_wrap=True, style="red")
         return 2
@@ -76,11 +88,14 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     if output.out is None:
         command += f" --out {out}"
     try:
-        report = _watch(study, out, errors, shown=rank == 0)
+        require_writable(out)
         if rank:
+            drain(study.stages(out), Silent(Course()))
             return 0
-        _draw(report, out)
-        page = write_html(out)
+        report, page = drain(_stages(study, out), speaker_for(errors, quiet=output.quiet))
+    except Asked as asked:
+        Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
+        return 0
     except KeyboardInterrupt:
         # Keys pressed once more would cut off what is said here, or end the process with a signal while it leaves.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -93,9 +108,8 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
             errors.print("Interrupted before anything was written.")
         return 130
     except (ValueError, TypeError, LookupError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
         one = f" (process {rank} of {processes})" if processes > 1 else ""
-        errors.print(f"superscope {entry.command}{one}: {message}", markup=False, soft_wrap=True, style="red")
+        errors.print(f"superscope {entry.command}{one}: {sentence(error)}", markup=False, soft_wrap=True, style="red")
         if rank == 0 and (out / "about.json").exists():
             errors.print(f"What was finished is kept in {out}; resume with: {command}", markup=False, soft_wrap=True)
         return 2
@@ -126,27 +140,9 @@ def _told_to_end(number: int, frame: FrameType | None) -> None:
     raise InterruptedError("told to end (SIGTERM): another process was lost, or the job's time is over.")
 
 
-def _watch(study: Study, out: Path, console: Console, *, shown: bool = True) -> Report:
-    """Drains the study's stages into progress bars (silent where standard error is no terminal)."""
-    # Where the line is too long, words are cut; counts and times never.
-    whole, cut = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis")
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", table_column=dataclasses.replace(cut, ratio=2)),
-        BarColumn(bar_width=10, table_column=whole),
-        MofNCompleteColumn(table_column=whole),
-        TimeElapsedColumn(table_column=whole),
-        TextColumn("{task.fields[detail]}", table_column=dataclasses.replace(cut, ratio=1)),
-    )
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), expand=True) as bars:
-        stages = study.stages(out)
-        task, name = None, None
-        while True:
-            try:
-                step = next(stages)
-            except StopIteration as end:
-                return end.value
-            if step.stage != name:
-                name, task = step.stage, bars.add_task(step.stage, total=step.total or None, detail="")
-            assert task is not None
-            bars.update(task, completed=step.done, total=step.total or None, detail=step.detail)
+def _stages(study: Study, out: Path) -> Generator[Progress, None, tuple[Report, Path]]:
+    """The study's own stages, and after them what is made of its report for people."""
+    report = yield from study.stages(out)
+    yield Progress("Writing the report", 0, 1)
+    _draw(report, out)
+    return report, write_html(out)

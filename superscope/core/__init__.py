@@ -6,17 +6,23 @@ from .descent import Step, descend
 from .dictionary import Dictionary
 from .errors import FormatError, ShapeError, SiteNotFound
 from .files import RunFolder
+from .findings import Findings, Measured
 from .report import Measurement, Report, Table
+from .run import Answer, Run
 from .source import Activations, ActivationSource, Site
 
 __all__ = [
     "ActivationSource",
     "Activations",
+    "Answer",
     "Dictionary",
+    "Findings",
     "FormatError",
     "IterativeCoder",
+    "Measured",
     "Measurement",
     "Report",
+    "Run",
     "RunFolder",
     "ShapeError",
     "Site",

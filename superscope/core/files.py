@@ -127,6 +127,14 @@ def refuse_unknown(found: Mapping[str, Any], known: Iterator[str] | set[str] | t
             )
 
 
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def require_space(folder: Path, wanted: int) -> None:
     """Checks before long work that the disk can hold its result.
 
@@ -142,11 +150,38 @@ def require_space(folder: Path, wanted: int) -> None:
         )
 
 
-_ABOUT = ("kind", "title", "superscope", "state", "settings", "environment", "files", "created", "finished", "notes")
+_SEAL = "sha256"
+_ABOUT = (
+    "kind",
+    "title",
+    "superscope",
+    "state",
+    "settings",
+    "environment",
+    "files",
+    "created",
+    "finished",
+    "notes",
+    _SEAL,
+)
+
+
+def seal(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The same entries with `sha256`, the hash of all others: of their JSON, keys in order, without spaces.
+
+    Example:
+        >>> sealed = seal({"kind": "scan"})
+        >>> sealed == seal(sealed), sealed["sha256"][:8]
+        (True, 'f604f968')
+    """
+    content = {key: value for key, value in about.items() if key != _SEAL}
+    # By way of text, since keys that are numbers are words once they have been read.
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
+    return content | {_SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 class RunFolder:
-    """The folder of one study: `about.json` says what it is, everything else is listed there with its hash.
+    """The folder of one study: `about.json` says what it is and lists every file with its hash, its own entries' too.
 
     States: "running" (unfinished; the same settings resume it) and "finished". A folder that holds anything else is
     never written to.
@@ -182,7 +217,8 @@ class RunFolder:
                     "Repeat its settings to resume it, or choose another folder with --out."
                 )
             return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A process that was killed as it wrote the first about.json leaves a part of it, and has begun no run.
+        if path.exists() and (not path.is_dir() or any(not _is_beginning(file) for file in path.iterdir())):
             raise FileExistsError(f"{path} is not empty and holds no run of ours. Choose a new folder with --out.")
         return None
 
@@ -218,6 +254,9 @@ class RunFolder:
             "notes": [],
         }
         run = cls(path, about)
+        if path.is_dir():
+            for file in filter(_is_beginning, path.iterdir()):
+                remove(file)
         run._write()
         return run
 
@@ -227,23 +266,10 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if the folder holds no run.
-            FormatError: if about.json is damaged or has unknown or missing keys.
+            FormatError: if about.json is damaged, has unknown or missing keys, or has changed since it was written; one
+                without a hash of its own was written before runs had it, and the run has to be made again.
         """
-        about_path = Path(path) / "about.json"
-        if not about_path.is_file():
-            raise FileNotFoundError(
-                f"{path} holds no run: there is no about.json. Make one with `superscope scan --out {path}`."
-            )
-        about = read_json(about_path)
-        if not isinstance(about, dict):
-            raise FormatError(f"{about_path} does not describe a run.")
-        refuse_unknown(about, _ABOUT, str(about_path))
-        missing = [key for key in _ABOUT if key not in about]
-        if missing:
-            raise FormatError(
-                f"{about_path} lacks {', '.join(missing)}. It may come from another version; make the run again."
-            )
-        return cls(path, about)
+        return cls(path, _read_about(Path(path)))
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -266,11 +292,12 @@ class RunFolder:
         )
 
     def verify(self) -> None:
-        """Checks every listed file against its hash.
+        """Checks about.json and every file it lists against their hashes.
 
         Raises:
             FormatError: naming the first file that is missing or changed.
         """
+        _read_about(self.path)
         for name in self.about["files"]:
             if not self.has(name):
                 raise FormatError(
@@ -283,4 +310,31 @@ class RunFolder:
         self._write()
 
     def _write(self) -> None:
+        self.about |= seal(self.about)
         write_json(self.path / "about.json", self.about)
+
+
+def _is_beginning(file: Path) -> bool:
+    return file.name.startswith(".about.json.")
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """The entries of a run's about.json, checked."""
+    where = folder / "about.json"
+    if not where.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no run: there is no about.json. Make one with `superscope scan --out {folder}`."
+        )
+    about = read_json(where)
+    if not isinstance(about, dict):
+        raise FormatError(f"{where} does not describe a run.")
+    refuse_unknown(about, _ABOUT, str(where))
+    missing = [key for key in _ABOUT if key not in about]
+    if missing:
+        raise FormatError(f"{where} lacks {', '.join(missing)}. It may come from another version; make the run again.")
+    if seal(about)[_SEAL] != about[_SEAL]:
+        raise FormatError(
+            f"{where} has changed since the run wrote it: its entries have another hash than it says. Copy it again "
+            "from where it was whole, or make the run again."
+        )
+    return about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step
-from ..kernels import topk
+from ..kernels import repeated, screens, topk
 from .sae.base import SAE
 from .sae.topk import TopK
-from .step import precision as lengths
+from .step import precision as precisions
 from .step import sparse
 from .train import Ramp, Training, _Batches, _scale, train, trapezoid
 
@@ -94,7 +94,9 @@ def train_many(
         saes: changed in place; all of one d, dtype and device, their own seeds, k, widths and penalties.
         source: where x comes from.
         k_ramp, penalty_ramp: as for `train`, for the members that have a k or a coefficient.
-        steps, batch, lr, seed, warmup, decay, centre, precision, dead_after, auxiliary, auxiliary_k: as for `train`.
+        precision: as for `train`. With "int8" members large enough to be screened are stepped by themselves; the
+            others, in a stack or not, have dense float32 products, as alone.
+        steps, batch, lr, seed, warmup, decay, centre, dead_after, auxiliary, auxiliary_k: as for `train`.
 
     Raises:
         ShapeError: if source and SAEs differ in d.
@@ -158,7 +160,7 @@ def _run(members: list[SAE], trainings: list[Training], source: ActivationSource
     settings = trainings[0].settings
     shared = _Shared(_Batches(members[0], source, settings["batch"], settings["seed"]))
     streams: list[tuple[list[int], Iterator[Sequence[Step]]]] = []
-    for indices in _stacks(members):
+    for indices in _stacks(members, apart=[_is_screened(sae, settings) for sae in members]):
         first = trainings[indices[0]]
         streams.append((indices, _Stack([members[i] for i in indices], _Follower(shared), first).run()))
     stacked = {index for indices, _ in streams for index in indices}
@@ -173,13 +175,27 @@ def _run(members: list[SAE], trainings: list[Training], source: ActivationSource
         yield tuple(found[index] for index in range(len(members)))
 
 
-def _stacks(members: Sequence[SAE]) -> list[list[int]]:
-    """Which members to step as one: TopK ones, in order, as many at a time as fit into one stack, at least two."""
+def _is_screened(sae: SAE, settings: Mapping[str, Any]) -> bool:
+    """Whether `train` would look for this member's latents by products of whole numbers; a stack's product is dense."""
+    if settings["precision"] != "int8":
+        return False
+    with repeated(settings["steps"]):
+        return screens(sae.encoder.new_empty(settings["batch"], 0), sae.encoder)
+
+
+def _stacks(members: Sequence[SAE], apart: Sequence[bool] | None = None) -> list[list[int]]:
+    """Which members to step as one: TopK ones, in order, as many at a time as fit into one stack, at least two.
+
+    Args:
+        apart: who is to be stepped by itself, whatever it is.
+    """
     stacks: list[list[int]] = []
     room = 0
     for index, sae in enumerate(members):
         size = sae.n * sae.d
         if type(sae) is not TopK or size > _STACK // 2:
+            continue
+        if apart is not None and apart[index]:
             continue
         if size > room:
             stacks.append([])
@@ -288,7 +304,7 @@ class _Stack:
                 given = next(self.batches)
                 _no_target(given)
             self._schedule(index)
-            with lengths.using(self.lowered):
+            with precisions.using(self.lowered):
                 losses, numbers = self._gradients(given.x, index)
             given = None
             with torch.no_grad():
@@ -320,8 +336,8 @@ class _Stack:
         size = max(_BLOCK // self.n, 1)
         room = rows.new_empty(min(size, len(x)), self.n)
         for start in range(0, len(x), size):
-            if lengths.lowered():
-                pre = lengths.product(offset, centred[start : start + size], self.encoder)
+            if precisions.lowered():
+                pre = precisions.product(offset, centred[start : start + size], self.encoder)
             else:
                 pre = torch.mm(rows[start : start + size], wide, out=room[: len(rows[start : start + size])])
             for number, (first, past) in enumerate(self.runs):

@@ -25,16 +25,9 @@ from torch import Tensor, nn
 
 from ..core import Activations, ActivationSource, FormatError, Step, files
 from .checkpoint import load_state
-from .sae import SAE, AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK
+from .sae import ARCHITECTURES, SAE
 from .step import exchange
 from .train import State, Training, train
-
-SHARDABLE: tuple[type[SAE], ...] = (AbsTopK, BatchTopK, Gated, JumpReLU, Matryoshka, PAnnealed, ReLU, TopK)
-"""Architectures whose latents meet only in sums and in the choice of the largest.
-
-The others do not shard: MatchingPursuit chooses one latent at a time, each after the last has been taken out of x;
-InterferencePenalised compares pairs of atoms; Archetypal's atoms are mixtures of candidates that each would hold.
-"""
 
 
 @dataclass(frozen=True)
@@ -95,38 +88,38 @@ def mesh(groups: int = 1, *, minutes: float = 10.0) -> Mesh:
             # "cuda" is then each process's own GPU.
             backend = "cpu:gloo,cuda:nccl"
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        with _heard("Meeting the others"):
+        with _as_connection_error("Meeting the others"):
             dist.init_process_group(backend, timeout=patience)
     world, rank = dist.get_world_size(), dist.get_rank()
     if groups < 1 or world % groups:
         raise ValueError(f"mesh: groups must divide the {world} processes; got {groups}.")
     shards = world // groups
-    with _heard("Meeting the others"):
+    with _as_connection_error("Meeting the others"):
         rows = [dist.new_group(list(range(g * shards, (g + 1) * shards)), timeout=patience) for g in range(groups)]
         atoms = [dist.new_group(list(range(s, world, shards)), timeout=patience) for s in range(shards)]
     return Mesh(groups, shards, rank // shards, rank % shards, rows[rank // shards], atoms[rank % shards])
 
 
-def leave() -> None:
+def end_group() -> None:
     """Ends what `mesh` began: a process that exits with its connections open may abort."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def told(text: str) -> str:
+def broadcast_text(text: str) -> str:
     """The first process's text, on every process: what each would otherwise make up for itself, such as a path."""
-    with _heard("Agreeing on a path"):
-        said = torch.tensor(list(text.encode()), dtype=torch.uint8)
-        length = torch.tensor(len(said))
+    with _as_connection_error("Agreeing on a path"):
+        sent = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = torch.tensor(len(sent))
         dist.broadcast(length, 0)
         if dist.get_rank():
-            said = torch.zeros(int(length), dtype=torch.uint8)
-        dist.broadcast(said, 0)
-    return bytes(said.tolist()).decode()
+            sent = torch.zeros(int(length), dtype=torch.uint8)
+        dist.broadcast(sent, 0)
+    return bytes(sent.tolist()).decode()
 
 
 @contextmanager
-def _heard(doing: str) -> Iterator[None]:
+def _as_connection_error(doing: str) -> Iterator[None]:
     """Turns what a backend says of a process that does not answer into a sentence."""
     try:
         yield
@@ -285,10 +278,10 @@ def shard(sae: SAE, where: Mesh) -> SAE:
         TypeError: if the architecture does not shard.
         ValueError: if there are fewer latents than shards.
     """
-    if not isinstance(sae, SHARDABLE):
+    if not sae.shards:
         raise TypeError(
             f"{type(sae).__name__} cannot be shared among devices: its latents meet in more than sums and choices. "
-            f"These can: {', '.join(kind.__name__ for kind in SHARDABLE)}."
+            f"These can: {', '.join(kind.__name__ for kind in ARCHITECTURES if kind.shards)}."
         )
     if sae.n < where.shards:
         raise ValueError(f"shard: {sae.n} latents are fewer than {where.shards} shards. Use more groups.")
@@ -333,7 +326,7 @@ class ParallelTraining(Training):
         super().__init__(shard(sae, where), source, checked)
 
     def __next__(self) -> Step:
-        with _heard(f"Step {self.done + 1}"), exchange.using(self.exchange):
+        with _as_connection_error(f"Step {self.done + 1}"), exchange.using(self.exchange):
             return super().__next__()
 
     def _objective(self, given: Activations) -> tuple[Tensor, Mapping[str, float]]:
@@ -404,7 +397,7 @@ class ParallelTraining(Training):
         digest = bytes.fromhex(files.sha256(folder / name)) if self.where.group == 0 else bytes(32)
         mine = torch.tensor(list(digest), dtype=torch.uint8)
         everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        with _heard(f"The checkpoint of step {self.done}"):
+        with _as_connection_error(f"The checkpoint of step {self.done}"):
             dist.all_gather(everyone, mine)
             if dist.get_rank() == 0:
                 self._list(folder, state.facts, [bytes(part.tolist()).hex() for part in everyone])
@@ -440,7 +433,7 @@ class ParallelTraining(Training):
         if state is not None:
             self.restore(state)
         least, most = torch.tensor(self.done), torch.tensor(self.done)
-        with _heard("Taking up a checkpoint"):
+        with _as_connection_error("Taking up a checkpoint"):
             dist.all_reduce(least, op=dist.ReduceOp.MIN)
             dist.all_reduce(most, op=dist.ReduceOp.MAX)
         if int(least) != int(most):
@@ -464,7 +457,7 @@ class ParallelTraining(Training):
             mine = tensor.new_zeros(max(sizes), *tensor.shape[1:])
             mine[: len(tensor)] = tensor
             parts = [torch.empty_like(mine) for _ in range(P)]
-            with _heard("Gathering the shards"):
+            with _as_connection_error("Gathering the shards"):
                 dist.all_gather(parts, mine, group=self.where.same_rows)
             collected[name] = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
         whole.load_state_dict(collected)

@@ -17,12 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step, descend
-from ..kernels import can_screen
+from ..kernels import can_screen, repeated
 from ..kernels.choice import multiplies_bfloat16
 from .sae.base import SAE
+from .sae.residuals import residual_atoms
 from .step import exchange, sparse
 from .step import memory as scratch
-from .step import precision as lengths
+from .step import precision as precisions
 from .step.adam import Adam
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,8 @@ class Training(Iterator[Step]):
             target = first.x if first.target is None else first.target
             self._scale = _scale(target)
             if self.settings["initialise"]:
+                if self.settings["start"] == "residuals":
+                    self._from_residuals(first)
                 with self._scheduled():
                     self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
         # What needs whole gradients, to clip them or to add up those of several processes, cannot have them deferred.
@@ -199,7 +202,13 @@ class Training(Iterator[Step]):
         def objective() -> tuple[Tensor, Mapping[str, float]]:
             given = waiting.pop() if waiting else next(self._batches)
             product = _PRODUCT[self.settings["precision"]]
-            with self._scheduled(), scratch.kept(self._held), lengths.using(product), sparse.deferring(deferred):
+            with (
+                self._scheduled(),
+                scratch.kept(self._held),
+                precisions.using(product),
+                sparse.deferring(deferred),
+                repeated(steps),
+            ):
                 return self._objective(given)
 
         for step in descend(
@@ -219,6 +228,18 @@ class Training(Iterator[Step]):
             numbers = {**step.numbers, "rows_per_second": self.settings["batch"] / (now - began)}
             began = now
             yield Step(step.index, step.loss, numbers)
+
+    def _from_residuals(self, first: Activations) -> None:
+        """Sets the atoms to directions of rows to come that the atoms before them leave unexplained."""
+        if first.target is not None or not exchange.current().alone:
+            what = "the source gives targets" if first.target is not None else "several processes share the training"
+            raise ValueError(
+                f'train: start = "residuals" takes the atoms from the rows of one process, and {what}. '
+                'Leave start at "random".'
+            )
+        random = torch.Generator().manual_seed(self.settings["seed"])
+        rows = (given.x for given in self._batches)
+        residual_atoms(self.sae.atoms.data, first.x.mean(0), rows, random)
 
     @contextmanager
     def _scheduled(self) -> Iterator[None]:
@@ -262,27 +283,42 @@ class Training(Iterator[Step]):
     def _adam(self, rows: bool) -> Adam:
         # Adam moves a weight by about lr whatever its gradient's units, so the biases, which have the units of x, get
         # theirs in those units: exactly the step that training on x / scale would make.
-        lr, units = self.settings["lr"], self.sae.units
+        lr, units, shared = self.settings["lr"], self.sae.units, {"betas": tuple(self.settings["betas"])}
         optimizer = Adam(
             [
-                {"params": [p for name, p in self.sae.named_parameters() if name not in units], "lr": lr},
+                {
+                    "params": [p for name, p in self.sae.named_parameters() if name not in (*units, "atoms")],
+                    "lr": lr,
+                    **shared,
+                },
+                {
+                    "params": [p for name, p in self.sae.named_parameters() if name == "atoms"],
+                    "lr": lr * self.settings["atoms_lr"],
+                    **shared,
+                },
                 {
                     "params": [p for name, p in self.sae.named_parameters() if name in units],
                     "lr": lr * self._scale,
                     "eps": 1e-8 / self._scale,
+                    **shared,
                 },
             ],
             unit=self.sae.atoms if rows and self.sae.unit else None,
+            steps=self.settings["steps"],
         )
         if self._restored is not None:
             kept: dict[str, dict[str, Tensor]] = {}
             for name, tensor in self._restored.tensors.items():
                 if name.startswith("adam."):
                     parameter, _, moment = name.removeprefix("adam.").rpartition(".")
-                    kept.setdefault(parameter, {})[moment] = tensor.clone()
+                    kept.setdefault(parameter, {})[moment] = tensor
             for name, parameter in self.sae.named_parameters():
                 if name in kept:
-                    optimizer.state[parameter] = kept[name]
+                    # A state that was read from disk is on the CPU; the count of steps stays there.
+                    optimizer.state[parameter] = {
+                        moment: tensor.to("cpu" if moment == "step" else parameter.device, copy=True)
+                        for moment, tensor in kept[name].items()
+                    }
         return optimizer
 
     @torch.no_grad()
@@ -346,14 +382,19 @@ class Training(Iterator[Step]):
         sae.encoder_bias[dead] = 0
         assert self._optimizer is not None
         for parameter in (sae.atoms, sae.encoder, sae.encoder_bias):
+            # A parameter without gradients, an encoder that an architecture does not read, has no moments.
             for name in ("exp_avg", "exp_avg_sq"):
-                self._optimizer.state[parameter][name][dead] = 0
+                if name in self._optimizer.state[parameter]:
+                    self._optimizer.state[parameter][name][dead] = 0
         self._silent[dead] = 0
 
 
+SHORT: Mapping[str, Any] = {"lr": 6e-3, "betas": (0.5, 0.95), "atoms_lr": 2.0, "start": "residuals"}
+"""Arguments of `train` for a few hundred steps on one place of a network: `train(sae, source, steps=250, **SHORT)`."""
+
 _TRUTH_EVERY = 50
-# Rows that are held in double precision at once.
-_PART = 256
+# Rows that are held in double precision at once, and bytes of differences on a GPU, where each part costs launches.
+_PART, _GPU_PART = 256, 2**27
 _PRODUCT = {"full": None, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -367,6 +408,9 @@ def train(
     seed: int = 0,
     warmup: float | int = 0.05,
     decay: float | int = 0.5,
+    betas: tuple[float, float] = (0.9, 0.999),
+    atoms_lr: float | int = 1.0,
+    start: Literal["random", "residuals"] = "random",
     centre: Literal["mean", "median"] = "mean",
     k_ramp: Ramp | None = None,
     penalty_ramp: Ramp | None = None,
@@ -400,7 +444,7 @@ def train(
       `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy. Or, with
       `resample_every`, each that often becomes the direction of a row that is badly reconstructed.
     - `Training.state` is everything that a later process needs to go on: weights, moments, counters, the place in the
-      data. On a CPU the resumed run is bit-equal to one that was never interrupted.
+      data. On a CPU of the same kind the resumed run is bit-equal to one that was never interrupted.
 
     Args:
         sae: changed in place.
@@ -413,6 +457,11 @@ def train(
         seed: of the order of the data.
         warmup: share of the steps over which the rate rises linearly from 0.
         decay: share of the steps, the last ones, over which it falls linearly to 0.
+        betas: of Adam's moments: how much of the gradient's mean and of its square's mean is kept at each step.
+        atoms_lr: factor on the rate of the atoms, beside that of all other weights.
+        start: which atoms to begin with. "random": those the SAE was made with. "residuals": directions of rows, drawn
+            in rounds where the atoms of the rounds before leave most (`residual_atoms`); costs some ten steps, reads
+            rows of its own, and two seeds begin with different rows.
         centre: where b starts.
         k_ramp: factor on k by progress: `Ramp(4)` begins with 4 k latents a row and ends with k.
         penalty_ramp: factor on the penalty's coefficient by progress, beside the architecture's own warm-up.
@@ -473,6 +522,8 @@ def train(
         ("lr", lr, 0 < lr < float("inf"), "positive and finite"),
         ("warmup", warmup, 0 <= warmup <= 1, "a share in [0, 1]"),
         ("decay", decay, 0 <= decay <= 1, "a share in [0, 1]"),
+        ("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
+        ("atoms_lr", atoms_lr, 0 < atoms_lr < float("inf"), "positive and finite"),
         ("dead_after", dead_after, dead_after is None or dead_after >= 1, "at least 1, or None"),
         ("auxiliary", auxiliary, 0 <= auxiliary < float("inf"), "at least 0 and finite"),
         ("auxiliary_k", auxiliary_k, auxiliary_k is None or auxiliary_k >= 1, "at least 1, or None"),
@@ -484,8 +535,20 @@ def train(
             raise ValueError(f"train: {name} must be {wanted}; got {value}.")
     if centre not in ("mean", "median"):
         raise ValueError(f'train: centre must be "mean" or "median"; got {centre!r}.')
+    if start not in ("random", "residuals"):
+        raise ValueError(f'train: start must be "random" or "residuals"; got {start!r}.')
+    if start == "residuals" and not (initialise and "atoms" in dict(sae.named_parameters())):
+        why = (
+            "the atoms stay as they are" if not initialise else f"{type(sae).__name__} makes its atoms of other weights"
+        )
+        raise ValueError(f'train: start = "residuals" sets the atoms, and {why}. Leave start at "random".')
     if clip_by not in ("global", "row"):
         raise ValueError(f'train: clip_by must be "global" or "row"; got {clip_by!r}.')
+    if resample_every and "atoms" not in dict(sae.named_parameters()):
+        raise ValueError(
+            f"train: resample_every replaces atoms, and those of {type(sae).__name__} are made of other parameters. "
+            "Leave it at 0."
+        )
     for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):
         if ramp is not None and not hasattr(sae, attribute):
             raise ValueError(f"train: {name} has nothing to act on: {type(sae).__name__} has no {attribute}.")
@@ -514,6 +577,10 @@ def train(
         "seed": seed,
         "warmup": warmup,
         "decay": decay,
+        # A list, as it is read back from a checkpoint.
+        "betas": list(betas),
+        "atoms_lr": atoms_lr,
+        "start": start,
         "centre": centre,
         "k_ramp": None if k_ramp is None else dataclasses.asdict(k_ramp),
         "penalty_ramp": None if penalty_ramp is None else dataclasses.asdict(penalty_ramp),
@@ -600,9 +667,11 @@ class _Batches(Iterator[Activations]):
 
 
 def _squares(x: Float[Tensor, "b d"], of: Float[Tensor, "*b d"]) -> float:
-    """The sum of (x - of)^2, with few rows of differences held at once."""
-    parts = zip(x.split(_PART), of.expand_as(x).split(_PART), strict=True)
-    return sum(float((one - other).square().sum()) for one, other in parts)
+    """The sum of (x - of)^2, with few rows of differences held at once; a GPU is waited for once."""
+    size = max(_GPU_PART // max(x[:1].nbytes, 1), 1) if x.is_cuda else _PART
+    parts = zip(x.split(size), of.expand_as(x).split(size), strict=True)
+    sums = [(one - other).square().sum() for one, other in parts]
+    return sum(torch.stack(sums).tolist()) if sums else 0.0
 
 
 def _difference(key: str, found: Any, wanted: Any) -> str:

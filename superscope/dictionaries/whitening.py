@@ -14,10 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, FormatError, ShapeError, files
-from .sae import Archetypal, MatchingPursuit
 from .sae.base import SAE
-from .transcoders.base import Predictor
-from .transcoders.crosscoder import Crosscoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +161,7 @@ class Whitening:
         Raises:
             TypeError: if it cannot.
         """
-        if isinstance(sae, Archetypal | MatchingPursuit | Predictor | Crosscoder):
+        if not sae.whitens:
             raise TypeError(
                 f"Whitening: {type(sae).__name__} reads x otherwise than by E (x - b) + e with free atoms, so T cannot "
                 "be folded into it. Train it on x itself."

@@ -1,28 +1,19 @@
 """Who makes f: laws of sparse features with closed-form moments."""
 
-from .correlated import Anticorrelated, Correlated
-from .distribution import FeatureDistribution
-from .exactly_k import ExactlyK
-from .hierarchical import Hierarchical
-from .independent import Independent
-from .magnitudes import Fixed, Gaussian, Magnitude, Uniform
-from .zipf import Zipf
+from ..core.registry import members
+from .correlated import Anticorrelated as Anticorrelated
+from .correlated import Correlated as Correlated
+from .distribution import FeatureDistribution as FeatureDistribution
+from .exactly_k import ExactlyK as ExactlyK
+from .hierarchical import Hierarchical as Hierarchical
+from .independent import Independent as Independent
+from .magnitudes import Fixed as Fixed
+from .magnitudes import Gaussian as Gaussian
+from .magnitudes import Magnitude as Magnitude
+from .magnitudes import Uniform as Uniform
+from .zipf import Zipf as Zipf
 
-DISTRIBUTIONS = (Independent, ExactlyK, Correlated, Anticorrelated, Hierarchical, Zipf)
-MAGNITUDES = (Uniform, Gaussian, Fixed)
-
-__all__ = [
-    "DISTRIBUTIONS",
-    "MAGNITUDES",
-    "Anticorrelated",
-    "Correlated",
-    "ExactlyK",
-    "FeatureDistribution",
-    "Fixed",
-    "Gaussian",
-    "Hierarchical",
-    "Independent",
-    "Magnitude",
-    "Uniform",
-    "Zipf",
-]
+DISTRIBUTIONS: tuple[type[FeatureDistribution], ...] = members(FeatureDistribution, globals())
+"""Every law of features: those imported above. `world:NAME` and tests read this tuple."""
+MAGNITUDES: tuple[type[Magnitude], ...] = members(Magnitude, globals())
+"""Every law of one magnitude: likewise."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor, nn
 
-from ..capture.inputs.text import Corpus
+from ..capture.inputs.as_corpus import Readable, as_corpus
+from ..capture.inputs.images import Images
 from ..capture.models.facts import batch_that_fits, device_of, evaluating, keywords_of, text_config
 from ..capture.models.load import Subject
 from ..capture.reading.harvest import batch, check_fit, inputs
@@ -41,8 +43,9 @@ class Loss:
 
 def next_token_loss(
     loaded: Subject | nn.Module,
-    corpus: Corpus,
+    corpus: Readable,
     *,
+    tokenizer: Any = None,
     splice: Mapping[Site | str, Callable[[Tensor], Tensor]] | None = None,
     where: Bool[Tensor, "S t"] | None = None,
     batch_tokens: int | None = None,
@@ -54,7 +57,8 @@ def next_token_loss(
 
     Args:
         loaded: a causal language model.
-        corpus: tokens of its tokenizer.
+        corpus: tokens of its tokenizer; or what `capture.as_corpus` takes: ids [b, t], or texts.
+        tokenizer: of texts; the subject's own without it.
         splice: what to put in place of x, by site: a function of rows [rows, d]. It is applied where the corpus keeps
             tokens: added special tokens, whose activations are of another size and which no dictionary was trained on,
             stay as they are. Without it, the model's own loss.
@@ -64,7 +68,7 @@ def next_token_loss(
             `harvest`).
 
     Raises:
-        TypeError: if the model has no next-token logits.
+        TypeError: if the model has no next-token logits, or `corpus` is pictures.
         SiteNotFound: if a spliced site is not in the model.
         ValueError: if the corpus does not fit the model, or a function changes a shape.
     """
@@ -73,6 +77,11 @@ def next_token_loss(
         raise TypeError(
             f"next_token_loss: '{loaded.name}' is an encoder and predicts no next token; give a causal model."
         )
+    if tokenizer is None and isinstance(loaded, Subject):
+        tokenizer = loaded.tokenizer
+    corpus = as_corpus(corpus, tokenizer=tokenizer)
+    if isinstance(corpus, Images):
+        raise TypeError("next_token_loss: pictures have no next token; give text.")
     check_fit(model, corpus)
     batch_tokens = batch_that_fits(model) if batch_tokens is None else batch_tokens
     n_vocabulary = getattr(text_config(model), "vocab_size", 1)

@@ -3,7 +3,7 @@
 from .above import above
 from .adam_rows import adam_rows
 from .bags import Plan, atom_sum, bag_dot, bag_sum
-from .choice import compiled_loops
+from .choice import compiled_loops, repeated
 from .gather_sum import gather_sum
 from .screen import Screen, can_screen, screens
 from .topk import encode_topk, topk
@@ -20,6 +20,7 @@ __all__ = [
     "compiled_loops",
     "encode_topk",
     "gather_sum",
+    "repeated",
     "screens",
     "topk",
 ]

@@ -43,6 +43,8 @@ from .codes.sparsity import gini as gini
 from .codes.sparsity import hoyer as hoyer
 from .codes.sparsity import participation_number as participation_number
 from .codes.sparsity import treves_rolls as treves_rolls
+from .evidence import Evidence as Evidence
+from .evidence import Wanted as Wanted
 from .geometry.axes import AxisAlignment as AxisAlignment
 from .geometry.axes import axis_alignment as axis_alignment
 from .geometry.capacity import capacities as capacities

@@ -12,17 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..core import Report, Table
+from ..recovery import SOLVERS
 from ..theory import weak_threshold
 from .style import COLOURS, plain_ticks
 
 _OURS, _CHANCE, _BOUND = COLOURS[4], "0.45", COLOURS[5]
 _LIMITS = ("best coherence there could be", "RIP ceiling", "unique for all", "unique for nearly all", "rate bound")
-_SOLVERS = {
-    "Thresholding": (COLOURS[1], "one step (k largest of W'x)"),
-    "OMP": (COLOURS[2], "matching pursuit"),
-    "NNOMP": (COLOURS[2], "nonnegative matching pursuit"),
-    "BasisPursuit": (COLOURS[4], "basis pursuit (l1)"),
-}
+_LABELS = {solver.__name__: solver.label for solver in SOLVERS}
 
 
 def cosines(report: Report) -> Figure:
@@ -159,7 +155,7 @@ def recovery_curves(report: Report) -> Figure:
             rows = _rows(table, supports=supports, solver=solver)
             if not rows:
                 continue
-            colour, label = _SOLVERS.get(solver, (COLOURS[number % len(COLOURS)], solver))
+            colour, label = COLOURS[number % len(COLOURS)], _LABELS.get(solver) or solver
             k, share, low, high = (np.array([table[c][i] for i in rows]) for c in ("k", "share", "low", "high"))
             axes.plot(k, share, color=colour, marker="o", ms=3.5, lw=1.5, label=label)
             axes.fill_between(k, low, high, color=colour, alpha=0.2, lw=0)

@@ -136,7 +136,12 @@ def _supports(
     regular = eigenvalues[:, 0] > 1e-10 * eigenvalues[:, -1]
     spread = torch.where(regular, (eigenvalues[:, -1] / eigenvalues[:, 0]).clamp(min=0).sqrt(), math.inf)
     k = gram.shape[1]
-    return chosen, torch.where(regular[:, None, None], gram, torch.eye(k, dtype=gram.dtype)), regular, spread
+    return (
+        chosen,
+        torch.where(regular[:, None, None], gram, torch.eye(k, dtype=gram.dtype, device=gram.device)),
+        regular,
+        spread,
+    )
 
 
 def _outside(scores: Float[Tensor, "rows n"], code: SparseCode) -> Float[Tensor, "rows"]:

@@ -211,7 +211,8 @@ def _omp(
         t = 0
         while t < k:
             j = _largest(bits[b], mask)
-            if abs(alpha[j]) <= bar or left <= tolerance * tolerance * energy[b]:
+            # Rounding alone brings `left` to 0 while a residual of sqrt(eps) |x| is there to be explained.
+            if abs(alpha[j]) <= bar or (tolerance > 0 and left <= tolerance * tolerance * energy[b]):
                 break
             pivot = 1.0
             for s in range(t):

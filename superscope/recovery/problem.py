@@ -6,6 +6,7 @@ any shape and the chunks that keep memory bounded are here.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import operator
@@ -13,7 +14,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,8 +30,11 @@ _WORTH_COMPILING = 10**8
 _GRAM_BYTES = 3 * 2**30
 """Largest Gram matrix a solver builds unasked: 24 576 atoms in float32 fit, 32 768 do not."""
 
+NOISELESS_PENALTY = 1e-3
+"""Of the lasso on noiseless x: a thousandth of a typical magnitude, small beside any active feature."""
 
-class Rows(NamedTuple):
+
+class SolvedRows(NamedTuple):
     """What a solver found for a chunk of rows; unused slots hold value 0."""
 
     values: Float[Tensor, "rows slots"]
@@ -98,6 +102,33 @@ class Atoms:
 class RecoveryCoder(IterativeCoder):
     """A solver for a dictionary that is given. Subclasses are frozen dataclasses; their fields are their settings."""
 
+    label: ClassVar[str] = ""
+    """What a legend calls it; the class's name where it says nothing."""
+    one_step: ClassVar[bool] = False
+    """Whether it reads all features off at once, so that the theory of one-step read-out speaks of it."""
+    signed: ClassVar[bool] = True
+    """Whether it can give features of either sign."""
+
+    @classmethod
+    def suited(cls, W: Dictionary, k: int, *, nonnegative: bool = False) -> RecoveryCoder:
+        """Set for codes of k active features of magnitude about 1, without noise.
+
+        A solver that is told k or may be told the sign is; a solver with settings of another kind says its own.
+
+        Raises:
+            ValueError: if it cannot give features of either sign, and is asked to.
+        """
+        if not (cls.signed or nonnegative):
+            raise ValueError(f"{cls.__name__} finds nonnegative features only. Take another solver, OMP say.")
+        settings: dict[str, Any] = {"k": k, "nonnegative": nonnegative} | cls.noiseless()
+        taken = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return cls(W, **{name: value for name, value in settings.items() if name in taken})
+
+    @classmethod
+    def noiseless(cls) -> dict[str, Any]:
+        """Settings for x without noise and features of magnitude about 1, where the defaults are not for that."""
+        return {}
+
     @final
     @torch.no_grad()
     def solve(self, x: Float[Tensor, "*batch d"]) -> Solution:
@@ -118,7 +149,7 @@ class RecoveryCoder(IterativeCoder):
         return _gather(parts, x, self.dictionary.n)
 
     @abstractmethod
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         """Solves one chunk; `total` is the number of rows of the whole call."""
 
     def _chunk(self, atoms: Atoms) -> int:
@@ -272,7 +303,7 @@ def pack(f: Float[Tensor, "rows n"]) -> tuple[Float[Tensor, "rows slots"], Int[T
     return code.values, code.indices
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[SolvedRows]) -> SolvedRows:
     """The rows of several parts, padded to the widest."""
     if len(parts) == 1:
         return parts[0]
@@ -285,10 +316,10 @@ def joined(parts: list[Rows]) -> Rows:
         torch.cat([wide(part.values) for part in parts]),
         torch.cat([wide(part.indices) for part in parts]),
     )
-    return Rows(values, indices, torch.cat([part.converged for part in parts]), max(part.steps for part in parts))
+    return SolvedRows(values, indices, torch.cat([part.converged for part in parts]), max(part.steps for part in parts))
 
 
-def _gather(parts: list[Rows], x: Tensor, n: int) -> Solution:
+def _gather(parts: list[SolvedRows], x: Tensor, n: int) -> Solution:
     """The chunks as one Solution in the shape and dtype of x."""
     batch = x.shape[:-1]
     slots = max((part.values.shape[1] for part in parts), default=1)

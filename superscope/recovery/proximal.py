@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..core import Dictionary
 from .problem import (
+    NOISELESS_PENALTY,
     Atoms,
     RecoveryCoder,
-    Rows,
+    SolvedRows,
     check_count,
     check_dictionary,
     check_positive,
@@ -53,6 +54,10 @@ class _GradientSteps(RecoveryCoder):
 
     momentum: ClassVar[bool]
 
+    @classmethod
+    def noiseless(cls) -> dict[str, Any]:
+        return {"penalty": NOISELESS_PENALTY}
+
     def __post_init__(self) -> None:
         caller = type(self).__name__
         check_dictionary(caller, self.dictionary)
@@ -63,7 +68,7 @@ class _GradientSteps(RecoveryCoder):
     def _chunk(self, atoms: Atoms) -> int:
         return rows_within(atoms, 6 * atoms.n)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         return _descend(x, atoms, self.penalty, self.steps, self.tolerance, self.nonnegative, momentum=self.momentum)
 
 
@@ -152,7 +157,7 @@ def _descend(
     nonnegative: bool,
     *,
     momentum: bool,
-) -> Rows:
+) -> SolvedRows:
     a, rate = atoms.given, 1 / max(atoms.lipschitz, torch.finfo(torch.float64).tiny)
     answer = x.new_zeros(len(x), atoms.n)
     converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -186,4 +191,4 @@ def _descend(
             answer[going[finished]], converged[going[finished]] = f[finished], True
             rest = ~finished
             going, x, f, ahead, age, energy = (t[rest] for t in (going, x, f, ahead, age, energy))
-    return Rows(*pack(answer), converged, made)
+    return SolvedRows(*pack(answer), converged, made)

@@ -8,7 +8,6 @@ import functools
 import io
 import itertools
 import shlex
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from ..core import Report, RunFolder
+from ..core import Answer, Findings, Report, Run, RunFolder
 from ..core.errors import nearest
 from ..core.units import Executor, Ray, Slurm, executor, run_units
 from . import STUDIES
-from .study import Progress, Study, environment, timestamp
+from .study import Progress, Study
 
 _SHOWN = 6
 _FRAME = "│╭╮╰╯─- "
@@ -73,7 +72,8 @@ class Sweep(Study):
     ray: str | None = None
     """Address of a running Ray cluster, or "auto"; without one a cluster is started here."""
     threads: int = 1
-    """Threads of one point. With the same number the results are the same to the bit whatever the executor."""
+    """Threads of one point. With the same number, on processors of one kind, the results are the same to the bit
+    whatever the executor."""
 
     def __post_init__(self) -> None:
         commands = [entry.command for entry in STUDIES if entry.command != self.kind]
@@ -110,12 +110,11 @@ class Sweep(Study):
             found[folder] = Point(folder, dict(chosen), (*fixed, *varied))
         return list(found.values())
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        out = run.path
         if out is None:
             raise ValueError("a sweep leaves a folder for each point: give a run folder with --out.")
-        began, clock = timestamp(), time.monotonic()
-        run = self.open_run(out)
-        assert run is not None
+        run.open()
         points = self.points()
         work = functools.partial(run_point, str(out / "points"), self.study, self.threads)
         stage = f"{self.study}: {len(points)} points"
@@ -123,11 +122,7 @@ class Sweep(Study):
         is_done = functools.partial(_is_done, out / "points")
         for done in run_units(work, points, is_done=is_done, executor=self._executor(out)):
             yield Progress(stage, done, len(points))
-        report = self._report(out, points, began, clock)
-        run.about["environment"] = dict(report.environment)
-        report.write(run)
-        run.finish(report.title, str(report.environment["finished"]))
-        return report
+        return self._report(out, points)
 
     def _executor(self, out: Path) -> Executor:
         if self.executor == "slurm":
@@ -138,7 +133,7 @@ class Sweep(Study):
             return Ray(self.ray, {"num_cpus": self.threads})
         return executor(self.executor, workers=self.workers)
 
-    def _report(self, out: Path, points: list[Point], began: str, clock: float) -> Report:
+    def _report(self, out: Path, points: list[Point]) -> Answer:
         varied = list(points[0].values)
         measurements = []
         table: dict[str, list[Any]] = {"point": [], **{name: [] for name in varied}, "title": [], "finding": []}
@@ -161,15 +156,10 @@ class Sweep(Study):
         ]
         if len(points) > _SHOWN:
             findings.append(f"The other {len(points) - _SHOWN} are in the table `points`.")
-        return Report(
+        return Answer(
             title=f"{self.study} over {', '.join(varied)}: {len(points)} points",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-            tables={"points": table},
-            findings=tuple(findings),
+            findings=Findings(measurements, {"points": table}),
+            sentences=tuple(findings),
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from .arguments import Number, real, whole
 
@@ -25,6 +26,9 @@ _HELD, _USE = 28, 150
 
 Fitted to trainings of 0.3 to 19 million parameters (benchmarks/cost_model_results.md).
 """
+
+_WORTH = 0.1
+"""Share of all work that making activations anew must come to before keeping them pays for its room."""
 
 _FURTHER = 1.1
 """Room that is left for workspace and fragmentation where a layout is said to fit."""
@@ -69,10 +73,15 @@ _REACHED = (
     "rates that large bf16 products and streaming kernels are reported to reach, and a millisecond for a step's "
     "launches; not measured by us"
 )
+_MEASURED = (
+    "products of the encoder's shapes (670 to 690), copies and steps on one H200, 2026-11-29 "
+    "(benchmarks/sae_gpu_results.md): the last two numbers make the model meet a step at each of two sizes; memory and "
+    "link as reported"
+)
 MACHINES = (
     Machine("a100", 240e12, 1.6e12, 80e9, 250e9, 240e12, 1e-3, 0.0, _REACHED),
     Machine("h100", 690e12, 2.7e12, 80e9, 370e9, 690e12, 1e-3, 0.0, _REACHED),
-    Machine("h200", 690e12, 3.9e12, 141e9, 370e9, 690e12, 1e-3, 0.0, _REACHED),
+    Machine("h200", 680e12, 3.9e12, 141e9, 370e9, 480e12, 1.3e-3, 2.6e-8, _MEASURED),
 )
 
 
@@ -293,30 +302,73 @@ def storage(d: int, tokens: Number, *, sites: int = 1, number: int = 2) -> float
     return real("storage", "tokens", tokens, 0, math.inf, open_high=True) * (float(d) * sites * number + PROVENANCE)
 
 
-def is_worth_storing(*, uses: int, model: Number, training: Number, stored: Number, room: Number) -> tuple[bool, str]:
-    """Whether to keep activations on disk or make them again each time they are asked for, and why.
+@dataclass(frozen=True)
+class StorageChoice:
+    """Whether to keep activations or make them again each time they are asked for, and why, in a sentence.
 
     Args:
-        uses: how often they will be read: runs, epochs, seeds, one for each measure that streams them.
-        model: operations of making them once.
-        training: operations of one use.
-        stored: bytes they take.
+        store: True to keep them.
+        why: with the figures that decided.
+    """
+
+    store: bool
+    why: str
+
+
+def store_or_recompute(
+    *,
+    parameters: Number,
+    d: int,
+    n: int,
+    k: int,
+    tokens: Number,
+    uses: Number,
+    room: Number,
+    sites: int = 1,
+    number: int = 2,
+    where: Literal["on disk", "in memory"] = "on disk",
+) -> StorageChoice:
+    r"""Store where $\frac{(u - 1) M}{u (M + S)} \ge 0.1$ and there is room: making them anew is a tenth of the work.
+
+    M = 2 N T makes the activations once, S = T (2 d n + 8 k d) is one use of them. A dictionary much wider than the
+    model is deep costs so much more than the model that making them anew is lost in it; for one use nothing is gained
+    by keeping them. The one rule: `superscope plan`, `train`, `frontier` and `harvest` all ask it.
+
+    Args:
+        parameters: N, of the model up to the site.
+        d, n, k: dimension, latents, active latents.
+        tokens: T.
+        uses: u, how often they will be read: runs, epochs, seeds, one for each measure that streams them.
         room: bytes there are.
+        sites: how many are kept of each token.
+        number: bytes of one number.
+        where: they would be kept; on disk each row's origin is kept with it.
 
     Example:
-        >>> is_worth_storing(uses=1, model=1.0, training=9.0, stored=1, room=2)
-        (False, 'they are used once')
+        >>> store_or_recompute(parameters=1e8, d=768, n=6144, k=32, tokens=1e6, uses=1, room=1e12)
+        StorageChoice(store=False, why='they are used only once')
     """
-    whole("is_worth_storing", "uses", uses, 1)
-    if uses == 1:
-        return False, "they are used once"
-    model, training, stored, room = float(model), float(training), float(stored), float(room)
-    if stored > room:
-        return False, f"they take {stored / 1e9:,.1f} GB and there is room for {room / 1e9:,.1f} GB"
+    uses = real("store_or_recompute", "uses", uses, 0, math.inf, open_low=True, open_high=True)
+    room = real("store_or_recompute", "room", room, 0, math.inf)
+    model, training = forward_operations(parameters, tokens), training_operations(d, n, k, tokens)
+    stored = storage(d, tokens, sites=sites, number=number)
+    if where == "in memory":
+        stored -= PROVENANCE * float(tokens)
+    if uses <= 1:
+        return StorageChoice(False, "they are used only once")
     saved = (uses - 1) * model / (uses * (model + training))
-    if saved < 0.1:
-        return False, f"making them anew costs only {saved:.0%} of the work, for {stored / 1e9:,.0f} GB of disk"
-    return True, f"making them anew at each of {uses} uses would cost {saved:.0%} of the whole work"
+    anew = f"making them anew at each of {uses:.3g} uses would be {saved:.0%} of the whole work"
+    if saved < _WORTH:
+        return StorageChoice(False, f"{anew}, less than keeping {_gigabytes(stored)} {where} is worth")
+    if stored > room:
+        return StorageChoice(
+            False, f"{anew}, but they take {_gigabytes(stored)} and there are {_gigabytes(room)} {where}"
+        )
+    return StorageChoice(True, f"{anew}, and they take {_gigabytes(stored)} {where}")
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.3g} GB" if size < 1e12 else f"{size / 1e9:,.0f} GB"
 
 
 def _candidates(k: int, mesh: Mesh) -> int:

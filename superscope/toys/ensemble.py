@@ -24,7 +24,8 @@ class Ensemble:
 
     Model e is the same number for number whether it is trained alone or beside a thousand others: its start depends
     on its seed alone, its batches on its seed and the step alone (models with one seed share uniforms, so that a
-    sweep over densities compares on common random numbers), and no arithmetic crosses the instance axis.
+    sweep over densities compares on common random numbers), no arithmetic crosses the instance axis, and no order of
+    sums depends on it (`product`).
 
     Args:
         family: the kind of model.
@@ -172,7 +173,7 @@ class Ensemble:
             u = torch.rand(size, max(law.noise for law in self.laws), generator=generator)
             for model, law in enumerate(self.laws):
                 f = law.draw(u[:, : law.noise]).to(self.importance)[None]
-                parameters = {name: value[model : model + 1] for name, value in self.parameters.items()}
+                parameters = {name: value[model : model + 1].clone() for name, value in self.parameters.items()}
                 with torch.no_grad():
                     error = (self.family.forward(parameters, f) - self.family.target(f))[0].double() ** 2 @ importance[
                         model

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .product import product, total
+
 # Below these sizes a coefficient is averaged over two Gauss nodes instead of divided by: the quotient of k differences
 # loses about eps / prod(a), the average errs by about 0.005 a^2, and these balance.
 _LEAST = (0.0, 1e-3, 3e-3, 1e-2, 2e-2, 3e-2, 4e-2, 5e-2)
@@ -71,7 +73,7 @@ def exact_loss(
     safe_own = torch.where(small_own, 1.0, own)
     any_small_own = bool(small_own.any())
     rows = torch.arange(n)[:, None, None]
-    total = b.new_zeros(len(b), n)
+    expected = b.new_zeros(len(b), n)
     for k in range(n):
         ids, without, with_own = _subsets(n, k)
         moment = _moments(G[:, rows, ids], b[:, :, None], _LEAST[k])
@@ -86,8 +88,8 @@ def exact_loss(
             square = torch.where(small_own, near[0] + near[1], square)
             cross = torch.where(small_own, near_cross[0] + near_cross[1], cross)
         loud = 1 / 3 - 2 * cross + square
-        total = total + (supports[:, without] * quiet + supports[:, with_own] * loud).sum(-1)
-    return (importance * total).sum(-1)
+        expected = expected + (supports[:, without] * quiet + supports[:, with_own] * loud).sum(-1)
+    return (importance * expected).sum(-1)
 
 
 def _moments(a: Float[Tensor, "e n sets k"], c: Float[Tensor, "e n 1"], least: float):
@@ -133,8 +135,8 @@ def linear_exact_loss(
     """
     G, b, mean, covariance = G.double(), b.double(), mean.double(), covariance.double()
     residual = torch.eye(G.shape[-1], dtype=G.dtype) - G
-    spread = ((residual @ covariance) * residual).sum(-1)
-    offset = (residual @ mean[..., None])[..., 0] - b
+    spread = (product(residual, covariance) * residual).sum(-1)
+    offset = product(residual, mean[..., None])[..., 0] - b
     return (importance.double() * (spread + offset**2)).sum(-1)
 
 
@@ -189,20 +191,20 @@ def exact_gradient(
             loud = torch.where(few, 1 / 3 + sum(t[2] / 2 - y * t[1] for y, t in near), loud)
             loud_b = torch.where(few, sum(t[1] - y * t[0] for y, t in near), loud_b)
             loud_own = torch.where(few, sum(y * t[1] - y * y * t[0] for y, t in near), loud_own)
-        loss += (off * low[2] + on * loud).sum(1)
-        by_b += (off * 2 * low[1] + on * loud_b).sum(1)
-        by_own += (on * loud_own).sum(1)
+        loss += total(off * low[2] + on * loud, 1)
+        by_b += total(off * 2 * low[1] + on * loud_b, 1)
+        by_own += total(on * loud_own, 1)
         for j in range(k):
             slope = kap * (others.slope(3, top, j) - others.slope(3, low, j)) * o - others.slope(2, top, j) * o
             if any_small:
                 along = sum(others.slope(2, t, j) / 2 - y * others.slope(1, t, j) for y, t in near)
                 slope = torch.where(few, along, slope)
-            total = off * others.slope(2, low, j) + on * slope
-            by_G.index_add_(0, places[:, :, j].flatten(), total.reshape(-1, e))
+            both = off * others.slope(2, low, j) + on * slope
+            by_G.index_add_(0, places[:, :, j].flatten(), both.reshape(-1, e))
     diagonal = torch.arange(n) * (n + 1)
     by_G[diagonal] += by_own
     by_G = by_G.reshape(n, n, e) * I[:, None]
-    return (I * loss).sum(0), by_G.permute(2, 0, 1), (I * by_b).T
+    return total(I * loss, 0), by_G.permute(2, 0, 1), (I * by_b).T
 
 
 class _Others:
@@ -242,7 +244,8 @@ class _Others:
         # d T_q / d a_j. Coordinate j is bit j of the vertex number.
         terms = means.weighted(q - 1)
         n, sets, _, e = terms.shape
-        halves = terms.reshape(n, sets, -1, 2, 2**j, e).sum((2, 4))
+        halves = terms.reshape(n, sets, -1, 2, 2**j, e)
+        halves = total(total(halves, 4), 2)
         if self.every:
             return q * halves[:, :, 1] - means[q] * self.inverse[:, :, j]
         direct = self.direct[:, :, j]
@@ -279,5 +282,5 @@ class _Means:
 
     def __getitem__(self, q: int) -> Float[Tensor, "n sets e"]:
         if q not in self._means:
-            self._means[q] = self.weighted(q).sum(2)
+            self._means[q] = total(self.weighted(q), 2)
         return self._means[q]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ..features import Magnitude, Uniform
+from ..theory import toy_loss
 
 Parameters: TypeAlias = Mapping[str, Tensor]
 """Tensors by name, each with the instance axis e first."""
@@ -20,6 +23,23 @@ class Family(ABC):
 
     n: int
     d: int
+
+    name: ClassVar[str]
+    """What commands call it."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Further names, each with the arguments that it stands for."""
+    magnitude: ClassVar[Magnitude] = Uniform()
+    """The law of active features that its definition has in mind."""
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        """A loss to compare with, on independent features, and what reaches it; None where none is known.
+
+        Args:
+            importance: of each output.
+            density: P(f_i != 0), one for all features.
+            magnitude: the law of an active feature.
+        """
+        return None, ""
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -135,6 +155,15 @@ def mix(seed: int, stream: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
     return (z ^ (z >> 31)) >> 1
+
+
+def without_superposition(
+    importance: Sequence[float], density: float, d: int, magnitude: Magnitude
+) -> tuple[float | None, str]:
+    """What a model that gives f back reaches by keeping the d most important features: superposition must beat it."""
+    if magnitude != Uniform():
+        return None, ""
+    return toy_loss.linear_loss(importance, density, d), "no superposition"
 
 
 def check_sizes(family: str, **sizes: int) -> None:

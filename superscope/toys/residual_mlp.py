@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..features import Magnitude, Uniform
 from .family import Family, Parameters, check_sizes
+from .product import product
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class ResidualMLP(Family):
     width: int | None = None
     embedding_seed: int = 0
 
+    name = "residual-mlp"
+    magnitude = Uniform(-1.0, 1.0)
+
     def __post_init__(self) -> None:
         check_sizes("ResidualMLP", n=self.n, d=self.d, width=1 if self.width is None else self.width)
 
@@ -54,18 +60,30 @@ class ResidualMLP(Family):
         rows = torch.randn(self.n, self.width, generator=torch.Generator().manual_seed(self.embedding_seed))
         return rows / rows.norm(dim=1, keepdim=True)
 
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        """As `theory.toy_loss.naive_computation_loss`, with importance; known where E is the identity."""
+        if magnitude != self.magnitude or self.width is not None:
+            return None, ""
+        # E ReLU(f)^2 = p / 6 for f uniform on [-1, 1].
+        return sum(sorted(importance, reverse=True)[self.d :]) * density / 6, "one neuron for each ReLU kept"
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W_in": (self.stream, self.d), "W_out": (self.d, self.stream)}
 
     def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
-        return torch.relu(f @ self.embedding().to(f) @ parameters["W_in"])
+        return torch.relu(product(self._embedded(f), parameters["W_in"]))
 
     def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
-        return h @ parameters["W_out"] @ self.embedding().to(h).T
+        return self._read(product(h, parameters["W_out"]))
 
     def forward(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows outputs"]:
-        embedding = self.embedding().to(f)
-        return f @ embedding @ embedding.T + super().forward(parameters, f)
+        return self._read(self._embedded(f)) + super().forward(parameters, f)
+
+    def _embedded(self, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows width"]:
+        return product(f, self.embedding().to(f).expand(len(f), -1, -1))
+
+    def _read(self, r: Float[Tensor, "e rows width"]) -> Float[Tensor, "e rows n"]:
+        return product(r, self.embedding().to(r).T.expand(len(r), -1, -1))
 
     def target(self, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows outputs"]:
         return f + torch.relu(f)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .family import Family, Parameters, check_sizes
+from ..features import Magnitude
+from .family import Family, Parameters, check_sizes, without_superposition
+from .product import product
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,24 @@ class Tied(Family):
     d: int
     activation: Literal["relu", "linear"] = "relu"
 
+    name = "tied"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"linear": {"activation": "linear"}}
+
     def __post_init__(self) -> None:
         check_sizes("Tied", n=self.n, d=self.d)
+
+    def best_known(self, importance: Sequence[float], density: float, magnitude: Magnitude) -> tuple[float | None, str]:
+        best, reached_by = without_superposition(importance, density, self.d, magnitude)
+        return best, "exact optimum" if reached_by and self.activation == "linear" else reached_by
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W": (self.n, self.d), "b": (self.n,)}
 
     def hidden(self, parameters: Parameters, f: Float[Tensor, "e rows n"]) -> Float[Tensor, "e rows d"]:
-        return f @ parameters["W"]
+        return product(f, parameters["W"])
 
     def output(self, parameters: Parameters, h: Float[Tensor, "e rows d"]) -> Float[Tensor, "e rows outputs"]:
-        z = torch.baddbmm(parameters["b"][:, None], h, parameters["W"].mT)
+        z = product(h, parameters["W"].mT, parameters["b"])
         return torch.relu(z) if self.activation == "relu" else z
 
     def atoms(self, parameters: Parameters) -> Float[Tensor, "e n d"]:
@@ -62,8 +72,8 @@ class Tied(Family):
         if l1:
             return super().loss_gradient(parameters, f, importance, l1, f_seen)
         seen, W = f if f_seen is None else f_seen, parameters["W"]
-        h = torch.bmm(seen, W)
-        out = torch.baddbmm(parameters["b"][:, None], h, W.mT)
+        h = product(seen, W)
+        out = product(h, W.mT, parameters["b"])
         if self.activation == "relu":
             out.relu_()
         error, loss = weighted_error(out, f, importance)
@@ -71,12 +81,12 @@ class Tied(Family):
             # d ReLU: the error survives where the output is positive.
             torch.ops.aten.threshold_backward.grad_input(error, out, 0, grad_input=error)
         scale = 2 / f.shape[1]
-        dW = torch.bmm(error.mT, h).baddbmm_(seen.mT, torch.bmm(error, W)).mul_(scale)
+        dW = product(error.mT, h).add_(product(seen.mT, product(error, W))).mul_(scale)
         return loss, {"W": dW, "b": error.sum(1).mul_(scale)}
 
     def responses(self, parameters: Parameters) -> tuple[tuple[float, Float[Tensor, "e n n"]], ...]:
         W = parameters["W"]
-        return ((1.0, W @ W.mT),)
+        return ((1.0, product(W, W.mT)),)
 
     def reads_linearly(self) -> bool:
         return True

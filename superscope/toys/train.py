@@ -24,6 +24,7 @@ from .one_active import (
     three_active_chance,
 )
 from .pair import pair_chances, pair_gradient
+from .product import aligned, product, room
 from .tied import Tied
 from .two_active import two_active_gradient
 
@@ -222,7 +223,8 @@ class _Batches:
     def doubled(self, value: Tensor, block: slice) -> Tensor:
         """The block's rows of a per-model tensor; a block of one is given twice where small blocks are the rule."""
         rows = value[block]
-        return rows.expand(2, *rows.shape[1:]) if self.alone and len(rows) == 1 else rows
+        rows = rows.expand(2, *rows.shape[1:]) if self.alone and len(rows) == 1 else rows
+        return aligned(rows) if rows.ndim == 3 else rows
 
     def uniforms(self, index: int, block: slice) -> Float[Tensor, "*e rows noise"]:
         """This step's uniforms for a block, with no model axis where all its models share a seed."""
@@ -316,8 +318,7 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
     shrunk, h = like.new_empty(rows, n), like.new_ones(rows, d + 1)
     written, h_T, back_T = h[:, :d], h.T, back.T
     # What a model reads with, W transposed and b below it, and the slopes of that, for all models.
-    read = like.new_empty(len(ensemble), d + 1, n)
-    reading = torch.empty_like(read)
+    read, reading = (room(like, len(ensemble), d + 1, n) for _ in range(2))
     slopes = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
     loss = like.new_zeros(len(ensemble))
     complements: dict[int, Tensor] = {}
@@ -338,7 +339,8 @@ def _sampled_large(ensemble: Ensemble, recipe: Recipe, batches: _Batches):
         W, importance = ensemble.parameters["W"], ensemble.importance[:, :, None]
         read[:, :d].copy_(W.mT)
         read[:, d].copy_(ensemble.parameters["b"])
-        weighing = importance * W if weighted else W
+        W = aligned(W)
+        weighing = aligned(importance * W) if weighted else W
         for block, knobs, W_e, weighing_e, read_e, reading_e, reading_W in zip(
             batches.blocks, batches.knobs, W, weighing, read, reading, reading[:, :d], strict=True
         ):
@@ -446,13 +448,13 @@ def _few_active(family, parameters, importance, none, single, density=None):
     # the responses.
     if type(family) is Tied:
         W, b = parameters["W"], parameters["b"]
-        G = torch.bmm(W, W.mT)
+        G = product(W, W.mT)
         loss, by_G, by_b = one_active_gradient(G, b, importance, none, single)
         if density is not None:
             pair_loss, pair_G, pair_b = two_active_gradient(G, b, importance, density)
             loss, by_G, by_b = loss + pair_loss, by_G + pair_G, by_b + pair_b
         # G = W W': each row of W is met twice.
-        return loss, {"W": torch.bmm((by_G + by_G.mT).to(W), W), "b": by_b.to(b)}
+        return loss, {"W": product((by_G + by_G.mT).to(W), W), "b": by_b.to(b)}
     with torch.enable_grad():
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         loss, carried = torch.zeros_like(none), []

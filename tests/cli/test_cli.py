@@ -14,6 +14,7 @@ import pytest
 
 from superscope import __version__
 from superscope.cli import main
+from superscope.cli.refusal import _CAUSES, require_writable, sentence
 
 TINY = [
     "--tokens",
@@ -82,7 +83,24 @@ def test_help_of_a_command_lists_its_fields(capsys: pytest.CaptureFixture[str]) 
 
 def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "--sits", "a"]) == 2
-    assert "--sits" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "--sits" in said.err
+    assert said.out == ""
+
+
+def test_a_value_of_another_kind_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["bounds", "--n", "5", "--d", "five"], "--d: 'five' is no whole number"),
+        (["bounds", "--n", "5", "--d", "2", "--eps", "x"], "--eps: 'x' is no number"),
+        (["toy", "--n", "5", "--d", "2", "--family", "tie"], "--family"),
+        (["bounds", "--n", "5"], "--d"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert words in said.err
+        assert "int()" not in said.err
+        assert f"superscope {arguments[0]} --help" in said.err
+        assert said.out == ""
 
 
 def test_a_refusal_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -96,7 +114,7 @@ def test_a_refusal_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str]
 
 
 def test_json_is_the_report(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [*TINY, "--steps", "3", "--sites", "transformer.h.0", "--out", str(tmp_path / "run"), "--json"]
+    options = [*TINY, "--steps", "3", "--sites", "transformer.h.0", "--out", str(tmp_path / "run"), "--json", "--quiet"]
     assert main(["scan", str(model), *options]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == json.loads((tmp_path / "run" / "report.json").read_text())
@@ -146,5 +164,41 @@ def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
     assert out == ""
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert f"Report: {tmp_path / 'run' / 'report.html'}" in done.stdout
+    # What is said on the way is all that is said, each stage as it begins and as it ends.
+    lines = done.stderr.splitlines()
+    assert all(line.isprintable() and len(line) <= 100 and line[:8].strip()[0].isdigit() for line in lines), lines
+    for stage in ("Reading the text", "Recording activations", "Learning transformer.h.1", "Measuring transformer.h.1"):
+        assert [f"{stage}: done in" in line for line in lines if stage in line][-1], stage
+    assert lines[-1][10:].startswith("Finished in ")
+
+
+def test_what_stands_in_the_way_is_said_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    for out in (file, file / "run"):
+        assert main(["bounds", "--n", "5", "--d", "2", "--out", str(out)]) == 2
+        said = capsys.readouterr()
+        assert said.err == (
+            f"superscope bounds: {file} is a file, so no run can be kept there. Choose a folder with --out.\n"
+        )
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The superuser may write anywhere, so what the system answers is put in its mouth.
+    monkeypatch.setattr("superscope.cli.refusal.os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(PermissionError, match=r"may not be written to by this user.* Choose another folder with --out"):
+        require_writable(tmp_path / "run")
+    (tmp_path / "own").mkdir()
+    require_writable(tmp_path / "own" / "run")
+
+
+@pytest.mark.parametrize("number", sorted(_CAUSES))
+def test_errors_of_the_system_are_sentences_with_a_fix(number: int) -> None:
+    said = sentence(OSError(number, os.strerror(number), "x/y"))
+    assert "x/y" in said
+    assert said.endswith(".")
+    assert "Errno" not in said
+    assert len(said.split(". ")) == 2

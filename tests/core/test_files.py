@@ -118,3 +118,53 @@ def test_a_listed_file_that_changed_is_not_had(tmp_path: Path) -> None:
     assert not run.has("a.txt")
     with pytest.raises(FormatError, match=r"a.txt is missing or has changed"):
         run.verify()
+
+
+def test_every_flipped_bit_of_about_json_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    run = start(
+        tmp_path / "run", k=4, lr=1e-30, sites=("a", "b"), text="\u00e9 \n", whole=None, by_number={10: 1.0, 9: True}
+    )
+    files.write_text(run / "a.txt", "part")
+    run.keep("a.txt", seconds=1.5)
+    run.finish("A title", "later")
+    path = run / "about.json"
+    whole, entries = path.read_bytes(), files.read_json(path)
+    found = harmless = 0
+    for place in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            try:
+                about = RunFolder.open(run.path).about
+            except FormatError:
+                found += 1
+                if not bit:
+                    with pytest.raises(FormatError):
+                        run.verify()
+            else:
+                harmless += 1
+                assert repr(about) == repr(entries), (place, bit)
+    # What changes nothing is a space that has become another kind of space.
+    assert found > 50 * harmless
+    path.write_bytes(whole)
+    assert repr(RunFolder.open(run.path).about) == repr(entries)
+
+
+def test_a_run_without_a_hash_of_its_own_is_refused(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    entries = files.read_json(run / "about.json")
+    del entries["sha256"]
+    files.write_json(run / "about.json", entries)
+    with pytest.raises(FormatError, match=r"lacks sha256. It may come from another version; make the run again"):
+        RunFolder.open(run.path)
+
+
+def test_entries_changed_by_hand_are_noticed(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", k=4)
+    entries = files.read_json(run / "about.json")
+    files.write_json(run / "about.json", entries | {"settings": {"k": 5}})
+    with pytest.raises(FormatError, match=r"about.json has changed since the run wrote it"):
+        RunFolder.open(run.path)
+    files.write_json(run / "about.json", files.seal(entries | {"settings": {"k": 5}}))
+    assert RunFolder.open(run.path).about["settings"] == {"k": 5}

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+import inspect
+
 import pytest
 import torch
 
 from superscope.core import Activations, ActivationSource, ShapeError
 from superscope.dictionaries import BatchTopK, Gated, JumpReLU, Ramp, ReLU, TopK, grid, train
-from superscope.dictionaries.many import _stacks, train_many
+from superscope.dictionaries.many import _is_screened, _stacks, train_many
+from superscope.kernels import Screen, can_screen, choice, screen
 from superscope.worlds import exactly_k
 
 
@@ -105,7 +109,7 @@ def test_a_diverging_member_is_named() -> None:
         next(run)
 
 
-@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+@pytest.mark.parametrize("precision", ["full", "bfloat16", "auto"])
 def test_ramps_and_precision_do_to_each_what_they_do_to_it_alone(precision) -> None:
     options = {"steps": 12, "batch": 64, "lr": 0.01, "seed": 3, "precision": precision}
     ramps = {"k_ramp": Ramp(3, 0.5), "penalty_ramp": Ramp(0, 0.5)}
@@ -120,6 +124,77 @@ def test_ramps_and_precision_do_to_each_what_they_do_to_it_alone(precision) -> N
         assert together[index].about == sae.about
     with pytest.raises(ValueError, match="penalty_ramp has nothing to act on: no member has a coefficient"):
         train_many([TopK(16, 32, 2)], Double(torch.float32), steps=1, penalty_ramp=Ramp(0))
+
+
+@pytest.mark.skipif(
+    not can_screen("cpu"), reason="wants int8 products: would check that those large enough are screened"
+)
+def test_int8_screens_whom_it_would_screen_alone(monkeypatch) -> None:
+    saes = [TopK(d=16, n=256, k=2, seed=0), TopK(d=16, n=40, k=2, seed=1), TopK(d=16, n=40, k=5, seed=2)]
+    options = {"steps": 6, "batch": 64, "lr": 0.01, "seed": 3, "precision": "int8"}
+    looked: list[int] = []
+    topk = Screen.topk
+    monkeypatch.setattr(
+        Screen, "topk", lambda self, x, *a, **o: looked.append(len(self.encoder)) or topk(self, x, *a, **o)
+    )
+    # As it comes all three are too small to be screened, alone or together.
+    list(train_many(copy.deepcopy(saes), Double(torch.float32), **options))
+    list(train(copy.deepcopy(saes[0]), Double(torch.float32), **options))
+    assert looked == []
+    # Of the largest that a stack takes it depends on how often the loops that screen would run.
+    largest, small = TopK(256, 2048, 2), TopK(256, 128, 2)
+    asked = {"precision": "int8", "batch": 256, "steps": 128}
+    assert [_is_screened(sae, asked) for sae in (largest, small)] == [True, False]
+    assert not _is_screened(largest, asked | {"steps": 127})
+    assert not _is_screened(largest, asked | {"precision": "full"})
+    assert _stacks([largest, small, small], [True, False, False]) == [[1, 2]]
+    # Where bounds are said to pay from 256 latents on, the first is, and is no part of the stack.
+    for module, name, value in (
+        (screen, "_ROWS", 1),
+        (screen, "_D", 1),
+        (screen, "_N", 256),
+        (choice, "_WORTH_COMPILING", 1),
+    ):
+        monkeypatch.setattr(module, name, value)
+    steps = list(train_many(copy.deepcopy(saes), Double(torch.float32), **options))
+    assert set(looked) == {256}
+    assert len(looked) >= 6
+    for index, sae in enumerate(copy.deepcopy(saes)):
+        alone = list(train(sae, Double(torch.float32), **options))
+        assert steps[-1][index].loss == pytest.approx(alone[-1].loss, rel=0.03)
+
+
+def test_every_argument_reaches_every_member() -> None:
+    """Each that `train_many` shares with `train` changes both alike, in a stack and beside it."""
+    start = {"steps": 8, "batch": 64, "lr": 0.01, "seed": 3, "dead_after": 128}
+    changes = {
+        "steps": 6,
+        "batch": 32,
+        "lr": 0.003,
+        "seed": 4,
+        "warmup": 0.5,
+        "decay": 0.9,
+        "centre": "median",
+        "k_ramp": Ramp(3, 0.5),
+        "precision": "bfloat16",
+        "dead_after": 400,
+        "auxiliary": 0.5,
+        "auxiliary_k": 1,
+    }
+    shared = set(inspect.signature(train_many).parameters) - {"saes", "source", "penalty_ramp"}
+    assert shared == set(changes), "an argument that this test does not try"
+
+    def made() -> list[TopK]:
+        return [TopK(d=16, n=40, k=2, seed=0), TopK(d=16, n=24, k=5, seed=1), TopK(d=16, n=96, k=1, seed=2)]
+
+    source = Double(torch.float32)
+    plain = list(train_many(made(), source, **start))[-1]
+    for name, value in changes.items():
+        options = start | {name: value}
+        together = list(train_many(made(), source, **options))[-1]
+        alone = [list(train(sae, source, **options))[-1] for sae in made()]
+        assert [s.loss for s in together] == pytest.approx([s.loss for s in alone], rel=0.02), name
+        assert [s.loss for s in together] != [s.loss for s in plain], name
 
 
 def test_what_is_small_is_stacked_and_what_is_large_is_not() -> None:

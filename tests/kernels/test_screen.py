@@ -11,7 +11,10 @@ from torch import Tensor
 from superscope.kernels import Screen, can_screen, choice, screen, screens
 from superscope.kernels.screen import reference
 
-pytestmark = pytest.mark.skipif(not can_screen("cpu"), reason="needs VNNI instructions and the extra superscope[fast]")
+compiled = pytest.importorskip(
+    "superscope.kernels.screen.compiled",
+    reason="would have compared choices by whole numbers with those by float32: install superscope[fast]",
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -38,6 +41,44 @@ def hold(x: Tensor, encoder: Tensor, shift: Tensor, k: int, *, sure: bool = True
     for one, other in ((values, exact), (sizes.sort(1).values, wanted)):
         torch.testing.assert_close(one / unit, other.double() / unit, rtol=0, atol=1e-6)
     assert all(len(set(row)) == k for row in indices.tolist())
+
+
+@pytest.mark.parametrize(("b", "d", "n"), [(3, 37, 70), (64, 512, 65), (1, 2**16, 2), (5, 1, 3), (0, 8, 4)])
+def test_whole_numbers_are_multiplied_exactly_without_instructions_of_their_own(b: int, d: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(b)
+    one, other = (torch.randint(-127, 128, (m, d), generator=generator, dtype=torch.int8) for m in (b, n))
+    # Sums at the ends of what a row's numbers can make.
+    one[: b // 2], other[: n // 2] = 127, -127
+    out = torch.empty(b, n, dtype=torch.int32)
+    assert compiled.multiplied(one, other, out) is out
+    assert torch.equal(out.double(), one.double() @ other.double().T)
+
+
+@pytest.mark.skipif(not screen.exact_products(), reason="would have compared a CPU's VNNI products with the loop's")
+def test_whole_numbers_are_multiplied_exactly_by_the_instructions_that_are_chosen() -> None:
+    one, other = (torch.full((70, 1000), sign * 127, dtype=torch.int8) for sign in (1, -1))
+    other[::3] = 127
+    found = Screen.of(drawn(70, 1000), torch.zeros(70))
+    assert found is not None
+    found._whole = other
+    assert torch.equal(found._multiplied(one), compiled.multiplied(one, other, torch.empty(70, 70, dtype=torch.int32)))
+
+
+def test_products_that_overflow_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What oneDNN does on a CPU without VNNI: one side moved to 1..255, the sums of two products kept within 16 bits.
+    def wrong(one: Tensor, other: Tensor) -> Tensor:
+        products = (one.int() + 128)[:, None] * other.T.int()
+        return products.unflatten(2, (-1, 2)).sum(3).clamp(-(2**15), 2**15 - 1).sum(2) - 128 * other.int().sum(0)
+
+    monkeypatch.setattr(screen, "_int_mm", wrong)
+    screen.exact_products.cache_clear()
+    try:
+        assert not screen.exact_products()
+        assert not can_screen("cpu")
+        # Choices are right all the same, by the loop.
+        hold(*unlike(9, 64, 300), 4)
+    finally:
+        screen.exact_products.cache_clear()
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -173,6 +214,9 @@ def test_misses_are_as_rare_as_the_normal_law_says(monkeypatch: pytest.MonkeyPat
 
 def test_screening_is_for_large_float32_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_WORTH_COMPILING", 1)
+    # As on a CPU with VNNI instructions.
+    monkeypatch.setattr(screen, "exact_products", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     x, encoder = torch.zeros(256, 256), torch.zeros(2048, 256)
     assert screens(x, encoder)
     assert not screens(x[:255], encoder)
@@ -180,3 +224,5 @@ def test_screening_is_for_large_float32_problems(monkeypatch: pytest.MonkeyPatch
     assert not screens(x[:, :255], encoder[:, :255])
     assert not screens(x.double(), encoder.double())
     assert not can_screen("cuda")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    assert not screens(x, encoder)

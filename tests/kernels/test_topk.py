@@ -49,12 +49,23 @@ def test_triton_equals_the_reference_ties_and_all(name: str, k: int, dtype: torc
         torch.testing.assert_close(fast, slow, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("share", [3, 130, 4000])
 @pytest.mark.parametrize("n", [1, 15, 2048, 2049, 5000])
-def test_triton_selects_across_blocks(n: int, device: str) -> None:
+def test_triton_selects_across_blocks_and_among_runs(n: int, share: int, device: str) -> None:
     pre = drawn(2, n).mul(50).round().to(device)  # many ties, some across the blocks' border
-    k = max(n // 3, 1)
+    k = max(n // share, 1)
     for fast, slow in zip(triton_version("topk").topk(pre, k), reference.topk(pre, k), strict=True):
         assert torch.equal(fast, slow)
+
+
+@pytest.mark.parametrize("name", hard())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_triton_chooses_among_runs_ties_and_all(name: str, dtype: torch.dtype, device: str) -> None:
+    # Ten to a run's end, so that what is hard stands within runs and in the last, short one.
+    pre = torch.nn.functional.pad(hard()[name].to(dtype).repeat(1, 60), (0, 10), value=-1.0).to(device)
+    for k in (1, 5):
+        for fast, slow in zip(triton_version("topk").topk(pre, k), reference.topk(pre, k), strict=True):
+            torch.testing.assert_close(fast, slow, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", hard())
@@ -103,11 +114,14 @@ def test_bfloat16_only_exchanges_latents_that_are_nearly_equal(topk_engine: Modu
     assert bool((lost >= -1e-5 * size).all())
 
 
-def test_rows_are_encoded_in_blocks(monkeypatch: pytest.MonkeyPatch, topk_engine: ModuleType | None) -> None:
-    x, encoder, bias = drawn(7, 6), drawn(50, 6, seed=1), drawn(50, seed=2)
+def test_rows_are_encoded_in_blocks(
+    monkeypatch: pytest.MonkeyPatch, topk_engine: ModuleType | None, device: str
+) -> None:
+    x, encoder, bias = drawn(7, 6).to(device), drawn(50, 6, seed=1).to(device), drawn(50, seed=2).to(device)
     whole = _in_order(partial(encode_topk, engine=topk_engine), x, encoder, bias, 4)
     # By the module's full name: the package's attribute of that name is the function.
-    monkeypatch.setattr(sys.modules["superscope.kernels.topk"], "_CPU_BYTES", 50 * 4 * 3)
+    for name in ("_CPU_BYTES", "_GPU_BYTES"):
+        monkeypatch.setattr(sys.modules["superscope.kernels.topk"], name, 50 * 4 * 3)
     parts = _in_order(partial(encode_topk, engine=topk_engine), x, encoder, bias, 4)
     torch.testing.assert_close(parts, whole)  # a product's rounding depends on its shape
 

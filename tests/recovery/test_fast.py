@@ -9,6 +9,7 @@ import torch
 
 from superscope.core import Dictionary, SparseCode
 from superscope.recovery import OMP, CoordinateDescent, lasso_objective
+from superscope.recovery.problem import Engine
 
 pytest.importorskip(
     "numba", reason="would have compared the compiled loops with the torch ones: install superscope[fast]"
@@ -40,6 +41,15 @@ def test_omp(n: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(fast.code.dense()[same], slow.code.dense()[same], atol=tolerance, rtol=tolerance)
     assert torch.equal(fast.converged, slow.converged)
     assert fast.steps == slow.steps
+
+
+@pytest.mark.parametrize("engine", ["torch", "numba"])
+def test_without_a_tolerance_no_row_stops_at_a_residual_that_rounding_hides(engine: Engine) -> None:
+    # In some rows what the fifth atom explains is 2e-5 of |x|, whose square is beyond float32's last digit.
+    W, x = problem(5, 5, 4, 90, 5, torch.float32)
+    found = OMP(W, k=5, gram=True, engine=engine).solve(x)
+    residual = x.double() - found.code.dense().double() @ W.atoms.double()
+    assert float((residual.norm(dim=1) / x.norm(dim=1)).max()) < 1e-5
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.3])

@@ -108,7 +108,7 @@ def test_points_of_killed_workers_are_done_again(inline: Path, tmp_path: Path) -
 def test_what_is_finished_is_not_done_again(inline: Path, tmp_path: Path) -> None:
     shutil.copytree(inline, tmp_path / "run")
     about = json.loads((tmp_path / "run" / "about.json").read_text())
-    (tmp_path / "run" / "about.json").write_text(json.dumps(about | {"state": "running"}))
+    files.write_json(tmp_path / "run" / "about.json", files.seal(about | {"state": "running"}))
     shutil.rmtree(tmp_path / "run" / "points" / FOLDERS[1])
     marks = {f: (tmp_path / "run" / "points" / f / "about.json").stat().st_mtime_ns for f in FOLDERS if f != FOLDERS[1]}
     Sweep(**TOY, executor="inline").run(tmp_path / "run")
@@ -116,7 +116,7 @@ def test_what_is_finished_is_not_done_again(inline: Path, tmp_path: Path) -> Non
     assert all((tmp_path / "run" / "points" / f / "about.json").stat().st_mtime_ns == at for f, at in marks.items())
     report = tmp_path / "run" / "points" / FOLDERS[0] / "report.json"
     report.write_text(report.read_text().replace("Training", "training") + " ")
-    (tmp_path / "run" / "about.json").write_text(json.dumps(about | {"state": "running"}))
+    files.write_json(tmp_path / "run" / "about.json", files.seal(about | {"state": "running"}))
     with pytest.raises(FormatError, match="missing or has changed since the run wrote it"):
         Sweep(**TOY, executor="inline").run(tmp_path / "run")
 

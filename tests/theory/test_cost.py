@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,13 +94,22 @@ def test_storage_counts_each_rows_origin_once() -> None:
     assert cost.storage(100, 10, sites=3) == 10 * (600 + 20)
 
 
-def test_whether_to_store() -> None:
-    decide = cost.is_worth_storing
-    assert decide(uses=3, model=10, training=1, stored=1, room=2)[0]
-    for uses, model, stored in ((1, 10, 1), (3, 10, 3), (3, 0.01, 1)):
-        keep, why = decide(uses=uses, model=model, training=1, stored=stored, room=2)
-        assert not keep
-        assert why
+@pytest.mark.parametrize(
+    ("change", "store", "why"),
+    [
+        ({}, True, "and they take 1.56 GB on disk"),
+        ({"uses": 1}, False, "used only once"),
+        ({"uses": 0.3}, False, "used only once"),
+        ({"n": 10**6}, False, "would be 9% of the whole work, less than keeping"),
+        ({"room": 10**6}, False, "there are 0.001 GB on disk"),
+        ({"room": 10**6, "where": "in memory"}, False, "they take 1.54 GB and there are 0.001 GB in memory"),
+    ],
+)
+def test_store_or_recompute(change: dict[str, Any], store: bool, why: str) -> None:
+    given: dict[str, Any] = {"parameters": 10**8, "d": 768, "n": 6144, "k": 32, "tokens": 10**6}
+    choice = cost.store_or_recompute(**{**given, "uses": 5, "room": 10**12, **change})
+    assert choice.store == store
+    assert why in choice.why
 
 
 def test_bad_arguments() -> None:

@@ -103,6 +103,18 @@ def test_a_model_is_the_same_alone_and_in_a_crowd(family, estimator):
         assert same(alone, crowd.select([model])), model
 
 
+@pytest.mark.parametrize("estimator", ["sampled", "exact"])
+@pytest.mark.parametrize("family", [Tied(6, 2), Tied(7, 3, "linear"), Untied(6, 3)], ids=repr)
+def test_in_float64_too_where_no_later_rounding_hides_an_order_of_sums(family, estimator):
+    laws = [law_for(family, p) for p in torch.linspace(0.05, 0.9, 11).tolist()]
+    recipe = Recipe(steps=6, batch=64, lr=0.01, estimator=estimator)
+    crowd, _ = run(Ensemble(family, laws, seeds=range(11), dtype=torch.float64), recipe)
+    for model in (0, 7, 10):
+        alone, _ = run(Ensemble(family, laws[model], seeds=model, dtype=torch.float64), recipe)
+        assert same(alone, crowd.select([model])), model
+        assert torch.equal(alone.expected_loss()[0][0], crowd.expected_loss()[0][model])
+
+
 def test_a_large_model_is_the_same_alone_and_in_a_crowd():
     laws = [Independent(150, p) for p in (0.5, 0.1, 0.02)]
     recipe = Recipe(steps=5, batch=1024)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ...core import FormatError, Site
+from . import gguf
 from .facts import text_config_of
 from .roles import blocks, mlp_hidden
 
@@ -42,7 +43,7 @@ class Subject:
     Args:
         model: in evaluation mode.
         tokenizer: its own; None for a vision model, which reads `Images`.
-        name: "pocket", the folder or the hub's name; a control says that it is one.
+        name: "pocket", the folder, the GGUF file or the hub's name; a control says that it is one.
         kind: "causal" predicts next tokens; "encoder" looks both ways.
     """
 
@@ -79,15 +80,18 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
     comes with a model is run.
 
     Args:
-        model: "pocket" for the model inside this package, a folder with config.json, weights and tokenizer, or a name
-            on the hub such as "EleutherAI/pythia-70m".
+        model: "pocket" for the model inside this package, a folder with config.json, weights and tokenizer, a GGUF file
+            or a folder that holds one (extra `gguf`; its weights are de-quantised), or a name on the hub such as
+            "EleutherAI/pythia-70m".
         device: as in torch.
         dtype: of the weights; float32 without it.
 
     Raises:
         FileNotFoundError: if a folder, its config.json, its weights or its tokenizer is missing.
         FormatError: if weights or config are damaged or do not fit each other.
-        ValueError: if the hub has no such model or cannot be reached, or the device does not exist.
+        ValueError: if the hub has no such model or cannot be reached, the device does not exist, or a folder holds
+            several GGUF files and no other weights.
+        ModuleNotFoundError: for a GGUF file, without the extra `gguf`.
     """
     dtype = torch.float32 if dtype is None else dtype
     place = _device(device)
@@ -98,15 +102,20 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
         network, tokenizer = load_pocket()
         return Subject(network.to(device=place, dtype=dtype).eval(), tokenizer, "pocket", "causal")
     folder = Path(model).expanduser()
+    if model.strip() and (file := gguf.file_at(folder)) is not None:
+        with quiet():
+            network, found, tokenizer = gguf.read(file, dtype)
+        return _ready(network, found, tokenizer, place, name=model, is_causal=not network.config.is_encoder_decoder)
     if model.strip() and folder.is_dir():
         return _load(str(folder), folder, place, dtype, name=model)
     if folder.is_file():
         raise FileNotFoundError(
-            f"load: '{model}' is a file; give the folder that holds config.json, weights and tokenizer."
+            f"load: '{model}' is a file; give the folder that holds config.json, weights and tokenizer, or a GGUF file."
         )
     if _looks_like_path(model):
         raise FileNotFoundError(
-            f"load: there is no folder '{model}'. Give one with config.json, model.safetensors and tokenizer.json, "
+            f"load: there is no {'file' if model.endswith('.gguf') else 'folder'} '{model}'. Give a folder with "
+            "config.json, model.safetensors and tokenizer.json, a GGUF file, "
             "a name on the hub such as EleutherAI/pythia-70m, or 'pocket' for the model that comes with Superscope."
         )
     return _load(model, None, place, dtype, name=model)
@@ -158,9 +167,16 @@ def _load(source: str, folder: Path | None, device: torch.device, dtype: torch.d
         source,
         folder,
     )
-    if config.is_encoder_decoder:
+    return _ready(network, found, tokenizer, device, name=name, is_causal=is_causal)
+
+
+def _ready(
+    network: Any, found: dict[str, Any], tokenizer: Any, device: torch.device, *, name: str, is_causal: bool
+) -> Subject:
+    """A network that was read whole, on its device; of an encoder-decoder, the encoder."""
+    if network.config.is_encoder_decoder:
         network = network.get_encoder()
-    _check_complete(network, found, source)
+    _check_complete(network, found, name)
     # BERT and its kin have a "causal" class too, which looks ahead unless its config makes it a decoder.
     looks_ahead = any(getattr(module, "is_causal", None) is False for module in network.modules())
     return Subject(network.to(device).eval(), tokenizer, name, "causal" if is_causal and not looks_ahead else "encoder")
@@ -283,7 +299,8 @@ def _check_complete(network: nn.Module, found: dict[str, Any], source: str) -> N
 
 
 def _looks_like_path(model: str) -> bool:
-    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model or not model.strip()
+    has_form = model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model or not model.strip()
+    return has_form or model.endswith(".gguf")
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from .. import pocket
+from . import gguf
 from .facts import text_config_of
-from .load import read_config
+from .load import quiet, read_config
 from .roles import blocks
 
 
@@ -45,7 +46,7 @@ class Outline:
 
 
 def outline(model: str) -> Outline:
-    """The size of a model: "pocket", a folder with a config.json, or a name on the hub.
+    """The size of a model: "pocket", a folder with a config.json, a GGUF file, or a name on the hub.
 
     Args:
         model: as for `load`.
@@ -62,7 +63,11 @@ def outline(model: str) -> Outline:
 
     place = pocket.folder() if model == "pocket" else Path(model).expanduser()
     folder = place if model.strip() and place.is_dir() else None
-    config = read_config(model if folder is None else str(folder), folder)
+    if model.strip() and (file := gguf.file_at(place)) is not None:
+        with quiet():
+            config = gguf.config(file)
+    else:
+        config = read_config(model if folder is None else str(folder), folder)
     # On the meta device a model of any size has shapes and no numbers.
     with torch.device("meta"):
         network = transformers.AutoModel.from_config(config)

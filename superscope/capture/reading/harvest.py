@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from ...core import Activations, Site
+from ..inputs.as_corpus import Readable, as_corpus
 from ..inputs.images import Images
 from ..inputs.text import Corpus
 from ..models.facts import batch_that_fits, device_of, evaluating, is_causal, keywords_of, text_config
@@ -21,8 +22,9 @@ from .packing import packed_inputs, require_sound, rows_of
 def harvest(
     model: nn.Module,
     sites: Sequence[Site | str],
-    corpus: Corpus | Images,
+    corpus: Readable,
     *,
+    tokenizer: Any = None,
     batch_tokens: int | None = None,
     device: torch.device | str | None = None,
     packed: bool = False,
@@ -38,7 +40,9 @@ def harvest(
     Args:
         model: of `transformers`, or any module whose forward takes ids [b, t] first and whose sites hold [b, t, d].
         sites: sites, or paths and patterns.
-        corpus: tokens of the model's own tokenizer; or pictures, for a vision model.
+        corpus: tokens of the model's own tokenizer; or pictures, for a vision model; or what `as_corpus` takes: ids
+            [b, t], or texts with their tokenizer.
+        tokenizer: of texts.
         batch_tokens: ids in one forward pass, pads included; without it `batch_that_fits`.
         device: where the rows are put; the model's own device without it.
         packed: let short sequences share a row of the batch, after a test that they do not see each other. It saves
@@ -52,15 +56,13 @@ def harvest(
     Raises:
         SiteNotFound: if a site is not in the model.
         ValueError: if the corpus does not fit the model: ids or positions it has no embedding for; if packed texts
-            see each other in it.
+            see each other in it; and, as TypeError and ShapeError, what `as_corpus` refuses.
         FloatingPointError: if an activation is NaN or infinite; the site, document and position are named.
 
     Example:
-        >>> corpus = Corpus(ids=torch.arange(12).view(3, 4), keep=torch.ones(3, 4, dtype=torch.bool),
-        ...     length=torch.full((3,), 4), document=torch.zeros(3, dtype=torch.int64), start=torch.arange(3) * 4,
-        ...     names=("numbers",))
+        >>> ids = torch.arange(12).view(3, 4)
         >>> model = nn.Sequential(nn.Embedding(12, 5), nn.Linear(5, 7))
-        >>> for batch in harvest(model, ["0", "1"], corpus, batch_tokens=8):
+        >>> for batch in harvest(model, ["0", "1"], ids, batch_tokens=8):
         ...     print([tuple(activations.x.shape) for activations in batch.values()])
         [(8, 5), (8, 7)]
         [(4, 5), (4, 7)]
@@ -68,6 +70,7 @@ def harvest(
     batch_tokens = batch_that_fits(model) if batch_tokens is None else batch_tokens
     if batch_tokens < 1:
         raise ValueError(f"harvest: batch_tokens is {batch_tokens}; give the ids of one forward pass, at least 1.")
+    corpus = as_corpus(corpus, tokenizer=tokenizer)
     if isinstance(corpus, Images):
         if packed:
             raise ValueError("harvest: pictures are of one size and cannot be packed; leave packed out.")

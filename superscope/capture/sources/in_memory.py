@@ -113,17 +113,17 @@ def taken(given: Activations, rows: Tensor | slice) -> Activations:
     )
 
 
-class Gathering:
+class RowBuffer:
     """The rows of one site, put where they belong as they come: half the memory of keeping batches to join them.
 
     Args:
         rows: how many will come.
 
     Example:
-        >>> gathering = Gathering(3)
+        >>> buffer = RowBuffer(3)
         >>> for first in (0, 2):
-        ...     gathering.add(Activations(torch.arange(6.0).view(3, 2)[first : first + 2]))
-        >>> gathering.source().x.tolist()
+        ...     buffer.add(Activations(torch.arange(6.0).view(3, 2)[first : first + 2]))
+        >>> buffer.source().x.tolist()
         [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     """
 
@@ -141,7 +141,7 @@ class Gathering:
             ordinary: which of them to keep; the others are kept apart.
 
         Raises:
-            ShapeError: if there are more than were told.
+            ShapeError: if more come than `rows`.
         """
         if ordinary is not None:
             self._left_out = self._left_out or []
@@ -150,7 +150,7 @@ class Gathering:
                 part = taken(part, ordinary)
         past = self._filled + len(part)
         if past > self.rows:
-            raise ShapeError(f"Gathering: there are {past} rows already, and {self.rows} were to come.")
+            raise ShapeError(f"RowBuffer: there are {past} rows already, and {self.rows} were to come.")
         for name, column in (("x", part.x), ("tokens", part.tokens), ("places", part.places)):
             if column is not None:
                 if name not in self._columns:
@@ -167,7 +167,7 @@ class Gathering:
         """
         columns = {name: column[: self._filled] for name, column in self._columns.items()}
         if "x" not in columns:
-            raise ValueError("Gathering: no rows have come.")
+            raise ValueError("RowBuffer: no rows have come.")
         left_out = None
         if self._left_out is not None:
             whole = Activations(columns["x"], tokens=columns.get("tokens"), places=columns.get("places"))

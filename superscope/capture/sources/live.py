@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 from ...core import Activations, ActivationSource, Site
-from ..inputs.images import Images
-from ..inputs.text import Corpus
+from ..inputs.as_corpus import Readable, as_corpus
 from ..reading.harvest import harvest
 from ..reading.outliers import is_ordinary
 from .in_memory import MemorySource, taken
@@ -26,7 +26,9 @@ class HookSource(ActivationSource):
     Args:
         model: as for `harvest`.
         site: a site, or the path of one.
-        tokens: the corpus to read, or pictures for a vision model.
+        tokens: the corpus to read, or pictures for a vision model; or what `as_corpus` takes: ids [b, t], or texts with
+            their tokenizer.
+        tokenizer: of texts.
         batch_tokens: ids in one forward pass; without it as many as fit (see `harvest`).
         buffer: rows that are mixed.
         device: where the rows are put; the model's own device without it.
@@ -38,10 +40,8 @@ class HookSource(ActivationSource):
         ValueError: if the site names several, or the corpus does not fit the model.
 
     Example:
-        >>> corpus = Corpus(ids=torch.arange(12).view(3, 4), keep=torch.ones(3, 4, dtype=torch.bool),
-        ...     length=torch.full((3,), 4), document=torch.zeros(3, dtype=torch.int64), start=torch.arange(3) * 4,
-        ...     names=("numbers",))
-        >>> source = HookSource(nn.Sequential(nn.Embedding(12, 5), nn.Linear(5, 7)), site="1", tokens=corpus)
+        >>> ids = torch.arange(12).view(3, 4)
+        >>> source = HookSource(nn.Sequential(nn.Embedding(12, 5), nn.Linear(5, 7)), site="1", tokens=ids)
         >>> source.d, [len(batch) for batch in source.batches(5, seed=0)]
         (7, [5, 5])
     """
@@ -50,8 +50,9 @@ class HookSource(ActivationSource):
         self,
         model: nn.Module,
         site: Site | str,
-        tokens: Corpus | Images,
+        tokens: Readable,
         *,
+        tokenizer: Any = None,
         batch_tokens: int | None = None,
         buffer: int = 65_536,
         device: torch.device | str | None = None,
@@ -59,13 +60,13 @@ class HookSource(ActivationSource):
     ) -> None:
         self.limit = limit
         self.model = model
-        self.corpus = tokens
+        self.corpus = as_corpus(tokens, tokenizer=tokenizer)
         self.batch_tokens = batch_tokens
         self.buffer = buffer
         self.device = device
         # One window, run now: a wrong site or a foreign corpus is told before an hour of work, and d is known.
-        has_text = tokens.keep.any(1).nonzero()
-        probe = tokens.take(has_text[:1, 0])
+        has_text = self.corpus.keep.any(1).nonzero()
+        probe = self.corpus.take(has_text[:1, 0])
         found = next(harvest(model, [site], probe, device=device), {})
         if len(found) != 1:
             raise ValueError(f"HookSource: '{site}' names {len(found)} sites; give the path of one module.")

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from ...core import Site, files
+from ..inputs.as_corpus import Readable, as_corpus
+from ..inputs.images import Images
 from ..inputs.policy import Policy
-from ..inputs.text import Corpus
 from ..models.facts import device_of
 from ..models.load import Subject
 from ..reading.harvest import harvest
@@ -18,15 +19,16 @@ from ..reading.outliers import is_ordinary
 from ..store.fill import fill, prepare, tokenizer_hash
 from ..store.places import place
 from ..store.windows import write_corpus
-from .in_memory import Gathering, MemorySource
+from .in_memory import MemorySource, RowBuffer
 from .stored import StoreSource
 
 _BYTES = 4
 """Of a number: rows are kept in float32, as they are computed."""
 
 
-def bytes_to_record(loaded: Subject, sites: Sequence[Site], corpus: Corpus) -> int:
+def bytes_to_record(loaded: Subject, sites: Sequence[Site], corpus: Readable) -> int:
     """Bytes that the rows of a corpus take at `sites`; one window is read, to learn how wide they are."""
+    corpus = as_corpus(corpus, tokenizer=loaded.tokenizer)
     with_text = corpus.keep.any(1).nonzero()[:1, 0]
     probe = next(harvest(loaded.model, sites, corpus.take(with_text)))
     return corpus.n_tokens * _BYTES * sum(found.x.shape[1] for found in probe.values())
@@ -35,7 +37,7 @@ def bytes_to_record(loaded: Subject, sites: Sequence[Site], corpus: Corpus) -> i
 def record(
     loaded: Subject,
     sites: Sequence[Site],
-    corpus: Corpus,
+    corpus: Readable,
     folder: Path | None = None,
     *,
     limits: Mapping[Site, float] | None = None,
@@ -47,7 +49,7 @@ def record(
     Args:
         loaded: model and tokenizer.
         sites: where to read.
-        corpus: what to read; at least one token.
+        corpus: what to read, at least one token: a corpus, ids [b, t] or texts.
         folder: of a store to keep rows in. What a recording that was cut short left there is verified and kept. In
             memory without it.
         limits: the norm above which a row is an outlier, by site, as `outlier_limits` decided from text to learn from:
@@ -59,18 +61,21 @@ def record(
         ValueError: if the folder holds rows of another model or text.
         FloatingPointError: if an activation is not finite.
     """
+    corpus = as_corpus(corpus, tokenizer=loaded.tokenizer)
+    if isinstance(corpus, Images):
+        raise TypeError("record: pictures are kept by `superscope harvest --images`; give text here.")
     yield 0
     if folder is None:
-        gathered = {site: Gathering(corpus.n_tokens) for site in sites}
+        buffers = {site: RowBuffer(corpus.n_tokens) for site in sites}
         done = 0
         for batch in harvest(loaded.model, sites, corpus):
             ordinary = is_ordinary(batch, limits) if limits else None
             for site, activations in batch.items():
-                gathered[site].add(activations, ordinary)
+                buffers[site].add(activations, ordinary)
             done += len(next(iter(batch.values())))
             yield done
         limits = limits or {}
-        return {site: gathered[site].source(site, limits.get(site, math.inf)) for site in sites}
+        return {site: buffers[site].source(site, limits.get(site, math.inf)) for site in sites}
     if not folder.exists():
         files.require_space(folder, bytes_to_record(loaded, sites, corpus))
     policy = Policy(context=corpus.context, outlier=Policy.outlier if limits else None)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...core import FormatError, files
-from .form import BatchLargest, Form, Format, Gate, Given, Jump, Largest, Pursuit, Rectify, Rule, cannot_hold
+from ..sae.rule import BatchLargest, Gate, Jump, Largest, Pursuit, Rectify, Rule
+from .form import Form, Format, Given, cannot_hold
 from .stored import Settings, Weights, read_pickle
 
 _CLASSES = (

@@ -13,65 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import FormatError, ShapeError
+from ..sae.rule import BatchLargest, Gate, Jump, Largest, Pursuit, Rectify, Rule
 
-Rows = Literal["as they are", "layer norm", "constant norm"]
+RowScaling = Literal["as they are", "layer norm", "constant norm"]
 """What is done to each row before encoding, and undone after decoding."""
 
 _EQUAL = 1e-6
 """Relative spread of atom norms that counts as none: float32 rounding of unit vectors stays below it."""
-
-
-@dataclass(frozen=True)
-class Rectify:
-    """f = ReLU(pre)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Jump:
-    """f = pre where pre > max(threshold, 0), else 0."""
-
-    threshold: Float[Tensor, "n"]
-
-
-@dataclass(frozen=True)
-class Largest:
-    """f = the k largest of each row, those below zero set to 0; with `signed` the k largest in size, sign kept."""
-
-    k: int
-    signed: bool = False
-
-
-@dataclass(frozen=True)
-class BatchLargest:
-    """Trained with k times the rows largest of a batch; alone, f = pre where pre > max(threshold, 0).
-
-    Args:
-        k: mean number kept per row while training.
-        threshold: what a pre-activation must exceed.
-        groups: ends of the nested prefixes of latents, for Matryoshka dictionaries; () for one.
-    """
-
-    k: int
-    threshold: float
-    groups: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Gate:
-    """f = ReLU(exp(log_gain) E (x - c) + magnitude_bias) where E (x - c) + e > 0, else 0."""
-
-    log_gain: Float[Tensor, "n"]
-    magnitude_bias: Float[Tensor, "n"]
-
-
-@dataclass(frozen=True)
-class Pursuit:
-    """k times the atom with the largest product with what is left of x - c, and that product, if positive."""
-
-    k: int
-
-
-Rule = Rectify | Jump | Largest | BatchLargest | Gate | Pursuit
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,7 +50,7 @@ class Form:
     skip: Float[Tensor, "e d"] | None = None
     predicts: bool = False
     scale: Float[Tensor, "n"] | None = None
-    rows: Rows = "as they are"
+    rows: RowScaling = "as they are"
     notes: Mapping[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
 

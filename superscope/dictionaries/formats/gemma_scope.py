@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ...core import FormatError, files
-from .form import BatchLargest, Form, Format, Given, Jump, Rectify, cannot_hold
+from ..sae.rule import BatchLargest, Jump, Rectify
+from .form import Form, Format, Given, cannot_hold
 from .stored import Settings, Weights, read_npz
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ...core import FormatError, files
-from .form import Form, Format, Given, Largest, Rectify, Rule, cannot_hold
+from ..sae.rule import Largest, Rectify, Rule
+from .form import Form, Format, Given, cannot_hold
 from .stored import Weights, read_pickle
 
 

@@ -1,66 +1,36 @@
-"""From a form to an SAE of ours and back: the one table that knows our architectures."""
+"""From a form to an SAE of ours and back. An architecture says itself by which rule it keeps, and which it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core import FormatError
-from ..sae import (
-    SAE,
-    AbsTopK,
-    Archetypal,
-    BatchTopK,
-    Gated,
-    InterferencePenalised,
-    JumpReLU,
-    MatchingPursuit,
-    Matryoshka,
-    PAnnealed,
-    ReLU,
-    TopK,
-)
-from ..transcoders import SkipTranscoder, Transcoder
-from .form import BatchLargest, Form, Gate, Jump, Largest, Pursuit, Rectify, Rows, Rule
-
-_L0 = 32
-
-_RULES: dict[type[SAE], Callable[[Any], Rule]] = {
-    TopK: lambda sae: Largest(sae.k),
-    Archetypal: lambda sae: Largest(sae.k),
-    AbsTopK: lambda sae: Largest(sae.k, signed=True),
-    ReLU: lambda sae: Rectify(),
-    PAnnealed: lambda sae: Rectify(),
-    InterferencePenalised: lambda sae: Largest(sae.k),
-    JumpReLU: lambda sae: Jump(sae.threshold.detach()),
-    BatchTopK: lambda sae: _batch(sae, ()),
-    Matryoshka: lambda sae: _batch(sae, tuple(sae.widths)),
-    Gated: lambda sae: Gate(sae.log_factor.detach(), sae.magnitude_bias.detach()),
-    MatchingPursuit: lambda sae: Pursuit(sae.k),
-}
+from ..sae import ARCHITECTURES, SAE
+from ..sae.rule import BatchLargest, Largest, Pursuit
+from ..transcoders import TRANSCODERS, Predictor
+from .form import Form, RowScaling
 
 
-def _batch(sae: Any, groups: tuple[int, ...]) -> Rule:
-    """Before its first training batch such an SAE has no threshold, and keeps the k largest of each row."""
-    threshold = float(sae.threshold)
-    return Largest(sae.k) if threshold < 0 else BatchLargest(sae.k, threshold, groups)
-
-
-def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | None = None) -> Form:
+def form_of(sae: SAE, *, rows: RowScaling = "as they are", notes: dict[str, Any] | None = None) -> Form:
     """What an SAE of ours computes.
 
     Raises:
         FormatError: if it is of an architecture that no other format knows.
     """
-    if isinstance(sae, Transcoder | SkipTranscoder):
+    rule = sae.rule()
+    if rule is None:
+        raise FormatError(
+            f"a {type(sae).__name__} SAE computes what no other format holds. Save it with sae.save(folder)."
+        )
+    if isinstance(sae, Predictor):
         gain, centre = _plain(sae.gain).double(), _plain(sae.centre).double()
-        skip = _plain(sae.skip).double() * gain if isinstance(sae, SkipTranscoder) else None
+        skip = _plain(sae.get_parameter("skip")).double() * gain if sae.skips else None
         bias = _plain(sae.bias)
         return Form(
-            rule=Largest(sae.k),
+            rule=rule,
             encoder=(_plain(sae.encoder).double() * gain).to(bias.dtype),
             encoder_bias=_plain(sae.encoder_bias),
             centre=centre,
@@ -71,12 +41,8 @@ def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | Non
             predicts=True,
             notes=notes or {},
         )
-    if type(sae) not in _RULES:
-        raise FormatError(
-            f"a {type(sae).__name__} SAE computes what no other format holds. Save it with sae.save(folder)."
-        )
     return Form(
-        rule=_RULES[type(sae)](sae),
+        rule=rule,
         encoder=_plain(sae.encoder),
         encoder_bias=_plain(sae.encoder_bias),
         centre=_plain(sae.bias),
@@ -97,35 +63,16 @@ def sae_of(form: Form) -> tuple[SAE, Form]:
         return _transcoder(form)
     form = form.centred().unit()
     n, d = form.encoder.shape
-    rule = form.rule
-    if isinstance(rule, Largest | Pursuit | BatchLargest) and not 1 <= rule.k <= n:
-        raise FormatError(f"it keeps k = {rule.k} of n = {n} latents; k must lie in 1..n. The file is inconsistent.")
-    weights = {"atoms": form.atoms, "bias": form.bias, "encoder": form.encoder, "encoder_bias": form.encoder_bias}
-    if isinstance(rule, Largest):
-        sae = (AbsTopK if rule.signed else TopK)(d=d, n=n, k=rule.k)
-    elif isinstance(rule, Pursuit):
-        sae = MatchingPursuit(d=d, n=n, k=rule.k)
-        del weights["encoder"], weights["encoder_bias"]
-    elif isinstance(rule, Jump):
-        # k is the L0 that further training would steer to; no foreign file says it, and codes do not depend on it.
-        sae = JumpReLU(d=d, n=n, k=min(_L0, n))
-        weights["threshold"] = rule.threshold.clamp_min(0)
-    elif isinstance(rule, BatchLargest):
-        if rule.groups:
-            sae = Matryoshka(d=d, n=n, k=rule.k, widths=rule.groups)
-        else:
-            sae = BatchTopK(d=d, n=n, k=rule.k)
-        weights["threshold"] = torch.tensor(max(rule.threshold, 0.0))
-    elif isinstance(rule, Gate):
-        sae = Gated(d=d, n=n)
-        weights |= {"log_factor": rule.log_gain, "magnitude_bias": rule.magnitude_bias}
-    else:
-        sae = ReLU(d=d, n=n)
-    dtype = form.encoder.dtype
-    state = {name: weight.to(dtype).contiguous() for name, weight in weights.items()}
-    # What is left is the state of training, as a new SAE has it.
-    sae.to(dtype).load_state_dict({**sae.state_dict(), **state})
-    return sae, form
+    if isinstance(form.rule, Largest | Pursuit | BatchLargest):
+        _check_k(form.rule.k, n)
+    for architecture in ARCHITECTURES:
+        sae = architecture.keeping(form.rule, d, n)
+        if sae is not None:
+            weights = {"atoms": form.atoms, "bias": form.bias}
+            weights |= {"encoder": form.encoder, "encoder_bias": form.encoder_bias}
+            # One that reads x by its atoms has no encoder of its own.
+            return _filled(sae, form, {name: weights[name] for name in weights if name in sae.state_dict()})
+    raise FormatError(f"no architecture of ours keeps by {type(form.rule).__name__}.")
 
 
 def _transcoder(form: Form) -> tuple[SAE, Form]:
@@ -134,22 +81,26 @@ def _transcoder(form: Form) -> tuple[SAE, Form]:
     (n, d), d_out = form.encoder.shape, form.atoms.shape[1]
     if not isinstance(rule, Largest) or rule.signed:
         raise FormatError("it is a transcoder that does not keep the k largest of a row, and ours do.")
-    if not 1 <= rule.k <= n:
-        raise FormatError(f"it keeps k = {rule.k} of n = {n} latents; k must lie in 1..n. The file is inconsistent.")
-    weights = {
-        "atoms": form.atoms,
-        "bias": form.bias,
-        "encoder": form.encoder,
-        "encoder_bias": form.encoder_bias,
-        "centre": form.centre,
-    }
-    if form.skip is None:
-        sae = Transcoder(d, n, d_out, rule.k)
-    else:
-        sae = SkipTranscoder(d, n, d_out, rule.k)
+    _check_k(rule.k, n)
+    weights = {"atoms": form.atoms, "bias": form.bias, "encoder": form.encoder, "encoder_bias": form.encoder_bias}
+    weights["centre"] = form.centre
+    if form.skip is not None:
         weights |= {"skip": form.skip, "bias": form.bias.double() + form.skip.double() @ form.centre.double()}
-    state = {name: weight.to(form.encoder.dtype).contiguous() for name, weight in weights.items()}
-    sae.to(form.encoder.dtype).load_state_dict({**sae.state_dict(), **state})
+    kinds = (kind for kind in TRANSCODERS if issubclass(kind, Predictor))
+    sae = next(kind for kind in kinds if kind.skips == (form.skip is not None))(d, n, d_out, rule.k)
+    return _filled(sae, form, weights)
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise FormatError(f"it keeps k = {k} of n = {n} latents; k must lie in 1..n. The file is inconsistent.")
+
+
+def _filled(sae: SAE, form: Form, weights: dict[str, Tensor]) -> tuple[SAE, Form]:
+    """What no weight is given for is the state of training, as a new SAE has it."""
+    dtype = form.encoder.dtype
+    state = {name: weight.to(dtype).contiguous() for name, weight in weights.items()}
+    sae.to(dtype).load_state_dict({**sae.state_dict(), **state})
     return sae, form
 
 

@@ -6,33 +6,24 @@ from pathlib import Path
 
 from ...core import FormatError
 from ...core.errors import nearest
-from .abs_topk import AbsTopK
-from .archetypal import Archetypal
-from .base import SAE, Fit, read_about
-from .batch_topk import BatchTopK
-from .gated import Gated
-from .interference_penalised import InterferencePenalised
-from .jumprelu import JumpReLU
-from .matching_pursuit import MatchingPursuit
-from .matryoshka import Matryoshka
-from .p_annealed import PAnnealed
-from .relu import ReLU
-from .topk import TopK
+from ...core.registry import members
+from .abs_topk import AbsTopK as AbsTopK
+from .archetypal import Archetypal as Archetypal
+from .base import SAE as SAE
+from .base import Fit as Fit
+from .base import read_about
+from .batch_topk import BatchTopK as BatchTopK
+from .gated import Gated as Gated
+from .interference_penalised import InterferencePenalised as InterferencePenalised
+from .jumprelu import JumpReLU as JumpReLU
+from .matching_pursuit import MatchingPursuit as MatchingPursuit
+from .matryoshka import Matryoshka as Matryoshka
+from .p_annealed import PAnnealed as PAnnealed
+from .relu import ReLU as ReLU
+from .topk import TopK as TopK
 
-ARCHITECTURES: tuple[type[SAE], ...] = (
-    AbsTopK,
-    Archetypal,
-    BatchTopK,
-    Gated,
-    InterferencePenalised,
-    JumpReLU,
-    MatchingPursuit,
-    Matryoshka,
-    PAnnealed,
-    ReLU,
-    TopK,
-)
-"""Every architecture; tests, formats and menus read this tuple."""
+ARCHITECTURES: tuple[type[SAE], ...] = members(SAE, globals())
+"""Every architecture: those imported above. Commands, formats, docs and tests read this tuple."""
 
 
 def load(folder: Path | str, among: tuple[type[SAE], ...] = ARCHITECTURES) -> SAE:
@@ -51,22 +42,3 @@ def load(folder: Path | str, among: tuple[type[SAE], ...] = ARCHITECTURES) -> SA
         f"{Path(folder) / 'about.json'} names an unknown architecture {name!r}.{nearest(str(name), known)} "
         f"Known ones: {', '.join(known)}."
     )
-
-
-__all__ = [
-    "ARCHITECTURES",
-    "SAE",
-    "AbsTopK",
-    "Archetypal",
-    "BatchTopK",
-    "Fit",
-    "Gated",
-    "InterferencePenalised",
-    "JumpReLU",
-    "MatchingPursuit",
-    "Matryoshka",
-    "PAnnealed",
-    "ReLU",
-    "TopK",
-    "load",
-]

@@ -12,6 +12,7 @@ from ...core import SparseCode
 from ...kernels import topk
 from ..step import exchange, sparse
 from .base import SAE
+from .rule import Largest, Rule
 
 
 @final
@@ -37,6 +38,8 @@ class AbsTopK(SAE):
         True
     """
 
+    shards = True
+
     def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
         if not 1 <= k <= n:
             raise ValueError(
@@ -44,6 +47,13 @@ class AbsTopK(SAE):
             )
         super().__init__(d, n, k=k, seed=seed)
         self.k = k
+
+    def rule(self) -> Largest:
+        return Largest(self.k, signed=True)
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        return cls(d, n, rule.k) if isinstance(rule, Largest) and rule.signed else None
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         indices = topk(pre.abs(), min(self.k, pre.shape[-1]))[1]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...core import SparseCode
 from ..step import sparse
 from .base import SAE
+from .rule import Largest
 from .topk import choose_largest
 
 
@@ -53,6 +54,8 @@ class Archetypal(SAE):
         torch.Size([3, 2])
     """
 
+    whitens = False
+
     def __init__(self, d: int, n: int, k: int, candidates: int = 1000, slack: float | int = 0.1, seed: int = 0) -> None:
         if not 1 <= k <= n:
             raise ValueError(f"Archetypal: k must be in 1..n = {n}, the latents of a row; got k = {k}.")
@@ -88,6 +91,9 @@ class Archetypal(SAE):
         """The atoms with their gradients to mixture and relaxation."""
         atoms = self.mixture @ self.rows + self.relaxation
         return atoms / atoms.norm(dim=1, keepdim=True).clamp(min=torch.finfo(atoms.dtype).tiny)
+
+    def rule(self) -> Largest:
+        return Largest(self.k)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core import SparseCode
 from ..step import exchange, sparse
 from .base import SAE, Fit
+from .rule import BatchLargest, Largest, Rule
 from .topk import choose_largest
 
 # How far below the last batch's threshold the next one's is looked for, and how fast the learned one follows.
@@ -44,6 +45,17 @@ class BatchTopKSAE(SAE):
 
     threshold: Tensor
     last: Tensor
+    shards = True
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Ends of nested prefixes of latents; () where there is one."""
+        return ()
+
+    def rule(self) -> Largest | BatchLargest:
+        """Before the first training batch there is no threshold, and the k largest of each row are kept."""
+        threshold = float(self.threshold)
+        return Largest(self.k) if threshold < 0 else BatchLargest(self.k, threshold, self.groups)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         """Every value above the learned threshold; before there is one, the k largest of each row."""
@@ -125,6 +137,14 @@ class BatchTopK(BatchTopKSAE):
 
     def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
         super().__init__(d, n, k, seed=seed)
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        if not isinstance(rule, BatchLargest) or rule.groups:
+            return None
+        sae = cls(d, n, rule.k)
+        sae.threshold.fill_(max(rule.threshold, 0.0))
+        return sae
 
     def fit(
         self,

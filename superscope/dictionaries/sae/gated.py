@@ -13,6 +13,7 @@ from ..step import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 from .relu import check_penalty, warmed
+from .rule import Gate, Rule
 
 
 @final
@@ -57,6 +58,18 @@ class Gated(SAE):
         self.magnitude_bias = nn.Parameter(torch.zeros(n))
 
     units = ("encoder_bias", "bias", "magnitude_bias")
+    shards = True
+
+    def rule(self) -> Gate:
+        return Gate(self.log_factor.detach(), self.magnitude_bias.detach())
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        if not isinstance(rule, Gate):
+            return None
+        sae = cls(d, n).to(rule.log_gain.dtype)
+        sae.load_state_dict({"log_factor": rule.log_gain, "magnitude_bias": rule.magnitude_bias}, strict=False)
+        return sae
 
     def _magnitudes(self, gate: Float[Tensor, "*m"], latents: Int[Tensor, "*m"]) -> Float[Tensor, "*m"]:
         """The values of latents whose gates are open."""

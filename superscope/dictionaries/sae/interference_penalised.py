@@ -13,6 +13,7 @@ from ...core import SparseCode
 from ..step import sparse
 from .base import SAE
 from .relu import check_penalty
+from .rule import Largest
 from .topk import choose_largest
 
 _BLOCK = 2**21
@@ -52,6 +53,9 @@ class InterferencePenalised(SAE):
         check_penalty("InterferencePenalised", coefficient)
         super().__init__(d, n, k=k, coefficient=coefficient, seed=seed)
         self.k, self.coefficient = k, coefficient
+
+    def rule(self) -> Largest:
+        return Largest(self.k)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)

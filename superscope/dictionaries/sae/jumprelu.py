@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 from ...core import SparseCode
 from ..step import exchange, sparse
 from .base import SAE, Fit
+from .rule import Jump, Rule
+
+_L0 = 32
 
 
 @final
@@ -56,6 +59,19 @@ class JumpReLU(SAE):
     """
 
     units = ("encoder_bias", "bias", "threshold")
+    shards = True
+
+    def rule(self) -> Jump:
+        return Jump(self.threshold.detach())
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        if not isinstance(rule, Jump):
+            return None
+        # k is the L0 that further training would steer to; no foreign file says it, and codes do not depend on it.
+        sae = cls(d, n, k=min(_L0, n)).to(rule.threshold.dtype)
+        sae.load_state_dict({"threshold": rule.threshold.clamp_min(0)}, strict=False)
+        return sae
 
     def __init__(
         self,

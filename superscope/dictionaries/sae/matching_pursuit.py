@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from ...core import SparseCode
 from .archetypal import residual_share
 from .base import SAE, geometric_median
+from .rule import Pursuit, Rule
 
 # Largest Gram matrix held, in numbers: 256 MB in float32, n = 8 192. Beyond, its rows are made as they are needed.
 _GRAM = 2**26
@@ -49,6 +50,8 @@ class MatchingPursuit(SAE):
         torch.Size([3, 2])
     """
 
+    whitens = False
+
     def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
         if not 1 <= k <= n:
             raise ValueError(f"MatchingPursuit: k must be in 1..n = {n}, the latents of a row; got k = {k}.")
@@ -66,6 +69,13 @@ class MatchingPursuit(SAE):
             if name == "encoder_bias":
                 return self.atoms.new_zeros(self.n)
         return super().__getattr__(name)
+
+    def rule(self) -> Pursuit:
+        return Pursuit(self.k)
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        return cls(d, n, rule.k) if isinstance(rule, Pursuit) else None
 
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """The first step's products with every atom."""

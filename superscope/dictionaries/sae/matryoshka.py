@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..step import exchange, sparse
-from .base import Fit
+from .base import SAE, Fit
 from .batch_topk import BatchTopKSAE
+from .rule import BatchLargest, Rule
 
 
 @final
@@ -73,6 +74,18 @@ class Matryoshka(BatchTopKSAE):
         # In units of the widest, so that no power overflows.
         powers = [(width / n) ** emphasis for width in widths]
         self.weights = tuple(power / sum(powers) for power in powers)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return self.widths
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        if not isinstance(rule, BatchLargest) or not rule.groups:
+            return None
+        sae = cls(d, n, rule.k, widths=rule.groups)
+        sae.threshold.fill_(max(rule.threshold, 0.0))
+        return sae
 
     def fit(
         self,

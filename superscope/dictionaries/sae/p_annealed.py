@@ -13,6 +13,7 @@ from ..step import exchange
 from .base import SAE, Fit
 from .positive import positives, rectified
 from .relu import check_penalty, warmed
+from .rule import Rectify
 
 _FLOOR = 1e-3
 """Added to each value, in units of x's scale: the slope of f^p at 0 is infinite, and so p (1e-3)^(p-1), 50 at 0.2."""
@@ -52,6 +53,8 @@ class PAnnealed(SAE):
         8
     """
 
+    shards = True
+
     def __init__(
         self,
         d: int,
@@ -74,6 +77,9 @@ class PAnnealed(SAE):
         self.register_buffer("strength", torch.tensor(float(coefficient)))
         self.exponent: Tensor
         self.strength: Tensor
+
+    def rule(self) -> Rectify:
+        return Rectify()
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return positives(pre)

@@ -13,6 +13,7 @@ from ..step import exchange, precision
 from . import crowded
 from .base import SAE, Fit
 from .positive import is_crowded, positives, rectified
+from .rule import Rectify, Rule
 
 
 @final
@@ -50,6 +51,8 @@ class ReLU(SAE):
         True
     """
 
+    shards = True
+
     def __init__(
         self,
         d: int,
@@ -64,6 +67,13 @@ class ReLU(SAE):
             raise ValueError(f'ReLU: norm must be "unit" or "weighted"; got {norm!r}.')
         super().__init__(d, n, coefficient=coefficient, norm=norm, warmup=warmup, seed=seed)
         self.coefficient, self.norm, self.warmup = coefficient, norm, warmup
+
+    def rule(self) -> Rectify:
+        return Rectify()
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        return cls(d, n) if isinstance(rule, Rectify) else None
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return positives(pre)

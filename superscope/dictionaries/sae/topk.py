@@ -12,6 +12,7 @@ from ...core import SparseCode
 from ...kernels import topk
 from ..step import exchange, sparse
 from .base import SAE
+from .rule import Largest, Rule
 
 
 @final
@@ -39,11 +40,20 @@ class TopK(SAE):
         torch.Size([3, 2])
     """
 
+    shards = True
+
     def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
         if not 1 <= k <= n:
             raise ValueError(f"TopK: k must be in 1..n = {n}, since a row has n latents to choose from; got k = {k}.")
         super().__init__(d, n, k=k, seed=seed)
         self.k = k
+
+    def rule(self) -> Largest:
+        return Largest(self.k)
+
+    @classmethod
+    def keeping(cls, rule: Rule, d: int, n: int) -> SAE | None:
+        return cls(d, n, rule.k) if isinstance(rule, Largest) and not rule.signed else None
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...kernels import Plan, adam_rows
+from ...kernels import Plan, adam_rows, repeated
 from ...kernels.adam_rows import version
 from .sparse import Deferred, Part
 
@@ -23,8 +23,9 @@ class Adam:
     gradient each time.
 
     Args:
-        groups: "params", their "lr" and "eps", as torch's optimisers take them.
+        groups: "params", their "lr", "betas" and "eps", as torch's optimisers take them.
         unit: the parameter whose rows are held at norm 1, if there is one.
+        steps: how many will be made in all: what compiling or loading a loop costs is shared among them.
 
     Attributes:
         param_groups: the groups; a schedule changes their "lr".
@@ -35,9 +36,9 @@ class Adam:
         Kingma and Ba, "Adam: a method for stochastic optimization", 2015 (algorithm 1).
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], *, unit: Tensor | None = None) -> None:
-        self.param_groups = [{"eps": 1e-8, **group} for group in groups]
-        self.unit = unit
+    def __init__(self, groups: Sequence[dict[str, Any]], *, unit: Tensor | None = None, steps: int = 1) -> None:
+        self.param_groups = [{"betas": (0.9, 0.999), "eps": 1e-8, **group} for group in groups]
+        self.unit, self.steps = unit, steps
         self.state: defaultdict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
         self.deferred = Deferred(p for group in self.param_groups for p in group["params"])
 
@@ -77,7 +78,8 @@ class Adam:
             weights, mean, square = (tensor.view(1, -1) for tensor in (weights, mean, square))
             gradient = None if gradient is None else gradient.reshape(1, -1)
         # The one for the whole: a span of few rows would be too small for it.
-        engine = version(weights) if parts else None
+        with repeated(self.steps):
+            engine = version(weights) if parts else None
         for first, past, own in _spans(parts, len(weights)):
             values, rows, plan = _joined(own, first, past)
             adam_rows(
@@ -89,6 +91,7 @@ class Adam:
                 plan,
                 step=int(state["step"]),
                 lr=group["lr"],
+                betas=group["betas"],
                 eps=group["eps"],
                 unit=parameter is self.unit,
                 gradient=None if gradient is None else gradient[first:past],

@@ -53,7 +53,12 @@ class Exchange:
 
     def threshold(self, values: Tensor, k: int) -> float:
         """The k-th largest of the candidates of all shards and groups, k counted per group; -inf if there are fewer."""
-        return float(values.kthvalue(len(values) - k + 1).values) if len(values) >= k else float("-inf")
+        if len(values) < k:
+            return float("-inf")
+        if values.is_cuda:
+            # There the search for one value of a row keeps a single one of its processors busy, a sort all of them.
+            return float(values.sort().values[len(values) - k])
+        return float(values.kthvalue(len(values) - k + 1).values)
 
     def least(self, value: float) -> float:
         """The smallest of a number over all shards and groups."""

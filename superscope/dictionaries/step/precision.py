@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum
 
 import torch
 import torch.nn.functional as F
@@ -50,10 +51,20 @@ def lowered() -> bool:
     return current is not None and current.dtype is not torch.int8
 
 
-def screened() -> bool | None:
-    """How latents may be excluded before their values are computed: only by proof (True), very likely (False), None."""
+class Screening(Enum):
+    """How latents may be excluded before their values are computed."""
+
+    NO = "not at all: products are in few bits already"
+    PROVEN = "only those that cannot be among the chosen"
+    LIKELY = "those that are very likely not among the chosen"
+
+
+def screening() -> Screening:
+    """What `using` allows: proof where nothing was asked for, likelihood with int8."""
     current = _CURRENT.get()
-    return True if current is None else False if current.dtype is torch.int8 else None
+    if current is None:
+        return Screening.PROVEN
+    return Screening.LIKELY if current.dtype is torch.int8 else Screening.NO
 
 
 def product(

@@ -13,37 +13,42 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...core import SparseCode
+from ...core import SparseCode, SparseCoder
 from ...kernels import Plan, Screen, above, screens
 from ...kernels.bags import Uses
 from . import exchange, precision
 from . import memory as scratch
+from .precision import Screening
 
+if TYPE_CHECKING:
 
-@runtime_checkable
-class Autoencoder(Protocol):
-    """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, and rows in one block of its work."""
+    class Autoencoder(Protocol):
+        """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, rows in one block of its work."""
 
-    @property
-    def n(self) -> int: ...
-    @property
-    def block(self) -> int: ...
-    @property
-    def encoder(self) -> Float[Tensor, "n d"]: ...
-    @property
-    def encoder_bias(self) -> Float[Tensor, "n"]: ...
-    @property
-    def bias(self) -> Float[Tensor, "d"]: ...
-    @property
-    def atoms(self) -> Float[Tensor, "n d"]: ...
-    def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode: ...
+        @property
+        def n(self) -> int: ...
+        @property
+        def block(self) -> int: ...
+        @property
+        def encoder(self) -> Float[Tensor, "n d"]: ...
+        @property
+        def encoder_bias(self) -> Float[Tensor, "n"]: ...
+        @property
+        def bias(self) -> Float[Tensor, "d"]: ...
+        @property
+        def atoms(self) -> Float[Tensor, "n d"]: ...
+        def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode: ...
+
+else:
+    # Parameters are no attributes of a module's class, so a protocol cannot be checked while the program runs.
+    Autoencoder = SparseCoder
 
 
 class Chosen:
@@ -97,7 +102,11 @@ class Chosen:
 
     def count(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "n"]:
         """out_i = sum of values_m over the uses m of atom i."""
-        return values.new_zeros(self.n).index_add_(0, self.columns, values.reshape(-1))
+        values = values.reshape(-1)
+        if values.is_cuda:
+            # There torch adds in whatever order its threads come by, and no run would repeat another to the bit.
+            return self.uses.atom_sum(values.contiguous(), values.new_ones(self.b, 1)).squeeze(1)
+        return values.new_zeros(self.n).index_add_(0, self.columns, values)
 
     def code(self, values: Float[Tensor, "*m"]) -> SparseCode:
         """The values in their rows."""
@@ -177,11 +186,13 @@ def _screen(sae: Autoencoder, x: Float[Tensor, "b d"], *, sure: bool) -> Screen 
     Args:
         sure: only by proof, which float32 allows too; else very likely, where `precision` allows it.
     """
-    allowed = precision.screened()
+    allowed = precision.screening()
     graded = torch.is_grad_enabled() and (x.requires_grad or sae.encoder.requires_grad)
-    if allowed is None or (allowed and not sure) or graded or not screens(x, sae.encoder):
+    refused = allowed is Screening.NO or (allowed is Screening.PROVEN and not sure)
+    if refused or graded or not screens(x, sae.encoder):
         return None
-    return Screen.of(sae.encoder, sae.encoder_bias, sure=allowed, room=functools.partial(scratch.room, "whole"))
+    proven = allowed is Screening.PROVEN
+    return Screen.of(sae.encoder, sae.encoder_bias, sure=proven, room=functools.partial(scratch.room, "whole"))
 
 
 def largest(

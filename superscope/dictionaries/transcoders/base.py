@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core import Dictionary, ShapeError, SparseCode
+from ...core import ActivationSource, Dictionary, ShapeError, SparseCode
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
+from ..sae.rule import Largest
 from ..sae.topk import choose_largest
 from ..step import precision, sparse
+from .sources import Paired
 
 
 class Predictor(SAE):
@@ -39,6 +43,12 @@ class Predictor(SAE):
         ValueError: if a size is smaller than 1, or k is not in 1..n.
     """
 
+    whitens = False
+    sized_by = ("d", "d_out")
+    skips: ClassVar[bool] = False
+    """Whether an affine map `skip` stands beside the latents."""
+
+    @abstractmethod
     def __init__(self, d: int, n: int, d_out: int, k: int, seed: int = 0, **further: Any) -> None:
         name = type(self).__name__
         if d_out < 1:
@@ -56,6 +66,16 @@ class Predictor(SAE):
         self.centre: Tensor
         self.gain: Tensor
 
+    @classmethod
+    def join(cls, sources: Sequence[ActivationSource]) -> Paired:
+        """The second's rows as what is to be predicted from the first's."""
+        if len(sources) != 2:
+            raise ValueError(
+                f"{cls.__name__} predicts one site from another; got {len(sources)}. Name the site that it reads, and "
+                "the one that it predicts."
+            )
+        return Paired(*sources)
+
     def inputs(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """g (x - c): what the encoder's rows are multiplied with."""
         return (x - self.centre) * self.gain
@@ -63,6 +83,9 @@ class Predictor(SAE):
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """g E (x - c) + e, dense."""
         return precision.product(self.encoder_bias, self.inputs(x), self.encoder)
+
+    def rule(self) -> Largest:
+        return Largest(self.k)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)

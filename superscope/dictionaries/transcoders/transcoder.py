@@ -64,6 +64,8 @@ class SkipTranscoder(Predictor):
         torch.Size([5, 3])
     """
 
+    skips = True
+
     def __init__(self, d: int, n: int, d_out: int, k: int, seed: int = 0) -> None:
         super().__init__(d, n, d_out, k, seed)
         self.skip = nn.Parameter(torch.zeros(d_out, d))

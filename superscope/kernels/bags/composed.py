@@ -40,9 +40,13 @@ class Plan:
         rows: Int[Tensor, "m"] | None = None,
     ) -> None:
         # Stable, so that sums are made in one order on every run; short numbers sort in fewer passes.
-        short = torch.int16 if n <= 2**15 else torch.int32
-        self.order = columns.to(short).argsort(stable=True)
-        self.rows = (rows_of(offsets) if rows is None else rows)[self.order]
+        short = torch.int16 if n < 2**15 else torch.int32
+        used, self.order = columns.to(short).sort(stable=True)
+        self.rows = (rows_of(offsets, len(columns)) if rows is None else rows)[self.order]
+        if columns.is_cuda:
+            # A count would wait for the device, to learn how many numbers it has to count.
+            self.starts = torch.searchsorted(used, torch.arange(n + 1, dtype=short, device=columns.device))
+            return
         self.starts = torch.zeros(n + 1, dtype=torch.long, device=columns.device)
         torch.cumsum(torch.bincount(columns, minlength=n), 0, out=self.starts[1:])
 
@@ -65,8 +69,11 @@ def bag_dot(
     rows: Float[Tensor, "b d"], columns: Int[Tensor, "m"], offsets: Int[Tensor, "b1"], atoms: Float[Tensor, "n d"]
 ) -> Float[Tensor, "m"]:
     """As the reference; torch's gradient of the bag by its weights is this very product."""
+    if rows.is_cuda and rows.dtype == torch.bfloat16:
+        # Torch has it there in float16, float32 and float64 only.
+        return bag_dot(rows.float(), columns, offsets, atoms.float()).to(rows.dtype)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        rows.contiguous(), atoms, columns, offsets, rows_of(offsets), 0
+        rows.contiguous(), atoms, columns, offsets, rows_of(offsets, len(columns)), 0
     )
 
 

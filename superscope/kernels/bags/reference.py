@@ -7,9 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def rows_of(offsets: Int[Tensor, "b1"]) -> Int[Tensor, "m"]:
-    """The row of each use: row b holds uses offsets[b] to offsets[b + 1]."""
-    return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
+def rows_of(offsets: Int[Tensor, "b1"], uses: int | None = None) -> Int[Tensor, "m"]:
+    """The row of each use: row b holds uses offsets[b] to offsets[b + 1]. A GPU is not waited for if `uses` says m."""
+    rows = torch.arange(len(offsets) - 1, device=offsets.device)
+    return torch.repeat_interleave(rows, offsets.diff(), output_size=uses)
 
 
 def bag_sum(

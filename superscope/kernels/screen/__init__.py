@@ -15,6 +15,9 @@ direction of their own, so each of the two products is normal with standard devi
 has at most the bound over 6. A latent that belongs among the chosen is missed with probability at most
 $Q(6) = 10^{-9}$, and only if it is that close to the last one chosen.
 
+Where a CPU has no such instructions the same whole numbers are multiplied by a compiled loop: exact, and no faster than
+the float32 product, so that nothing is screened there unless it is asked for.
+
 There is no version of torch's own pieces: converting, bounding and searching the products in passes of their own takes
 longer than the float32 product did (d = 512, n = 8 192, k = 32, 2 048 rows: 257 CPU-ms against 209).
 """
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -42,15 +46,25 @@ _WORTH = 32
 _LEAST, _GREATEST, _FLOAT = 1e-15, 1e15, 1e-5
 # Entries of a row from which sums of products of two bytes might not fit 32 bits.
 _LONGEST = 2**16
+_int_mm = torch.ops.aten._int_mm
 # Sizes from which rounding the encoder and looking through bounds is repaid.
 _ROWS, _D, _N = 256, 256, 2048
 
 
 def can_screen(device: str) -> bool:
     """Whether a device ("cpu") multiplies int8 matrices exactly and fast, and loops can be compiled for it."""
-    # Without VNNI sums of two products overflow 16 bits, or the product is emulated.
-    fast = device == "cpu" and torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
-    return fast and installed("numba")
+    return device == "cpu" and torch.cpu._is_vnni_supported() and exact_products() and installed("numba")
+
+
+@cache
+def exact_products() -> bool:
+    """Whether torch's product of int8 matrices is exact here, which is tried.
+
+    Without VNNI instructions oneDNN adds two products in 16 bits, which the largest overflow, and says nothing.
+    """
+    large = torch.full((32, 256), 127, dtype=torch.int8)
+    found = _int_mm(large, large.T)
+    return bool((found == 256 * 127**2).all())
 
 
 class Screen:
@@ -184,7 +198,10 @@ class Screen:
         return max(_BYTES // (4 * len(self.encoder)), 1)
 
     def _multiplied(self, whole: Int8[Tensor, "b d"]) -> Int[Tensor, "b n"]:
-        return torch.ops.aten._int_mm(whole, self._whole.T, out=self._products[: len(whole)])
+        out = self._products[: len(whole)]
+        if exact_products():
+            return _int_mm(whole, self._whole.T, out=out)
+        return self._loops.multiplied(whole, self._whole, out)
 
 
 def _new(rows: int, columns: int, like: Tensor) -> Tensor:
@@ -221,4 +238,4 @@ def _rounded(rows: Float[Tensor, "m d"], sure: bool) -> tuple[Tensor, Tensor, Te
     return whole, scale, norm, rest + _FLOAT * norm
 
 
-__all__ = ["DEVIATIONS", "Screen", "can_screen", "screens"]
+__all__ = ["DEVIATIONS", "Screen", "can_screen", "exact_products", "screens"]

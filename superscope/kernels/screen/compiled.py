@@ -35,6 +35,12 @@ def rounded(
     return whole, scale, norm, rest
 
 
+def multiplied(one: Int8[Tensor, "b d"], other: Int8[Tensor, "n d"], out: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+    """Fills out with the products of rows with rows, exact for rows of up to 2^16 numbers."""
+    in_threads(lambda part: _multiply(one[part].numpy(), other.numpy(), out[part].numpy()), len(one))
+    return out
+
+
 def topk(
     products: Int[Tensor, "b n"],
     bounds: tuple[np.ndarray, ...],
@@ -84,6 +90,17 @@ def above(
         return None
     rows, columns, values = (torch.cat(given) for given in zip(*whole, strict=True))
     return rows, columns, values
+
+
+@compiled
+def _multiply(one: np.ndarray, other: np.ndarray, out: np.ndarray) -> None:
+    for b in range(one.shape[0]):
+        for i in range(other.shape[0]):
+            # Sums that numba is not told to keep in 32 bits are made in 64, at a quarter of the rate.
+            total = np.int32(0)
+            for j in range(one.shape[1]):
+                total = np.int32(total + np.int32(np.int32(one[b, j]) * np.int32(other[i, j])))
+            out[b, i] = total
 
 
 @compiled

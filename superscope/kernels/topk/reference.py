@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
 def topk(pre: Float[Tensor, "b n"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
     """The k largest of each row, in order of index; of equals the first; NaN is larger than any number."""
-    order = pre.argsort(dim=1, descending=True, stable=True)  # NaN first
+    # Where a sort puts a NaN depends on its sign and on the device, so that comes second.
+    known = pre.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    order = known.argsort(dim=1, descending=True, stable=True)
+    first = pre.isnan().gather(1, order).byte().argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, first)
     indices = order[:, :k].sort(1).values
     return pre.gather(1, indices), indices
 

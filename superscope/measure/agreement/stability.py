@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...core import Dictionary, Measurement, ShapeError
+from ...core import Dictionary, Measured, Measurement, ShapeError
 from ..interval import over_seeds
 
 _BLOCK = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Recurrence:
+class Recurrence(Measured):
     """What `recurring_features` found; iterating gives the measurements.
 
     Args:

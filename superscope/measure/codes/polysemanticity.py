@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...core import Dictionary, Measurement, SparseCoder
+from ...core import Dictionary, Measured, Measurement, SparseCoder
 from ..interval import Interval, jackknife, over_seeds
 from ..stream import BlockSums, Groups, Rows, read
 
@@ -22,7 +22,7 @@ _BLOCK = 2**23
 
 
 @dataclass(frozen=True, eq=False)
-class Mixing:
+class Mixing(Measured):
     """What `polysemanticity` found, per neuron; iterating gives the measurements.
 
     Args:

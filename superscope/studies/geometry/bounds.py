@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ... import theory
-from ...core import Measurement, Report
-from ..study import Progress, Study, environment, timestamp
+from ...core import Answer, Findings, Measurement, Run
+from ..study import Progress, Study
 
 _LIMITS = (
     "best coherence there could be",
@@ -62,10 +60,7 @@ class Bounds(Study):
         if self.snr is not None and not (math.isfinite(self.snr) and self.snr > 0):
             raise ValueError(f"snr must be above 0 and finite; got {self.snr}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        settings = dataclasses.asdict(self)
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Evaluating bounds", 0, 1)
         rows = [*self._coherence(), *self._guarantees(), *self._thresholds(), *self._directions(), *self._frames()]
         ladder = theory.capacity_ladder(self.n, self.d, signal_to_noise=self.snr)
@@ -83,30 +78,26 @@ class Bounds(Study):
         ]
         if self.k is not None:
             rows += self._at_k(self.k)
-        report = Report(
+        answer = Answer(
             title=f"What n = {self.n:,} atoms in d = {self.d:,} dimensions allow",
-            kind=self.kind,
-            measurements=tuple(row.measurement(self.n) for row in rows),
-            settings=settings,
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={
-                "bounds": {
-                    "name": [row.name for row in rows],
-                    "of": [", ".join(str(v) for v in row.at.values()) for row in rows],
-                    "value": [row.value for row in rows],
-                    "unit": [row.unit for row in rows],
-                    "says": [row.says for row in rows],
-                    "good_for": [row.good_for for row in rows],
+            findings=Findings(
+                [row.measurement(self.n) for row in rows],
+                {
+                    "bounds": {
+                        "name": [row.name for row in rows],
+                        "of": [", ".join(str(v) for v in row.at.values()) for row in rows],
+                        "value": [row.value for row in rows],
+                        "unit": [row.unit for row in rows],
+                        "says": [row.says for row in rows],
+                        "good_for": [row.good_for for row in rows],
+                    },
+                    "ladder": ladder_table(ladder),
                 },
-                "ladder": ladder_table(ladder),
-            },
-            findings=tuple(self._findings(ladder)),
+            ),
+            sentences=tuple(self._findings(ladder)),
         )
         yield Progress("Evaluating bounds", 1, 1, f"{len(rows)} figures")
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return answer
 
     def _coherence(self) -> Iterator[_Row]:
         n, d = self.n, self.d

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ... import capture, dictionaries
-from ...core import Dictionary, FormatError, SparseCode, files
+from ...core import Activations, Dictionary, FormatError, SparseCode, SparseCoder, files
 from ...core.errors import nearest
 from ...dictionaries import SAE
 from ...dictionaries.sae.base import read_about
 
-Rows = Literal["atoms", "dimensions"]
+RowMeaning = Literal["atoms", "dimensions"]
 
 UNEMBEDDING = "pocket:unembedding"
 DUPLICATE = 1 - 1e-6
@@ -42,7 +42,7 @@ class DictionaryFile:
     origin: str
     kept: Int[Tensor, "n"]
     zeros: int
-    rows: Rows
+    rows: RowMeaning
     sae: SAE | None = None
     model: str = ""
     site: str = ""
@@ -55,7 +55,7 @@ class DictionaryFile:
         return (f"{self.zeros} zero atom{'s' if self.zeros > 1 else ''} left out, since zero has no direction",)
 
 
-def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None = None) -> DictionaryFile:
+def read_dictionary(path: str, *, tensor: str | None = None, rows: RowMeaning | None = None) -> DictionaryFile:
     """The dictionary that `path` names. Nothing is normalised; zero atoms are left out and counted.
 
     Without `rows` a matrix is taken to have one atom per row, and is refused if it has fewer rows than columns: most
@@ -89,10 +89,12 @@ def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None =
         )
     if place.is_dir():
         _refuse(path, tensor, rows)
-        sae = dictionaries.load(place)
+        coder = dictionaries.load_coder(place)
+        sae = coder if isinstance(coder, dictionaries.SAE) else None
         notes = read_about(place)["notes"]
         model, site = (str(notes.get(key, "")) if isinstance(notes, dict) else "" for key in ("model", "site"))
-        found = _checked(sae.dictionary.atoms, f"{type(sae).__name__} SAE in {place.name}", "atoms")
+        what = f"{type(coder).__name__}{' SAE' if sae is not None else ''} in {place.name}"
+        found = _checked(coder.dictionary.atoms, what, "atoms")
         return DictionaryFile(
             found.dictionary, found.origin, found.kept, found.zeros, "atoms", sae=sae, model=model, site=site
         )
@@ -109,7 +111,7 @@ def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None =
     )
 
 
-def _refuse(path: str, tensor: str | None, rows: Rows | None) -> None:
+def _refuse(path: str, tensor: str | None, rows: RowMeaning | None) -> None:
     for name, given in (("tensor", tensor), ("rows-are", rows)):
         if given is not None:
             raise ValueError(
@@ -157,7 +159,7 @@ def _from_npy(place: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=kept))
 
 
-def _oriented(matrix: Tensor, origin: str, rows: Rows | None) -> DictionaryFile:
+def _oriented(matrix: Tensor, origin: str, rows: RowMeaning | None) -> DictionaryFile:
     if matrix.ndim != 2:
         raise FormatError(
             f"{origin} has shape {tuple(matrix.shape)}; a dictionary is a matrix of atoms and dimensions."
@@ -175,7 +177,7 @@ def _oriented(matrix: Tensor, origin: str, rows: Rows | None) -> DictionaryFile:
     return _checked(matrix if rows == "atoms" else matrix.T.contiguous(), origin, rows)
 
 
-def _checked(atoms: Tensor, origin: str, rows: Rows) -> DictionaryFile:
+def _checked(atoms: Tensor, origin: str, rows: RowMeaning) -> DictionaryFile:
     atoms = atoms.detach()
     atoms = atoms if atoms.dtype in (torch.float32, torch.float64) else atoms.float()
     finite = torch.isfinite(atoms).all(1)
@@ -199,13 +201,34 @@ def _checked(atoms: Tensor, origin: str, rows: Rows) -> DictionaryFile:
     return DictionaryFile(Dictionary(atoms[kept].clone()), origin, kept, n - len(kept), rows)
 
 
+class OwnEncoder(SparseCoder):
+    """An SAE's encoder on the atoms that were kept: latents with zero atoms, which write nothing, are dropped.
+
+    Args:
+        found: a dictionary read from an SAE's folder.
+    """
+
+    def __init__(self, found: DictionaryFile) -> None:
+        assert found.sae is not None
+        self.sae = found.sae
+        self.dictionary = Dictionary(found.dictionary.atoms, found.sae.bias.detach())
+        self._place = torch.full((found.sae.n,), -1, dtype=torch.int64)
+        self._place[found.kept] = torch.arange(len(found.kept))
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode:
+        """The SAE's code, its indices counted among the atoms that were kept."""
+        code = self.sae.encode(x)
+        indices = self._place[code.indices]
+        return SparseCode(torch.where(indices >= 0, code.values, 0), indices.clamp(min=0), self.dictionary.n)
+
+
 def read_codes(
     found: DictionaryFile, *, tokens: int, text: str | None = None, seed: int = 0, context: int = 128
-) -> tuple[Float[Tensor, "rows d"], SparseCode]:
-    """x at the site an SAE was trained at, and the SAE's code of it on the atoms of `found`.
+) -> tuple[Activations, SparseCode, Int[Tensor, "sequences"]]:
+    """Rows of the site an SAE was trained at, its `OwnEncoder`'s code of them, and the document of each sequence.
 
-    The model and the site are those in the SAE's notes. Latents with zero atoms, which write nothing, are dropped from
-    the code.
+    The model and the site are those in the SAE's notes.
 
     Args:
         found: a dictionary read from an SAE's folder.
@@ -231,17 +254,12 @@ def read_codes(
     loaded = capture.load(found.model)
     (site,) = capture.sites(loaded.model, [found.site])
     corpus = capture.tokens(loaded.tokenizer, capture.documents(text), context=context, limit=tokens, seed=seed)
-    parts = [batch[site].x for batch in capture.harvest(loaded.model, [site], corpus)]
-    x = torch.cat(parts)[:tokens].to(sae.encoder.dtype)
+    parts = [batch[site] for batch in capture.harvest(loaded.model, [site], corpus)]
+    x = torch.cat([part.x for part in parts])[:tokens].to(sae.encoder.dtype)
+    places = torch.cat([part.places for part in parts if part.places is not None])[:tokens]
     if x.shape[1] != sae.d:
         raise ValueError(
             f"{found.origin} wants d = {sae.d}, but {found.site} of {found.model} has {x.shape[1]} dimensions. "
             "The notes name another site than the one it was trained at."
         )
-    with torch.no_grad():
-        code = sae.encode(x)
-    place = torch.full((sae.n,), -1, dtype=torch.int64)
-    place[found.kept] = torch.arange(len(found.kept))
-    indices = place[code.indices]
-    values = torch.where(indices >= 0, code.values, 0)
-    return x, SparseCode(values, indices.clamp(min=0), found.dictionary.n)
+    return Activations(x, places=places), OwnEncoder(found).encode(x), corpus.document

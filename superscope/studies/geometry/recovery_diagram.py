@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -18,28 +16,14 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from ... import measure, recovery, theory
-from ...core import Dictionary, Measurement, Report, RunFolder, SparseCode, files
+from ...core import Answer, Dictionary, Findings, Measurement, Run, SparseCode, files
 from ...recovery import RecoveryCoder
-from ..study import Progress, Study, environment, timestamp
-from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
+from ..arguments import pick
+from ..study import Progress, Study
+from .dictionary_file import DUPLICATE, DictionaryFile, RowMeaning, read_codes, read_dictionary
 
 Magnitudes = Literal["uniform", "equal", "exponential"]
-SolverName = Literal[
-    "best",
-    "Thresholding",
-    "MatchingPursuit",
-    "OMP",
-    "NNOMP",
-    "HTP",
-    "ISTA",
-    "FISTA",
-    "CoordinateDescent",
-    "BasisPursuit",
-    "AMP",
-]
-
-_PENALTY = 1e-3
-"""Of the lasso solvers on noiseless x: a thousandth of a typical magnitude, small beside any active feature."""
+_SOLVERS = {solver.__name__: solver for solver in recovery.SOLVERS}
 
 _ZEROS = 2
 """Sizes in a row without one success, after which larger ones are not tried."""
@@ -62,9 +46,9 @@ class Recover(Study):
     """Folder of a saved SAE, a .safetensors or .npy matrix, or pocket:unembedding."""
     tensor: str | None = None
     """Which tensor of a .safetensors file; its only matrix without it."""
-    rows_are: Rows | None = None
+    rows_are: RowMeaning | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
-    solver: SolverName = "best"
+    solver: Annotated[str, tyro.conf.arg(metavar=f"{{best,{','.join(_SOLVERS)}}}")] = "best"
     """Solver; "best" takes the one that suits the middle of the ks, and says why."""
     ks: tuple[int, ...] = ()
     """Active features to try. Default: about twelve, up to 1.4 times the Donoho-Tanner threshold."""
@@ -89,14 +73,12 @@ class Recover(Study):
             raise ValueError(f"tokens must be at least 0; got {self.tokens}.")
         if self.ks and min(self.ks) < 1:
             raise ValueError(f"ks must be at least 1; got {self.ks}.")
-        if self.signed and self.solver == "NNOMP":
-            raise ValueError("NNOMP finds nonnegative features only. Leave out --signed, or take --solver OMP.")
+        if self.solver != "best" and not pick(self.solver, _SOLVERS, "solver").signed and self.signed:
+            raise ValueError(
+                f"{self.solver} finds nonnegative features only. Leave out --signed, or take --solver OMP."
+            )
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)
         found = read_dictionary(self.dictionary, tensor=self.tensor, rows=self.rows_are)
         W = Dictionary(found.dictionary.unit().atoms)
@@ -109,7 +91,7 @@ class Recover(Study):
                 )
         predicted = predicted_count(W.n, W.d, nonnegative=not self.signed)
         ks = self.ks or grid(predicted, limit)
-        sources: dict[str, tuple[Source, Sequence[int]]] = {
+        sources: dict[str, tuple[CodeSource, Sequence[int]]] = {
             "random": (random_codes(W.n, self.magnitudes, signed=self.signed), ks)
         }
         if self.tokens:
@@ -120,17 +102,21 @@ class Recover(Study):
         if self.solver == "best":
             choice = recovery.best_for(W, sorted(ks)[len(ks) // 2], nonnegative=not self.signed)
             name, reason = type(choice.solver).__name__, choice.reason
-        run = self.open_run(out)
-        kept = _unfinished(run)
+        # For each kind of supports its rows and the state of its generator.
+        kept: dict[str, Any] = run.kept(_UNFINISHED, files.read_json) or {}
+        run.drop(_UNFINISHED)
         rows: list[dict[str, Any]] = []
+        stages = {supports: f"Recovering with {name}, {supports} supports" for supports in sources}
+        ahead = {stages[supports]: float(len(sizes)) for supports, (_, sizes) in sources.items()}
         for supports, (source, sizes) in sources.items():
             generator = torch.Generator().manual_seed(self.seed)
-            stage = f"Recovering with {name}, {supports} supports"
+            stage = stages[supports]
             own: list[dict[str, Any]] = []
             if supports in kept:
                 own = kept[supports]["rows"]
                 generator.set_state(torch.tensor(list(bytes.fromhex(kept[supports]["generator"])), dtype=torch.uint8))
-            yield Progress(stage, len(own), len(sizes), "taken from the interrupted run" if own else "")
+            taken = "taken from the interrupted run" if own else ""
+            yield Progress(stage, len(own), len(sizes), taken, resumed=bool(own), ahead=ahead)
             for row in success_curve(
                 W,
                 name,
@@ -142,25 +128,12 @@ class Recover(Study):
                 before=own,
             ):
                 own = [*own, row]
-                if run is not None:
-                    # The generator's state too, so that what is resumed draws the codes it would have drawn.
-                    kept[supports] = {"rows": own, "generator": bytes(generator.get_state().tolist()).hex()}
-                    files.write_json(run / _UNFINISHED, kept)
-                    run.keep(_UNFINISHED)
+                # The generator's state too, so that what is resumed draws the codes it would have drawn.
+                kept[supports] = {"rows": own, "generator": bytes(generator.get_state().tolist()).hex()}
+                run.keep(_UNFINISHED, lambda path: files.write_json(path, kept))
                 yield Progress(stage, len(own), len(sizes), f"k = {row['k']}: {row['share']:.0%} found")
             rows += [{"supports": supports} | row for row in own]
-        report = self._report(found, W, name, reason, predicted, rows, settings)
-        report = dataclasses.replace(
-            report,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-        )
-        if run is not None:
-            report.write(run)
-            run.about["files"].pop(_UNFINISHED, None)
-            run.finish(report.title, timestamp())
-            (run / _UNFINISHED).unlink(missing_ok=True)
-        return report
+        return self._report(found, W, name, reason, predicted, rows)
 
     def _report(
         self,
@@ -170,8 +143,7 @@ class Recover(Study):
         reason: str,
         predicted: float,
         rows: list[dict[str, Any]],
-        settings: dict[str, Any],
-    ) -> Report:
+    ) -> Answer:
         mu = measure.coherence(W)
         guarantee = min(theory.coherence_guarantee(mu.value or 0.0), W.n)
         caution = "; ".join(found.cautions)
@@ -197,31 +169,24 @@ class Recover(Study):
             "guarantees k = 1."
         )
         columns = ("supports", "solver", "k", "trials", "successes", "share", "low", "high", "converged")
-        return Report(
+        return Answer(
             title=f"Recovery on {found.origin}: n = {W.n:,} atoms, d = {W.d:,}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=settings,
-            tables={
-                "recovery": {column: [row[column] for row in rows] for column in columns},
-                "predictions": predictions(W, guarantee),
-            },
-            findings=tuple(findings),
+            findings=Findings(
+                measurements,
+                {
+                    "recovery": {column: [row[column] for row in rows] for column in columns},
+                    "predictions": predictions(W, guarantee),
+                },
+            ),
+            sentences=tuple(findings),
         )
 
 
-def _unfinished(run: RunFolder | None) -> dict[str, Any]:
-    """What an interrupted run had found: for each kind of supports its rows and the state of its generator."""
-    if run is None or not run.has(_UNFINISHED):
-        return {}
-    return files.read_json(run / _UNFINISHED)
-
-
-Source = Callable[[int, int, torch.Generator], SparseCode | None]
+CodeSource = Callable[[int, int, torch.Generator], SparseCode | None]
 """k, rows and a generator to codes of exactly k nonzeros; None where there are none."""
 
 
-def random_codes(n: int, magnitudes: Magnitudes, *, signed: bool) -> Source:
+def random_codes(n: int, magnitudes: Magnitudes, *, signed: bool) -> CodeSource:
     """Every set of k features equally likely, magnitudes drawn independently."""
 
     def draw(k: int, rows: int, generator: torch.Generator) -> SparseCode:
@@ -241,7 +206,7 @@ def random_codes(n: int, magnitudes: Magnitudes, *, signed: bool) -> Source:
     return draw
 
 
-def data_codes(code: SparseCode) -> Source:
+def data_codes(code: SparseCode) -> CodeSource:
     """Rows of a given code that have at least k nonzeros, cut to their k largest."""
     active = code.l0
 
@@ -264,19 +229,6 @@ def data_grid(code: SparseCode) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(share * most)) for share in (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)})) if most else ()
 
 
-def build(name: str, W: Dictionary, k: int, *, nonnegative: bool) -> RecoveryCoder:
-    """A solver of `recovery.SOLVERS` by name, set for k active features of magnitude about 1."""
-    if name == "OMP":
-        return recovery.OMP(W, k=k)
-    if name == "NNOMP":
-        return recovery.NNOMP(W, k=k)
-    if name in ("Thresholding", "MatchingPursuit", "HTP"):
-        return getattr(recovery, name)(W, k=k, nonnegative=nonnegative)
-    if name in ("ISTA", "FISTA", "CoordinateDescent"):
-        return getattr(recovery, name)(W, penalty=_PENALTY, nonnegative=nonnegative)
-    return getattr(recovery, name)(W, nonnegative=nonnegative)
-
-
 def found_exactly(answer: Float[Tensor, "rows n"], truth: SparseCode) -> Tensor:
     """Whether the k largest magnitudes of each answer are the k active features; least squares then gives f itself."""
     k = truth.k
@@ -289,7 +241,7 @@ def success_curve(
     W: Dictionary,
     name: str,
     ks: Sequence[int],
-    source: Source,
+    source: CodeSource,
     *,
     trials: int,
     nonnegative: bool,
@@ -314,7 +266,7 @@ def success_curve(
         truth = SparseCode(truth.values.to(W.atoms.dtype), truth.indices, truth.n)
         # Solvers that are not told k keep what they prepared (a Gram matrix, a pseudo-inverse) from size to size.
         if solver is None or hasattr(solver, "k"):
-            solver = build(name, W, k, nonnegative=nonnegative)
+            solver = pick(name, _SOLVERS, "solver").suited(W, k, nonnegative=nonnegative)
         solution = solver.solve(W.compose(truth))
         successes = int(found_exactly(solution.code.dense(), truth).sum())
         rows = len(truth)
@@ -417,7 +369,7 @@ def half_point(rows: Sequence[dict[str, Any]], *, caution: str = "") -> Measurem
 
 def with_chance(threshold: Measurement, name: str, W: Dictionary, magnitudes: str, *, nonnegative: bool) -> Measurement:
     """The same with what a random dictionary of n and d gives: one-step theory for one-step readers, else l1's."""
-    if name == "Thresholding" and W.n > W.d:
+    if pick(name, _SOLVERS, "solver").one_step and W.n > W.d:
         chance, label = float(theory.readout_threshold(W.n, W.d)), "random dictionary, equal magnitudes, one step"
     else:
         chance = predicted_count(W.n, W.d, nonnegative=nonnegative)

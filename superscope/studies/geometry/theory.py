@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -19,12 +17,12 @@ from torch import Tensor
 
 from ... import frames, measure, recovery
 from ... import theory as bounds
-from ...core import Dictionary, Measurement, Report, RunFolder, SparseCode, Table
-from ..study import Progress, Study, environment, timestamp
+from ...core import Activations, Answer, Dictionary, Findings, Measurement, Run, SparseCode, SparseCoder, Table
+from ..study import Progress, Study
 from .bounds import ladder_table
-from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
+from .dictionary_file import DUPLICATE, DictionaryFile, OwnEncoder, RowMeaning, read_codes, read_dictionary
 from .recovery_diagram import (
-    Source,
+    CodeSource,
     data_codes,
     data_grid,
     grid,
@@ -48,7 +46,6 @@ _SYNTHETIC = 2000
 """Random codes whose interference is measured."""
 _LISTED = 20_000
 """Atoms listed one by one in tables; a random sample of larger dictionaries."""
-_RESAMPLES = 400
 _PHASE_SHARES = (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.6)
 
 
@@ -67,7 +64,7 @@ class Theory(Study):
     """Folder of a saved SAE, a .safetensors or .npy matrix, or pocket:unembedding."""
     tensor: str | None = None
     """Which tensor of a .safetensors file; its only matrix without it."""
-    rows_are: Rows | None = None
+    rows_are: RowMeaning | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
     k: int | None = None
     """Active features of the random codes. Default: the mean l0 of an SAE's codes, else 8 (fewer if n is small)."""
@@ -93,11 +90,7 @@ class Theory(Study):
         if self.k is not None and self.k < 1:
             raise ValueError(f"k must be at least 1; got {self.k}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)
         found = read_dictionary(self.dictionary, tensor=self.tensor, rows=self.rows_are)
         W = Dictionary(found.dictionary.unit().atoms)
@@ -115,7 +108,7 @@ class Theory(Study):
                 data = read_codes(found, tokens=self.tokens, text=self.text, seed=self.seed)
             else:
                 notes.append("the SAE does not say where it was trained, so its page has random codes only")
-        run = self.open_run(out)
+        run.open()
         page = _Page(self, found, W, data)
         parts = (
             ("Comparing atoms", page.overlaps),
@@ -131,20 +124,11 @@ class Theory(Study):
         yield Progress("Measuring the dictionary", len(parts), len(parts))
         yield from page.recovery()
         yield from page.phase()
-        report = Report(
+        return Answer(
             title=f"Theory page of {found.origin}: n = {W.n:,} atoms, d = {W.d:,}",
-            kind=self.kind,
-            measurements=tuple(page.measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-            tables=page.tables,
-            findings=tuple(page.findings() + [f"Note: {note}." for note in notes]),
+            findings=Findings(page.measurements, page.tables),
+            sentences=tuple(page.findings() + [f"Note: {note}." for note in notes]),
         )
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
 
 
 @dataclass
@@ -154,7 +138,7 @@ class _Page:
     study: Theory
     file: DictionaryFile
     W: Dictionary
-    data: tuple[Float[Tensor, "rows d"], SparseCode] | None
+    data: tuple[Activations, SparseCode, Int[Tensor, "sequences"]] | None
     measurements: list[Measurement] = field(default_factory=list)
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
@@ -467,58 +451,39 @@ class _Page:
 
     def amortisation(self) -> None:
         """View 9: the encoder against pursuit on the same atoms, with as many active features."""
-        W, generator = self.W, self.generator(5)
         if self.data is not None and self.file.sae is not None:
-            x, code = self.data
-            step = max(1, len(x) // _CODED)
-            x, code = (x[::step] - self.file.sae.bias.detach())[:_CODED], code[torch.arange(0, len(x), step)[:_CODED]]
-            first, against, k = "own encoder", code, max(1, min(code.k, W.d, W.n - 1))
-            truth = "the encoder's support"
+            rows, code, documents = self.data
+            pick = torch.arange(0, len(rows), max(1, len(rows) // _CODED))[:_CODED]
+            assert rows.places is not None
+            given = Activations(rows.x[pick], places=rows.places[pick])
+            coder: SparseCoder = OwnEncoder(self.file)
+            # At least one, for an encoder that is silent here has a gap too.
+            k = max(1, min(round(float(code[pick].l0.double().mean())), self.W.d, self.W.n - 1))
+            own, truth = "own encoder", None
         else:
-            k = self.k
-            against = self.random(k, _CODED, 5)
-            x, first, truth = W.compose(against), "one step, k largest of W^T x", "the true support"
-            code = recovery.Thresholding(W, k=k, nonnegative=self.nonnegative).encode(x)
-        pursuit = recovery.NNOMP(W, k=k) if self.nonnegative else recovery.OMP(W, k=k)
-        coders = {
-            first: code,
-            f"{first}, refitted": recovery.refit(W, x, code, nonnegative=self.nonnegative),
-            "pursuit": pursuit.encode(x),
-        }
-        spread = (x - x.mean(0)).double().square().sum(1)
-        errors = {name: (x - W.compose(c)).double().square().sum(1) for name, c in coders.items()}
-        columns: dict[str, list[Any]] = {
-            name: [] for name in ("coder", "l0", "fraction_variance_unexplained", "overlap", "overlap_with", "rows")
-        }
-        for name, c in coders.items():
-            row = (
-                name,
-                float(c.l0.double().mean()),
-                float(errors[name].sum() / spread.sum()),
-                _overlap(c, against),
-                truth,
-                len(x),
-            )
-            for column, cell in zip(columns, row, strict=True):
-                columns[column].append(cell)
-        self.tables["amortisation"] = columns
-        picks = torch.randint(len(x), (_RESAMPLES, len(x)), generator=generator)
-        gap = errors[first] - errors["pursuit"]
-        resampled = gap[picks].sum(1) / spread[picks].sum(1)
-        self.measurements.append(
-            Measurement(
-                name="amortisation_gap",
-                value=float(gap.sum() / spread.sum()),
-                unit="fraction of variance",
-                n=len(x),
-                of="tokens" if self.data is not None else "random codes",
-                low=float(resampled.quantile(0.025)),
-                high=float(resampled.quantile(0.975)),
-                how=f"95 % bootstrap over rows, {_RESAMPLES} resamples"
-                + ("; tokens of one document are alike, so it is somewhat too narrow" if self.data is not None else ""),
-                at={"encoder": first, "k": k},
-            )
+            k, documents, truth = self.k, None, "the true support"
+            code = self.random(k, _CODED, 5)
+            given = Activations(self.W.compose(code), code=code)
+            coder = recovery.Thresholding(self.W, k=k, nonnegative=self.nonnegative)
+            own = "one step, k largest of W^T x"
+        found = measure.amortisation_gap(
+            coder, [given], k=k, nonnegative=self.nonnegative, documents=documents, seed=self.study.seed
         )
+        self.measurements += [m.at_site(encoder=own) for m in found]
+        names = {"own": own, "refitted": f"{own}, refitted", "pursuit": "pursuit"}
+        if truth:
+            overlaps = [found[f"{which}_true_overlap"].value for which in names]
+        else:
+            # The encoder's own support with itself, by definition, before the two that are measured.
+            overlaps = [1.0, found["refitted_overlap"].value, found["support_overlap"].value]
+        self.tables["amortisation"] = {
+            "coder": list(names.values()),
+            "l0": [found[f"{which}_l0"].value for which in names],
+            "fraction_variance_unexplained": [found[f"{which}_unexplained"].value for which in names],
+            "overlap": overlaps,
+            "overlap_with": [truth or "the encoder's support"] * len(names),
+            "rows": [len(given)] * len(names),
+        }
 
     def recovery(self) -> Generator[Progress, None, None]:
         """View 5: success curves on this dictionary, with random supports and with those of data."""
@@ -528,7 +493,7 @@ class _Page:
         solvers = ["Thresholding", "NNOMP" if self.nonnegative else "OMP"]
         if W.n <= self.study.whole:
             solvers.append("BasisPursuit")
-        sources: dict[str, tuple[Source, tuple[int, ...]]] = {
+        sources: dict[str, tuple[CodeSource, tuple[int, ...]]] = {
             "random": (random_codes(W.n, "uniform", signed=self.study.signed), ks)
         }
         if self.code is not None:
@@ -627,9 +592,10 @@ class _Page:
         gap = self.value("amortisation_gap")
         if gap is not None and gap.value is not None:
             unexplained = self.tables["amortisation"]["fraction_variance_unexplained"]
+            difference = f"{gap.value:.3g}" if gap.low is None else f"{gap.low:.3g} to {gap.high:.3g}"
             found.append(
                 f"With the same number of active features, {gap.at['encoder']} leaves {unexplained[0]:.3g} of the "
-                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {gap.low:.3g} to {gap.high:.3g})."
+                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {difference})."
             )
         certified = self.value("certified_codes")
         if certified is not None and certified.value is not None:
@@ -659,15 +625,6 @@ def _random_share(n: int, d: int, level: float) -> float:
 def _per_atom(code: SparseCode, weights: Float[Tensor, "rows k"]) -> Float[Tensor, "n"]:
     """Sum of weights over rows, for each atom."""
     return torch.zeros(code.n, dtype=torch.float64).index_add_(0, code.indices.reshape(-1), weights.reshape(-1))
-
-
-def _overlap(code: SparseCode, other: SparseCode) -> float:
-    """Mean Jaccard overlap of supports: common over joint active features."""
-    total = 0.0
-    for start in range(0, len(code), 256):
-        a, b = code[slice(start, start + 256)].support, other[slice(start, start + 256)].support
-        total += float(((a & b).sum(1) / (a | b).sum(1).clamp(min=1)).sum())
-    return total / len(code)
 
 
 def _columns(table: Table) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Measurement, Report, RunFolder, files
+from ...core import Answer, Findings, Measurement, Run, files
 from ...dictionaries import ARCHITECTURES, formats
 from ...dictionaries.formats import OURS, Imported
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 
 _ROWS = 256
 """Made-up rows on which original and copy are compared."""
@@ -66,13 +65,10 @@ class Convert(Study):
         if not self.source.strip() or not self.target.strip():
             raise ValueError("source and target must be paths; got an empty one.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, settings = timestamp(), dataclasses.asdict(self)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         target = Path(self.target).expanduser()
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
-            if target.absolute() == Path(out).absolute():
-                raise ValueError(f"target and --out are both {target}. The run's record needs a folder of its own.")
+        if run.path is not None and target.absolute() == run.path.absolute():
+            raise ValueError(f"target and --out are both {target}. The run's record needs a folder of its own.")
         yield Progress("Reading", 0, 1)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -83,7 +79,7 @@ class Convert(Study):
         yield Progress("Writing", 0, 1)
         told = {name: value for name, value in (("model", self.model), ("site", self.site)) if value}
         written = formats.write(original, target, self.to, notes=told)
-        run = self.open_run(out)
+        run.open()
         yield Progress("Writing", 1, 1)
         yield Progress("Comparing", 0, 1)
         with warnings.catch_warnings():
@@ -92,28 +88,23 @@ class Convert(Study):
         measurements = (*self._compare(original, copy), *_stored(original, written))
         worst = max(m.value or 0.0 for m in measurements if m.name.endswith("_difference"))
         listed = [target] if target.is_file() else sorted(file for file in target.rglob("*") if file.is_file())
-        report = Report(
+        answer = Answer(
             title=f"{Path(self.source).name} from {original.format} to {self.to}",
-            kind=self.kind,
-            measurements=measurements,
-            settings=settings,
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={
-                "files": {
-                    "file": [str(file.relative_to(target.parent)) for file in listed],
-                    "bytes": [file.stat().st_size for file in listed],
-                    "sha256": [files.sha256(file) for file in listed],
-                }
-            },
-            # With these, codes of the copy can be put back into the units of the original file.
+            findings=Findings(
+                measurements,
+                {
+                    "files": {
+                        "file": [str(file.relative_to(target.parent)) for file in listed],
+                        "bytes": [file.stat().st_size for file in listed],
+                        "sha256": [files.sha256(file) for file in listed],
+                    }
+                },
+            ),
+            sentences=tuple(self._findings(original, worst, cautions)),
             arrays={"scale": original.scale},
-            findings=tuple(self._findings(original, worst, cautions)),
         )
         yield Progress("Comparing", 1, 1, f"largest difference {worst:.1e}")
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return answer
 
     def _read(self) -> Imported:
         given: dict[str, Any] = {

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ... import measure
-from ...core import Measurement, Report, RunFolder, files
+from ...core import Answer, Findings, Measurement, Run
 from ...dictionaries import SAE, TopK
 from ...dictionaries.many import train_many
+from ...dictionaries.sae.base import SAVED
 from ...measure.choice import decoder_projection, description_length, mean_overlap
-from ..study import Progress, environment, timestamp
+from ..study import Progress
 from .stream import FromStream, Stream
 
 _ENOUGH = 0.95
 """Share of the most recurring directions that a k must have to count as one where seeds agree."""
 
 _SHOWN = 20
+_EVALUATION = 4.0
+"""What measuring a row costs, in rows of training (timed)."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,14 @@ class Frontier(FromStream):
         if not (math.isfinite(self.precision) and self.precision > 0):
             raise ValueError(f"precision must be positive and finite; got {self.precision}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
-        if out is not None:
-            RunFolder.standing(out, kind=self.kind, settings=settings)
-            files.require_space(out, 64 * 2**20)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        run.require_space(64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
         stream = self.open_stream()
         n, ks = self.n or 8 * stream.train.d, sorted(set(self.ks))
         if ks[-1] > n:
             raise ValueError(f"k = {ks[-1]} latents cannot be active among n = {n}. Give smaller --ks or a larger --n.")
-        run = self.open_run(out)
+        run.open()
         yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
         saes = yield from self._trained(stream, n, ks, run)
         measurements, table = yield from self._measured(stream, saes, ks)
@@ -89,37 +86,31 @@ class Frontier(FromStream):
                 caution="at the end of what was tried: extend --ks there" if chosen in (ks[0], ks[-1]) else "",
             )
         )
-        report = Report(
+        return Answer(
             title=f"{stream.name}{f' at {stream.site}' if stream.site else ''}: how sparse?",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-            tables={"frontier": table},
-            findings=reasons,
+            findings=Findings(measurements, {"frontier": table}),
+            sentences=reasons,
         )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
 
     def _trained(
-        self, stream: Stream, n: int, ks: Sequence[int], run: RunFolder | None
+        self, stream: Stream, n: int, ks: Sequence[int], run: Run
     ) -> Generator[Progress, None, dict[tuple[int, int], SAE]]:
         """One SAE for each k and seed; a finished k is taken from an interrupted run."""
         stage, total = "Learning dictionaries", len(ks) * self.steps
         saes: dict[tuple[int, int], SAE] = {}
+        ahead = {stage: float(self.steps * self.batch), "Measuring": _EVALUATION * self.held_out}
+        yield Progress(stage, 0, total, ahead=ahead)
         length = getattr(stream.train, "__len__", None)
         batch = self.batch if length is None else min(self.batch, max(length(), 2))
         for done, k in enumerate(ks):
             folders = {seed: f"saes/k{k}/seed{seed}" for seed in range(self.seeds)}
-            if run is not None and all(run.has(f"{folder}/about.json") for folder in folders.values()):
+            if run.has(*(f"{folder}/{part}" for folder in folders.values() for part in SAVED)):
                 for seed, folder in folders.items():
                     loaded = TopK.load(run / folder)
                     saes[k, seed] = loaded.to(self.device)
-                yield Progress(stage, (done + 1) * self.steps, total, f"k = {k} taken from the interrupted run")
+                yield Progress(
+                    stage, (done + 1) * self.steps, total, f"k = {k} taken from the interrupted run", resumed=True
+                )
                 continue
             # The seeds of one k are one stack, so a kill loses one k, not the whole sweep.
             members = [TopK(d=stream.train.d, n=n, k=k, seed=self.seed + s).to(self.device) for s in range(self.seeds)]
@@ -131,10 +122,8 @@ class Frontier(FromStream):
                     yield Progress(stage, done * self.steps + steps[0].index, total, detail)
             for seed, sae in enumerate(members):
                 saes[k, seed] = sae
-                if run is not None:
-                    sae.save(run / folders[seed], notes={"source": self.source, "site": str(stream.site or "")})
-                    for name in ("weights.safetensors", "about.json"):
-                        run.keep(f"{folders[seed]}/{name}")
+                notes = {"source": self.source, "site": str(stream.site or "")}
+                run.keep(folders[seed], functools.partial(sae.save, notes=notes), SAVED)
         return saes
 
     def _measured(

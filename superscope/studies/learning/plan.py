@@ -7,17 +7,16 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
 from ...capture import MemorySource
 from ...capture.models.outline import outline
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...dictionaries import TopK, train
 from ...theory import cost
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 
 _BFLOAT16 = 2
 _TIMED = 2e10
@@ -82,11 +81,8 @@ class Plan(Study):
         if self.machine == "here" and self.devices > 1:
             raise ValueError("machine here is this machine's processor, of which there is one; leave --devices out.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        settings = dataclasses.asdict(self)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         d, parameters, subject = self._model()
-        run = self.open_run(out)
         yield Progress("Rating the machine", 0, 1)
         machine = (
             timed(d, self.latents, self.k, self.batch)
@@ -94,6 +90,7 @@ class Plan(Study):
             else next(m for m in cost.MACHINES if m.name == self.machine)
         )
         hardware = "this machine" if self.machine == "here" else f"{self.devices} {machine.name.upper()}"
+        run.note(machine=dataclasses.asdict(machine))
         yield Progress("Rating the machine", 1, 1, f"{machine.operations / 1e12:,.3g} TFLOP/s")
         mixed = self.machine != "here"
         layouts = [
@@ -112,8 +109,18 @@ class Plan(Study):
         training = cost.training_operations(d, self.latents, self.k, self.tokens)
         dense = cost.training_operations(d, self.latents, self.k, self.tokens, sparse=False)
         stored = cost.storage(d, self.tokens, sites=self.sites, number=_BFLOAT16)
-        keep, why = cost.is_worth_storing(uses=self.uses, model=model, training=training, stored=stored, room=self.room)
-        passes = 1 if keep else self.uses
+        choice = cost.store_or_recompute(
+            parameters=parameters,
+            d=d,
+            n=self.latents,
+            k=self.k,
+            tokens=self.tokens,
+            uses=self.uses,
+            room=self.room,
+            sites=self.sites,
+            number=_BFLOAT16,
+        )
+        passes = 1 if choice.store else self.uses
         capture_hours = passes * model / (machine.operations * self.devices) / 3600
         train_hours = None
         if chosen is not None:
@@ -147,25 +154,23 @@ class Plan(Study):
                 for mesh in layouts
             ),
         )
-        report = Report(
+        return Answer(
             title=f"{self.latents:,} latents on {self.tokens:,.0f} activations of {subject}",
-            kind=self.kind,
-            measurements=measurements,
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "machine": dataclasses.asdict(machine)},
-            tables={
-                "layouts": {
-                    "mesh": [str(mesh) for mesh in layouts],
-                    "memory_gb": [memory[mesh] / 1e9 for mesh in layouts],
-                    "fits": [mesh in fitting for mesh in layouts],
-                    "exchange_gb_per_step": [costs[mesh].exchange / 1e9 for mesh in layouts],
-                    "step_ms": [costs[mesh].seconds(machine) * 1e3 for mesh in layouts],
-                    "tokens_per_second": [self.batch / costs[mesh].seconds(machine) for mesh in layouts],
-                    "chosen": [mesh == chosen for mesh in layouts],
-                }
-            },
-            findings=tuple(
+            findings=Findings(
+                measurements,
+                {
+                    "layouts": {
+                        "mesh": [str(mesh) for mesh in layouts],
+                        "memory_gb": [memory[mesh] / 1e9 for mesh in layouts],
+                        "fits": [mesh in fitting for mesh in layouts],
+                        "exchange_gb_per_step": [costs[mesh].exchange / 1e9 for mesh in layouts],
+                        "step_ms": [costs[mesh].seconds(machine) * 1e3 for mesh in layouts],
+                        "tokens_per_second": [self.batch / costs[mesh].seconds(machine) for mesh in layouts],
+                        "chosen": [mesh == chosen for mesh in layouts],
+                    }
+                },
+            ),
+            sentences=tuple(
                 self._findings(
                     d,
                     machine,
@@ -175,17 +180,12 @@ class Plan(Study):
                     capture_hours,
                     train_hours,
                     stored,
-                    keep,
-                    why,
+                    choice,
                     too_big,
                     parameters,
                 )
             ),
         )
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
 
     def _model(self) -> tuple[int, float, str]:
         """d, parameters up to the site, and words for both."""
@@ -215,8 +215,7 @@ class Plan(Study):
         capture_hours: float,
         train_hours: float | None,
         stored: float,
-        keep: bool,
-        why: str,
+        choice: cost.StorageChoice,
         too_big: str,
         parameters: float,
     ) -> Iterator[str]:
@@ -243,9 +242,9 @@ class Plan(Study):
         if parameters:
             yield (
                 f"Making the activations takes about {_duration(capture_hours)} there"
-                f"{'' if keep or self.uses == 1 else f', all {self.uses} times together'}."
+                f"{'' if choice.store or self.uses == 1 else f', all {self.uses} times together'}."
             )
-        yield f"{'Store' if keep else 'Stream'} the activations ({_bytes(stored)}): {why}."
+        yield f"{'Store' if choice.store else 'Stream'} the activations ({_bytes(stored)}): {choice.why}."
 
 
 def timed(d: int, n: int, k: int, batch: int) -> cost.Machine:

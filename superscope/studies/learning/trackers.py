@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ...core import RunFolder
+from ...core import Run
 
 Name: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 
@@ -43,12 +43,12 @@ class _Tensorboard(Tracker):
 class _Hosted(Tracker):
     """wandb, and trackio, which has the same functions: one project, a run for each run folder, taken up again."""
 
-    def __init__(self, package: str, run: RunFolder | None, settings: Mapping[str, Any]) -> None:
+    def __init__(self, package: str, run: Run, settings: Mapping[str, Any]) -> None:
         self.package: Any = importlib.import_module(package)
         about: dict[str, Any] = {"project": "superscope", "config": dict(settings)}
-        if run is not None:
+        if run.path is not None:
             # A folder's name may be used twice, and so may its place; not with the time it was begun.
-            begun = f"{run.path.resolve()} {run.about['created']}"
+            begun = f"{run.path.resolve()} {run.created}"
             identity = hashlib.sha256(begun.encode()).hexdigest()[:12]
             about |= {"name": f"{run.path.name}-{identity}", "resume": "allow"}
             if package == "wandb":
@@ -62,12 +62,12 @@ class _Hosted(Tracker):
         self.package.finish()
 
 
-def open_tracker(name: Name, run: RunFolder | None, settings: Mapping[str, Any], *, done: int = 0) -> Tracker:
+def open_tracker(name: Name, run: Run, settings: Mapping[str, Any], *, done: int = 0) -> Tracker:
     """The tracker of that name, "none" for one that does nothing.
 
     Args:
         name: of the tracker; its package is an extra of the same name.
-        run: the run's folder, if it has one.
+        run: whose folder, if it has one, is where a tracker writes.
         settings: what the run is, shown beside its curve.
         done: steps already made, where a run goes on.
 
@@ -78,7 +78,7 @@ def open_tracker(name: Name, run: RunFolder | None, settings: Mapping[str, Any],
         return Tracker()
     try:
         if name == "tensorboard":
-            return _Tensorboard((Path("runs") if run is None else run.path) / "tensorboard", done)
+            return _Tensorboard((run.path or Path("runs")) / "tensorboard", done)
         return _Hosted(name, run, settings)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"--tracker {name} needs the package {name}: pip install {name}.") from error

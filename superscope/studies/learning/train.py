@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import shutil
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +12,27 @@ import torch
 import tyro
 
 from ... import capture, intervene, measure
-from ...core import ActivationSource, FormatError, Measurement, Report, RunFolder, files
-from ...core.errors import nearest
-from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
+from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
+from ...dictionaries import SAE, Learner, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
-from ...dictionaries.parallel import ParallelTraining, launched, leave, mesh, newest, told
+from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
+from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
-from ..study import Progress, environment, timestamp
-from .stream import FromStream, Stream
+from .. import arguments
+from ..study import Progress
+from .learners import LEARNERS, complete, listing, settings
+from .stream import FromStream, Stream, length
 from .trackers import Name, open_tracker
 
 _CHECKPOINT, _SHARDS, _CURVE = "checkpoint.safetensors", "checkpoint", "curve.json"
 _WHITENING = "whitening.safetensors"
-_NAMES = {architecture.__name__.lower(): architecture for architecture in ARCHITECTURES}
-_OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin", "widths", "candidates", "slack")
-_OWN += ("emphasis",)
+_DESCENT = ("steps", "batch", "lr", "k_from", "penalty_from", "ramp", "whiten", "precision", "clip", "resample_every")
+_DESCENT += ("dead_after", "checkpoint_every", "groups", "tracker")
+"""Settings that say something of descent alone, not of classical learners."""
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
+_EVALUATION = 4.0
+"""What measuring a row costs, in rows of training (timed)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Train(FromStream):
 
     SOURCE is a model (a Hugging Face name, a folder, "pocket"), a folder that `superscope harvest` wrote, a world whose
     features are known (`world:exactly_k`), or rows in a .safetensors or .npy file. Ctrl-C keeps what was learned: the
-    same command with the same --out goes on, to the bit on a CPU. SOURCE may also be the run folder of a training: its
+    same command with the same --out goes on, to the bit on a CPU of the same kind. SOURCE may also be the run folder of
     settings are repeated, with those changed that are given here.
 
     Several processes train one dictionary together where torchrun starts them, each holding a part of the latents:
@@ -53,35 +54,19 @@ class Train(FromStream):
 
     source: Annotated[str, tyro.conf.Positional]
     """Model, store, world:NAME, file of rows, or run folder of a training whose settings to repeat."""
-    architecture: str = "topk"
-    """abstopk, archetypal, batchtopk, gated, interferencepenalised, jumprelu, matchingpursuit, matryoshka, pannealed,
-    relu, topk. An option that an architecture does not have is refused."""
+    to: tuple[str, ...] = ()
+    """Further sites (of a file, tensors) read in step with the first: the one that a transcoder predicts from it, those
+    that a crosscoder learns of beside it."""
+    architecture: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(sorted(LEARNERS))}}}")] = "topk"
+    """Who learns: a sparse autoencoder, a transcoder, a crosscoder or a classical learner."""
     k: int | None = None
     """Latents active in a row, where the architecture has a k. Default: 32, or n/4 if that is less."""
-    coefficient: float | None = None
-    """Weight of the penalty (relu, gated, pannealed, jumprelu, interferencepenalised)."""
-    norm: Literal["unit", "weighted"] | None = None
-    """relu: penalise values, or values times the norm of their atom."""
-    penalty_warmup: float | None = None
-    """Share of the steps in which the penalty rises (relu, gated, pannealed, jumprelu)."""
-    bandwidth: float | None = None
-    """jumprelu: width of the step whose gradient is smoothed."""
-    end: float | None = None
-    """pannealed: the last exponent."""
-    begin: float | None = None
-    """pannealed: share of the steps before annealing begins."""
-    widths: tuple[int, ...] = ()
-    """matryoshka: nested widths, rising to n."""
-    emphasis: float | None = None
-    """matryoshka: a prefix weighs as its width to this power."""
-    candidates: int | None = None
-    """archetypal: points that atoms are mixtures of."""
-    slack: float | None = None
-    """archetypal: how far an atom may leave them."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE: a setting of the architecture's own; `--set help` says what they mean. May be repeated."""
     k_from: float | None = None
     """Begin with so many times k, and go to k over the first `ramp` of the steps."""
     penalty_from: float | None = None
-    """Begin with so many times the coefficient, and go to it over the first `ramp` of the steps."""
+    """Begin with so many times the penalty's coefficient, and go to it over the first `ramp` of the steps."""
     ramp: float = 0.2
     """Share of the steps."""
     whiten: Literal["none", "zca", "pca", "scale"] = "none"
@@ -106,61 +91,50 @@ class Train(FromStream):
     """Also write the curve to a tracker, which must be installed."""
 
     def __post_init__(self) -> None:
-        if self.architecture.lower() not in _NAMES:
-            offer = nearest(self.architecture.lower(), list(_NAMES))
-            raise ValueError(f"there is no architecture {self.architecture!r}.{offer} Known: {', '.join(_NAMES)}.")
-        accepted = self._accepted()
-        for name in _OWN:
-            if getattr(self, name) not in (None, ()) and name not in accepted:
-                own = ", ".join(f"--{each.replace('_', '-')}" for each in _OWN if each in accepted)
-                raise ValueError(
-                    f"{self.architecture} has no option --{name.replace('_', '-')}. Its own are: {own or 'none'}."
-                )
+        kind = self.learner
+        settings(self.architecture, self.set, self.k)
         super().__post_init__()
         for name in ("checkpoint_every", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        if issubclass(kind, Learner) and (set_ := [name for name in _DESCENT if getattr(self, name) != usual[name]]):
+            raise ValueError(
+                f"{self.architecture} is not learned by descent, so --{set_[0].replace('_', '-')} says nothing to it. "
+                "`--set help` lists what does."
+            )
 
-    def _accepted(self) -> dict[str, str]:
-        """This study's options that the architecture has, with its own names for them."""
-        taken = inspect.signature(_NAMES[self.architecture.lower()]).parameters
-        names = {name: "warmup" if name == "penalty_warmup" else name for name in _OWN}
-        return {name: its for name, its in names.items() if its in taken}
+    @classmethod
+    def about(cls) -> str:
+        return f"{super().about()}\n\nArchitectures, and what `--set NAME=VALUE` sets of each:\n\n{listing()}"
 
-    def make(self, d: int) -> SAE:
-        """The SAE that the settings describe, for activations of d numbers.
+    @property
+    def learner(self) -> type[SAE] | type[Learner]:
+        """The class of what is learned."""
+        return arguments.pick(self.architecture, LEARNERS, "architecture")
+
+    def settings_for(self, source: ActivationSource) -> dict[str, Any]:
+        """What the settings say of it, for rows of a source.
 
         Raises:
-            ValueError: if k is above n, or another option is out of range.
+            ValueError: if something is missing that has no default.
         """
-        n = self.n or 8 * d
-        arguments: dict[str, Any] = {}
-        for name, its in self._accepted().items():
-            value = getattr(self, name)
-            if value not in (None, ()):
-                arguments[its] = value
-            elif name == "k":
-                arguments["k"] = min(32, max(n // 4, 1))
-        return _NAMES[self.architecture.lower()](d=d, n=n, **arguments, seed=self.seed).to(self.device)
+        return complete(self.learner, settings(self.architecture, self.set, self.k), source, self.n, self.seed)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        saved = self._saved()
-        if saved is not None:
-            return (yield from saved.stages(out))
-        began, clock = timestamp(), time.monotonic()
-        settings = dataclasses.asdict(self)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         where = mesh(self.groups, minutes=self.patience) if launched() else None
-        leads = where is None or where.leads
         if where is not None:
-            out = Path(told(str(out))) if out is not None else None
-        run = None
-        if out is not None and leads:
-            run = RunFolder.standing(out, kind=self.kind, settings=settings)
-            files.require_space(out, 64 * 2**20)
+            first = Path(broadcast_text(str(run.path))) if run.path is not None else None
+            if not where.leads:
+                run.follow(first)
+        run.require_space(64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
-        stream = self.open_stream()
-        sae = self.make(stream.train.d)
-        white, rows = self._whitened(sae, stream.train, out, leads)
+        stream = self.open_stream(self.to, self.learner.join)
+        if issubclass(self.learner, Learner):
+            return (yield from self._fitted(self.learner, stream, run))
+        # Arguments out of range are errors of the architecture's own.
+        sae = self.learner(**self.settings_for(stream.train)).to(self.device)
+        white, rows = self._whitened(sae, stream.train, run)
         options: dict[str, Any] = {
             "steps": self.steps,
             "batch": self._batch(stream.train),
@@ -177,87 +151,97 @@ class Train(FromStream):
         yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
         if where is not None:
             training = ParallelTraining(sae, rows, where, **options)
-            if out is not None:
-                training.resume(out / _SHARDS, alone=out / _CHECKPOINT)
-        elif run is not None:
+            if run.path is not None:
+                training.resume(run / _SHARDS, alone=run / _CHECKPOINT)
+        elif run.is_kept:
             state = newest(run / _SHARDS, run / _CHECKPOINT, 0, sae.n)
             if state is not None:
                 training.restore(state)
-        if training.done:
-            yield Progress("Learning", training.done, self.steps, "taken up from the last checkpoint")
-        if leads:
-            run = run or self.open_run(out)
-            if run is not None and white is not None and not (run / _WHITENING).is_file():
-                white.save(run / _WHITENING)
-        curve = yield from self._learn(training, run, out)
+        taken = "taken up from the last checkpoint" if training.done else ""
+        yield Progress("Learning", training.done, self.steps, taken, resumed=bool(taken), ahead=self._ahead(stream))
+        run.open()
+        if run.is_kept and white is not None and not (run / _WHITENING).is_file():
+            white.save(run / _WHITENING)
+        curve = yield from self._learn(training, run)
         if isinstance(training, ParallelTraining):
             sae = training.gathered()
-            leave()
+            end_group()
         if white is not None:
             white.fold(sae)
-        if not leads:
-            return Report(title="The first process has the report", kind=self.kind, measurements=())
-        measurements = yield from self._measure(sae, stream)
-        if run is not None:
-            sae.save(run / "sae", notes={"source": self.source, "site": str(stream.site or ""), "steps": self.steps})
-            for name in ("weights.safetensors", "about.json"):
-                run.keep(f"sae/{name}")
-            for name in (_CHECKPOINT, _CURVE, _WHITENING):
-                (run / name).unlink(missing_ok=True)
-            shutil.rmtree(run / _SHARDS, ignore_errors=True)
-        found = {m.name: m for m in measurements}
+        if where is not None and not where.leads:
+            return Answer(title="The first process has the report", findings=Findings())
+        run.drop(_CHECKPOINT, _CURVE, _WHITENING, _SHARDS)
+        return (yield from self._answered(sae, stream, run, {"training": curve} if curve["step"] else {}))
+
+    def _fitted(self, kind: type[Learner], stream: Stream, run: Run) -> Generator[Progress, None, Answer]:
+        """Learned from rows held all at once."""
+        if launched():
+            raise ValueError(f"{self.architecture} is learned in one process; start it without torchrun.")
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
+        yield Progress("Learning", 0, 1)
+        coder = kind.fit(stream.train, **self.settings_for(stream.train))
+        yield Progress("Learning", 1, 1)
+        return (yield from self._answered(coder, stream, run, {}))
+
+    def _answered(
+        self, coder: SAE | Learner, stream: Stream, run: Run, tables: dict[str, Any]
+    ) -> Generator[Progress, None, Answer]:
+        measurements = yield from self._measure(coder, stream)
+        notes = {"source": self.source, "site": str(stream.site or ""), "steps": self.steps}
+        if stream.beside:
+            notes["to"] = list(stream.beside)
+        # A folder of its own name, since `dictionaries.load` reads SAEs alone.
+        name = "sae" if isinstance(coder, SAE) else "dictionary"
+        run.keep(name, lambda path: coder.save(path, notes=notes), SAVED)
+        found = Findings(measurements, tables)
         fvu, l0 = found["fraction_variance_unexplained"].value, found["l0"].value
-        findings = [
-            f"{type(sae).__name__} with {sae.n:,} latents leaves {fvu:.1%} of the variance of held-out rows "
-            f"unexplained, with {l0:.1f} latents active in a row."
+        what = f"{type(coder).__name__} with {coder.dictionary.n:,} {'latents' if name == 'sae' else 'atoms'}"
+        sentences = [
+            f"{what} leaves {fvu:.1%} of the variance of held-out rows unexplained, with {l0:.1f} "
+            f"{'latents' if name == 'sae' else 'atoms'} active in a row."
         ]
         if stream.truth is not None and found["mean_nearest_cosine"].value is not None:
-            findings.append(
+            sentences.append(
                 f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
                 f"{stream.l0:.1f} features are truly active in a row."
             )
-        report = Report(
-            title=f"{type(sae).__name__} of {stream.name}{f' at {stream.site}' if stream.site else ''}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=settings,
-            environment=environment()
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)},
-            tables={"training": curve} if curve["step"] else {},
-            findings=tuple(findings),
+        places = ("" if stream.site is None else str(stream.site), *stream.beside)
+        at = (" to " if len(places) == 2 else ", ").join(places)
+        return Answer(
+            title=f"{type(coder).__name__} of {stream.name}{f' at {at}' if at else ''}",
+            findings=found,
+            sentences=tuple(sentences),
         )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
 
-    def _whitened(
-        self, sae: SAE, source: ActivationSource, out: Path | None, leads: bool
-    ) -> tuple[Whitening | None, ActivationSource]:
+    def _ahead(self, stream: Stream) -> dict[str, float]:
+        """Rows to learn from, and the held-out rows, whose measures take as long as several steps on them."""
+        spliced = 0 if stream.loaded is None else _SPLICED_WINDOWS * self.context
+        return {"Learning": float(self.steps * self.batch), "Measuring": _EVALUATION * (self.held_out + spliced)}
+
+    def _whitened(self, sae: SAE, source: ActivationSource, run: Run) -> tuple[Whitening | None, ActivationSource]:
         """The whitening, that of an interrupted run where there is one, and the rows to learn from."""
         if self.whiten == "none":
             return None, source
         Whitening.check(sae)
-        if out is not None and (out / _WHITENING).is_file():
-            white = Whitening.load(out / _WHITENING)
+        if run.path is not None and (run / _WHITENING).is_file():
+            white = Whitening.load(run / _WHITENING)
         else:
             white = Whitening.of(source, kind=self.whiten, batch=self._batch(source), seed=self.seed)
         return white, white.source(source)
 
     def _batch(self, source: ActivationSource) -> int:
-        rows = getattr(source, "__len__", None)
-        return self.batch if rows is None else min(self.batch, max(rows(), 2))
+        rows = length(source)
+        return self.batch if rows is None else min(self.batch, max(rows, 2))
 
-    def _saved(self) -> Train | None:
-        """The training whose run folder SOURCE is, with the settings changed that were given beside it.
+    def meant(self) -> Train:
+        """The training whose run folder SOURCE is, with the settings changed that were given beside it; else this one.
 
         Raises:
             FormatError: if SOURCE is the run folder of another study, or its settings are none of ours.
         """
         folder = Path(self.source)
         if not (folder / "about.json").is_file() or (folder / "store").exists():
-            return None
+            return self
         about = RunFolder.open(folder).about
         if about["kind"] != self.kind:
             raise FormatError(f"{folder} is a run of `superscope {about['kind']}`, which has no rows to learn from.")
@@ -267,20 +251,18 @@ class Train(FromStream):
         settings = about["settings"] | {name: value for name, value in given.items() if name != "source"}
         return dataclasses.replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
-    def _learn(
-        self, training: Training, run: RunFolder | None, out: Path | None
-    ) -> Generator[Progress, None, dict[str, list[Any]]]:
-        # Of several processes all keep their part of a checkpoint in `out`, and one has the run.
+    def _learn(self, training: Training, run: Run) -> Generator[Progress, None, dict[str, list[Any]]]:
+        # Of several processes all keep their part of a checkpoint in the folder, and one has the run.
         together = isinstance(training, ParallelTraining)
         tracker = open_tracker(
-            self.tracker if run is not None or not together else "none",
+            self.tracker if run.is_kept or not together else "none",
             run,
             dataclasses.asdict(self),
             done=training.done,
         )
         curve: dict[str, list[Any]] = {"step": [], "loss": [], "fraction_variance_unexplained": []}
         curve |= {"l0": [], "dead": [], "rows_per_second": []}
-        if run is not None and training.done and (run / _CURVE).is_file():
+        if run.is_kept and training.done and (run / _CURVE).is_file():
             kept = files.read_json(run / _CURVE)
             shown = sum(index <= training.done for index in kept["step"])
             curve = {name: kept[name][:shown] for name in curve}
@@ -296,24 +278,23 @@ class Train(FromStream):
                     tracker.log(index, {"loss": step.loss, **step.numbers})
                     unexplained = step.numbers["fraction_variance_unexplained"]
                     yield Progress("Learning", index, self.steps, f"{unexplained:.1%} of variance unexplained")
-                if out is not None and index % self.checkpoint_every == 0:
-                    _keep(run, out, training, curve)
+                if index % self.checkpoint_every == 0:
+                    _keep(run, training, curve)
                 whole = False
         except (KeyboardInterrupt, GeneratorExit):
             # Between two steps everything is whole; within one it is the last checkpoint that counts.
-            if out is not None and whole and not together:
-                _keep(run, out, training, curve)
+            if whole and not together:
+                _keep(run, training, curve)
             raise
         finally:
             tracker.close()
         return curve
 
-    def _measure(self, sae: SAE, stream: Stream) -> Generator[Progress, None, list[Measurement]]:
+    def _measure(self, sae: SAE | Learner, stream: Stream) -> Generator[Progress, None, list[Measurement]]:
         yield Progress("Measuring", 0, 1)
         size = min(4096, self.held_out)
-        length = getattr(stream.held_out, "__len__", None)
-        if length is not None:
-            size = min(size, length())
+        if (rows := length(stream.held_out)) is not None:
+            size = min(size, rows)
         batches = max(self.held_out // size, 1)
         # A world or store has no rows set apart: an order that no training draws.
         options: dict[str, Any] = {"batches": batches, "size": size, "seed": self.seed + 1_000_003}
@@ -322,7 +303,8 @@ class Train(FromStream):
         if stream.truth is not None:
             found += list(measure.recovery_scores(sae, stream.held_out, stream.truth, **options))
             found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
-        if stream.loaded is not None and stream.corpus is not None and stream.site is not None:
+        # What stands for one site can be put in its place; a transcoder or crosscoder stands for none alone.
+        if stream.loaded is not None and stream.corpus is not None and stream.site is not None and not stream.beside:
             found += _recovered(sae, stream, self.seed)
         yield Progress("Measuring", 1, 1)
         return [
@@ -331,7 +313,7 @@ class Train(FromStream):
         ]
 
 
-def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
+def _recovered(sae: SAE | Learner, stream: Stream, seed: int) -> list[Measurement]:
     assert stream.loaded is not None
     assert stream.corpus is not None
     assert stream.site is not None
@@ -356,10 +338,12 @@ def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
     )
 
 
-def _keep(run: RunFolder | None, out: Path, training: Training, curve: dict[str, list[Any]]) -> None:
-    if run is not None:
+def _keep(run: Run, training: Training, curve: dict[str, list[Any]]) -> None:
+    if run.is_kept:
         files.write_json(run / _CURVE, curve)
+    if run.path is None:
+        return
     if isinstance(training, ParallelTraining):
-        training.save(out / _SHARDS)
+        training.save(run / _SHARDS)
     else:
-        save_state(out / _CHECKPOINT, training.state())
+        save_state(run / _CHECKPOINT, training.state())

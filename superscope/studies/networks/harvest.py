@@ -17,9 +17,10 @@ from ... import capture
 from ...capture import Policy, Store, StoreSource, Subject, Windows
 from ...capture.reading.harvest import passes
 from ...capture.store.places import Local, Place
-from ...core import Measurement, Report, RunFolder, files
+from ...core import Answer, Findings, Measurement, Run, files
 from ...core.units import Executor, executor
-from ..study import Progress, Study, environment, timestamp
+from ...theory import cost
+from ..study import Progress, Study
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _POLICY = Policy()
@@ -38,7 +39,7 @@ class Harvest(Study):
     kind: ClassVar[str] = "harvest"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder of a causal or encoder model; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file of a causal or encoder model; "pocket" travels inside the package."""
     sites: tuple[str, ...] = ()
     """What to read: roles (`resid_post.6`, `mlp_act.*`; `superscope sites` lists them) or module paths. Default: the
     stream behind the middle block. Several are read in one pass and kept aligned."""
@@ -78,21 +79,17 @@ class Harvest(Study):
         if self.images is not None and self.text is not None:
             raise ValueError("a harvest reads a text or pictures; give one of --text and --images.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began, clock, worked = timestamp(), time.monotonic(), time.process_time()
-        settings = dataclasses.asdict(self)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        worked, out = time.process_time(), run.path
         if out is None and self.store is None:
             raise ValueError("a harvest needs a place to write to: give --store FOLDER, or a run folder with --out.")
-        run = None
-        if out is not None:
-            run = RunFolder.standing(out, kind=self.kind, settings=settings)
         where = capture.place(self.store if self.store is not None else Path(out or ".") / "store")
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
         asked = self.sites or (f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}",)
         named = capture.name_sites(loaded.model, asked)
         yield Progress(f"Loading {self.model}", 1, 1, _counted(len(named)))
-        run = run or self.open_run(out)
+        run.open()
         stage = "Cutting the text into windows" if self.images is None else "Preparing the pictures"
         yield Progress(stage, 0, self.tokens or 0)
         for done in self._windows(loaded, where):
@@ -118,18 +115,8 @@ class Harvest(Study):
         missing = store.missing()
         if missing:
             raise RuntimeError(f"units {missing[:5]} were not made; run the same command again.")
-        report = self._report(store, windows, loaded, timing)
-        report = dataclasses.replace(
-            report,
-            environment=dict(report.environment)
-            | {"created": began, "finished": timestamp(), "seconds": round(time.monotonic() - clock, 1)}
-            | {"cpu_seconds": round(time.process_time() - worked, 1), "store": str(where)},
-        )
-        if run is not None:
-            run.about["environment"] = dict(report.environment)
-            report.write(run)
-            run.finish(report.title, str(report.environment["finished"]))
-        return report
+        run.note(cpu_seconds=round(time.process_time() - worked, 1), store=str(where))
+        return self._report(store, windows, loaded, timing)
 
     def _windows(self, loaded: Subject, where: Place) -> Iterator[int]:
         """Makes what is read, if it is not there, yielding how many tokens there are."""
@@ -178,7 +165,7 @@ class Harvest(Study):
             loaded = dataclasses.replace(loaded, model=loaded.model.to(_NAMES[computed]))
         return loaded, timing
 
-    def _report(self, store: Store, windows: Windows, loaded: Subject, timing: dict[str, float]) -> Report:
+    def _report(self, store: Store, windows: Windows, loaded: Subject, timing: dict[str, float]) -> Answer:
         records, manifest = store.records(), store.manifest
         rows = sum(record.rows for record in records)
         size = sum(record.bytes for record in records)
@@ -252,14 +239,10 @@ class Harvest(Study):
             times = ", ".join(f"{seconds * 1e3:.1f} ms in {name}" for name, seconds in timing.items())
             findings.append(f"The model ran in {manifest.computed}: a batch took {times}.")
         findings.append(self._rule(store, loaded, rows))
-        return Report(
+        return Answer(
             title=f"{loaded.name}: {rows:,} rows of {', '.join(manifest.sites)}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment(),
-            tables={"stored": table},
-            findings=tuple(findings),
+            findings=Findings(measurements, {"stored": table}),
+            sentences=tuple(findings),
         )
 
     def _rule(self, store: Store, loaded: Subject, rows: int) -> str:
@@ -267,8 +250,18 @@ class Harvest(Study):
         parameters = capture.parameters_to(loaded.model, list(store.sites.values()))
         d = max(int(said["d"]) for said in store.manifest.sites.values())
         free = shutil.disk_usage(store.place.path.anchor or "/").free if isinstance(store.place, Local) else 2**62
-        choice = capture.choose(parameters=parameters, d=d, n=8 * d, rows=rows, uses=3, free=free)
-        return f"For three dictionaries of {8 * d:,} latents: {choice.why}."
+        choice = cost.store_or_recompute(
+            parameters=parameters,
+            d=d,
+            n=8 * d,
+            k=min(32, 8 * d),
+            tokens=rows,
+            uses=3,
+            room=free,
+            sites=len(store.sites),
+        )
+        advice = "keep these rows" if choice.store else "rather compute rows as they are needed"
+        return f"For three dictionaries of {8 * d:,} latents {advice}: {choice.why}."
 
 
 def _counted(sites: int) -> str:

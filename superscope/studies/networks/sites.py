@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tyro
 
 from ... import capture
 from ...capture.models.facts import device_of, text_config
-from ...core import Measurement, Report, RunFolder
-from ..study import Progress, Study, environment, timestamp
+from ...core import Answer, Findings, Measurement, Run
+from ..study import Progress, Study
 
 _PROBE = 8
 """Tokens of the pass that finds the shapes."""
@@ -31,7 +29,7 @@ class Sites(Study):
     kind: ClassVar[str] = "sites"
 
     model: Annotated[str, tyro.conf.Positional] = "pocket"
-    """Hugging Face name or local folder; "pocket" travels inside the package."""
+    """Hub name, local folder or GGUF file; "pocket" travels inside the package."""
     roles: tuple[str, ...] = ()
     """Roles to list; all of them without."""
     device: str = "cpu"
@@ -42,9 +40,7 @@ class Sites(Study):
             if role not in capture.ROLES:
                 raise ValueError(f"there is no role {role!r}. Roles are {', '.join(capture.ROLES)}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        settings = dataclasses.asdict(self)
-        run = None if out is None else RunFolder.standing(out, kind=self.kind, settings=settings)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
         yield Progress(f"Loading {self.model}", 1, 1)
@@ -68,29 +64,22 @@ class Sites(Study):
             for role, group in by_role.items()
             if role != "pattern"
         ]
-        now = timestamp()
-        report = Report(
+        return Answer(
             title=f"{loaded.name}: {len(found)} sites in {layers} layers",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=settings,
-            environment=environment() | {"created": now, "finished": now},
-            tables={
-                "roles": {
-                    "name": [each.role for each in found],
-                    "site": [str(each.site) for each in found],
-                    "d": [each.d for each in found],
-                    "shape": [list(each.shape) for each in found],
-                    "kind": [loaded.kind_of(each.site) for each in found],
-                }
-            },
-            findings=_findings(by_role, self.roles or capture.ROLES),
+            findings=Findings(
+                measurements,
+                {
+                    "roles": {
+                        "name": [each.role for each in found],
+                        "site": [str(each.site) for each in found],
+                        "d": [each.d for each in found],
+                        "shape": [list(each.shape) for each in found],
+                        "kind": [loaded.kind_of(each.site) for each in found],
+                    }
+                },
+            ),
+            sentences=_findings(by_role, self.roles or capture.ROLES),
         )
-        run = run or self.open_run(out)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, now)
-        return report
 
 
 def probe(model: Any) -> dict[str, Any]:

@@ -3,20 +3,18 @@ it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...features import Correlated
 from ...measure.toy import FAINT, dimensionalities
 from ...toys import Ensemble, Recipe, Tied
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import kept_training
 
 _DRAWS = 200
@@ -72,20 +70,22 @@ class ToyCorrelation(Study):
     def _recipe(self) -> Recipe:
         return Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule="cosine", weight_decay=0.0)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         table: dict[str, list] = {
             name: [] for name in ("ratio", "correlation", "seed", "superposition", "per_dimension")
         }
+        # A step of a tied model costs its products, and those grow with n.
+        ahead = {_stage(ratio): float(ratio) for ratio in self.ratios}
         for number, ratio in enumerate(self.ratios):
             n = ratio * self.d
             cells = [(correlation, seed) for seed in range(self.seeds) for correlation in self.correlations]
             laws = [Correlated(n // self.size, self.size, self.density, correlation) for correlation, _ in cells]
             # Without a break in the tie between ratio and seed, errors would be shared across ratios.
             ensemble = Ensemble(Tied(n, self.d), laws, None, [1000 * number + seed for _, seed in cells])
-            for step in kept_training(run, f"ratio-{ratio}", ensemble, self._recipe(), every=max(1, self.steps // 10)):
-                yield Progress(f"Training at n/d = {ratio}", step.index, self.steps)
+            training = kept_training(run, f"ratio-{ratio}", ensemble, self._recipe(), every=max(1, self.steps // 10))
+            yield Progress(_stage(ratio), ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
+            for step in training:
+                yield Progress(_stage(ratio), step.index, self.steps)
             D, norms = dimensionalities(ensemble.atoms), ensemble.atoms.norm(dim=-1)
             for e, (correlation, seed) in enumerate(cells):
                 seen = norms[e] > FAINT
@@ -98,13 +98,9 @@ class ToyCorrelation(Study):
                 )
                 for name, value in zip(table, values, strict=True):
                     table[name].append(value)
-        report = self._report(table, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(table)
 
-    def _report(self, table: dict[str, list], began: str) -> Report:
+    def _report(self, table: dict[str, list]) -> Answer:
         measurements = [
             self._trend(table, "ratio", "correlation", "rise_with_features_per_dimension"),
             self._trend(table, "correlation", "ratio", "change_with_correlation"),
@@ -120,14 +116,10 @@ class ToyCorrelation(Study):
             ),
             _verdict("Superposition, as features stored per dimension, falls with correlation", stored, up=False),
         )
-        return Report(
+        return Answer(
             title=f"Superposition against n/d and correlation, d = {self.d}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"models": table},
-            findings=findings,
+            findings=Findings(measurements, {"models": table}),
+            sentences=findings,
         )
 
     def _trend(
@@ -169,3 +161,7 @@ def _verdict(claim: str, trend: Measurement, *, up: bool) -> str:
     low, high = sorted((sign * trend.low, sign * trend.high))
     word = "holds" if low > 0 else "is refuted" if high < 0 else "is not decided"
     return f"{claim}: {word} (rank correlation {trend.value:.2f}, {trend.low:.2f} to {trend.high:.2f})."
+
+
+def _stage(ratio: int) -> str:
+    return f"Training at n/d = {ratio}"

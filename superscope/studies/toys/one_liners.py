@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Dictionary, Measurement, Report, ShapeError, SparseCode
+from ...core import Answer, Dictionary, Findings, Measurement, Report, Run, ShapeError, SparseCode
 from ...measure import coherence, interference
 from ...measure.toy import dimensionalities, feature_dimensionality, features_per_dimension, overlaps, representedness
-from ..study import environment, timestamp
 from .sweep import ToySweep
 
 
@@ -93,8 +92,9 @@ def measure_interference(
         >>> measure_interference(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))["coherence"][0].value
         1.0
     """
-    now = timestamp()
     dictionary = W if isinstance(W, Dictionary) else Dictionary(W.detach().double())
+    rows = 0 if features is None else len(features)
+    run = Run.begin("interference", {"n": dictionary.n, "d": dictionary.d, "rows": rows})
     measured: list[Measurement] = [
         coherence(dictionary),
         features_per_dimension(dictionary),
@@ -115,12 +115,7 @@ def measure_interference(
         "dimensionality": dimensionalities(atoms).tolist(),
         "interference": overlaps(atoms).tolist(),
     }
-    return Report(
-        title=f"Interference of {dictionary.n} features in {dictionary.d} dimensions",
-        kind="interference",
-        measurements=tuple(measured),
-        settings={"n": dictionary.n, "d": dictionary.d, "rows": 0 if features is None else len(features)},
-        environment=environment() | {"created": now, "finished": now},
-        tables={"features": table},
-        findings=tuple(str(m) for m in measured),
+    title = f"Interference of {dictionary.n} features in {dictionary.d} dimensions"
+    return run.finish(
+        Answer(title=title, findings=Findings(measured, {"features": table}), sentences=list(map(str, measured)))
     )

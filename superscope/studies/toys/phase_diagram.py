@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...core import Measurement, Report, RunFolder, files
+from ...core import Answer, Findings, Measurement, Run, files
 from ...features import Independent
 from ...theory import toy_loss
 from ...toys import Ensemble, Recipe, Tied, best_of
 from ...toys.exact import MOST_FEATURES
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import keep, kept_training
 
 OTHER_PHASES = ("last ignored", "last dedicated", "last shares")
@@ -68,21 +66,15 @@ class PhaseDiagram(Study):
             raise ValueError(f"ratios must be positive and rise; got {self.ratios}.")
         Recipe(lr=self.lr)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         densities = np.geomspace(*self.densities, self.size).tolist()
         ratios = np.geomspace(*self.ratios, self.size).tolist()
         cells = [(p, r) for p in densities for r in ratios]
         best, loss = yield from self._trained(cells, run)
-        report = self._report(cells, best, loss, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(cells, best, loss)
 
     def _trained(
-        self, cells: list[tuple[float, float]], run: RunFolder | None
+        self, cells: list[tuple[float, float]], run: Run
     ) -> Generator[Progress, None, tuple[Ensemble, Tensor]]:
         known = {p: Independent(self.n, min(p, 1.0)) for p, _ in cells}
         laws = [known[p] for _ in range(self.restarts) for p, _ in cells]
@@ -95,29 +87,35 @@ class PhaseDiagram(Study):
         stage, first = f"Training {len(ensemble):,} models exactly", self.steps // 4
         many = len(ensemble)
         kept = min(self.restarts, max(2, self.restarts // 4))
-        if run is not None and run.has("survivors.safetensors"):
-            rows = files.read_tensors(run / "survivors.safetensors")["rows"].tolist()
+        every = max(1, first // 4)
+        # The yield that judges may fall a little after a quarter; it is the same whether or not a run was stopped.
+        last = -(-first // every) * every
+        polish = f"Polishing the best {kept} of each cell, of {many:,} models"
+        ahead = {stage: float(many * last), polish: float(kept * len(cells) * (self.steps - last))}
+        survivors = run.kept("survivors.safetensors", files.read_tensors)
+        if survivors is not None:
+            rows = survivors["rows"].tolist()
             ensemble = ensemble.select(rows)
         else:
             loss = None
-            every = max(1, first // 4)
-            # The yield that judges may fall a little after a quarter; it is the same whether or not a run was stopped.
-            last = -(-first // every) * every
-            for step in kept_training(run, "restarts", ensemble, recipe, every=every, last=last):
-                yield Progress(stage, step.index, self.steps)
+            training = kept_training(run, "restarts", ensemble, recipe, every=every, last=last)
+            yield Progress(stage, ensemble.step, last, resumed=ensemble.step > 0, ahead=ahead)
+            for step in training:
+                yield Progress(stage, step.index, last)
                 loss = step.loss
             assert loss is not None
             order = torch.nan_to_num(loss, nan=torch.inf).reshape(self.restarts, len(cells)).argsort(0)[:kept]
             rows = (order * len(cells) + torch.arange(len(cells))).flatten().tolist()
             ensemble = ensemble.select(rows)
-            if run is not None:
-                keep(run, "polished", ensemble)
-                files.write_tensors(run / "survivors.safetensors", {"rows": torch.tensor(rows)})
-                run.keep("survivors.safetensors")
+            keep(run, "polished", ensemble)
+            survivors = {"rows": torch.tensor(rows)}
+            run.keep("survivors.safetensors", lambda path: files.write_tensors(path, survivors))
         groups = [row % len(cells) for row in rows]
-        stage = f"Polishing the best {kept} of each cell, of {many:,} models"
-        for step in kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20)):
-            yield Progress(stage, step.index, self.steps)
+        training = kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20))
+        there = ensemble.step - last
+        yield Progress(polish, there, self.steps - last, resumed=there > 0, ahead=ahead)
+        for step in training:
+            yield Progress(polish, step.index - last, self.steps - last)
         loss = torch.cat(
             [ensemble.select(part.tolist()).expected_loss()[0] for part in torch.arange(len(ensemble)).split(8192)]
         )
@@ -125,7 +123,7 @@ class PhaseDiagram(Study):
         models = [chosen[cell] for cell in range(len(cells))]
         return ensemble.select(models), loss[models]
 
-    def _report(self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor, began: str) -> Report:
+    def _report(self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor) -> Answer:
         W = best.atoms.double()
         theory = {(2, 1): toy_loss.phase_2_1, (3, 2): toy_loss.phase_3_2}.get((self.n, self.d))
         labels = [phase(w) for w in W]
@@ -191,16 +189,12 @@ class PhaseDiagram(Study):
                     at={"phase": name}, how="exact count on this grid",
                 )
             )  # fmt: skip
-        return Report(
+        return Answer(
             title=f"Phases of {self.n} features in {self.d} dimension{'s' if self.d > 1 else ''}, "
             f"{self.size} x {self.size} cells",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"cells": table},
+            findings=Findings(measurements, {"cells": table}),
+            sentences=tuple(findings),
             arrays={"W": W, "b": best.parameters["b"].double()},
-            findings=tuple(findings),
         )
 
 

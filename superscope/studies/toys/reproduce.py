@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from ...core import Measurement, Report, files
-from ..study import Progress, Study, environment, timestamp
+from ...core import Answer, Findings, Measurement, Run, Table, files
+from ..study import Progress, Study
 from .experiments import EXPERIMENTS, Lab
 
 
@@ -39,35 +38,30 @@ class Reproduce(Study):
             if name not in EXPERIMENTS:
                 raise ValueError(f"only knows the experiments E0 to E{len(EXPERIMENTS) - 1}; got {name!r}.")
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         names = [name for name in EXPERIMENTS if not self.only or name in self.only]
         lab, rows = Lab(), []
         for number, name in enumerate(names):
-            yield Progress("Running experiments", number, len(names), name)
             kept = f"{name}.json"
-            if run is not None and run.has(kept):
-                rows.append(files.read_json(run / kept))
+            row = run.kept(kept, files.read_json)
+            if row is not None:
+                rows.append(row)
                 continue
+            # Experiments take from a moment to minutes, so how many are done says nothing of the time that is left.
+            stage = f"Running {name}"
+            yield Progress(stage, 0, 1, f"{number + 1} of {len(names)}")
             clock, processor = time.monotonic(), time.process_time()
             row = dataclasses.asdict(EXPERIMENTS[name](lab))
             row |= {"seconds": round(time.monotonic() - clock, 1), "cpu": round(time.process_time() - processor, 1)}
             # Through JSON, so that a resumed run holds the same types as an uninterrupted one.
             rows.append(json.loads(json.dumps(row)))
-            if run is not None:
-                files.write_json(run / kept, row)
-                run.keep(kept)
-        yield Progress("Running experiments", len(names), len(names))
-        report = self._report(rows, began)
-        if run is not None:
-            files.write_text(run / "experiments.md", table(report) + "\n")
-            run.keep("experiments.md")
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+            run.keep(kept, lambda path, row=row: files.write_json(path, row))
+            yield Progress(stage, 1, 1, row["title"])
+        answer = self._report(rows)
+        run.keep("experiments.md", lambda path: files.write_text(path, table(answer.findings.tables) + "\n"))
+        return answer
 
-    def _report(self, rows: list[dict[str, Any]], began: str) -> Report:
+    def _report(self, rows: list[dict[str, Any]]) -> Answer:
         judged = [row for row in rows if row["met"] is not None]
         met = sum(row["met"] for row in judged)
         findings = [f"{met} of {len(judged)} experiments met their criterion."]
@@ -83,20 +77,16 @@ class Reproduce(Study):
             reference_is="all",
             caution="" if judged else "no experiment with a criterion was run",
         )
-        return Report(
+        return Answer(
             title="Toy Models of Superposition, reproduced",
-            kind=self.kind,
-            measurements=(measurement,),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"experiments": {key: [row[key] for row in rows] for key in rows[0]}},
-            findings=tuple(findings),
+            findings=Findings((measurement,), {"experiments": {key: [row[key] for row in rows] for key in rows[0]}}),
+            sentences=tuple(findings),
         )
 
 
-def table(report: Report) -> str:
-    """The experiments as a Markdown table, for documents."""
-    columns = report.tables["experiments"]
+def table(tables: Mapping[str, Table]) -> str:
+    """The experiments of a report's tables as a Markdown table, for documents."""
+    columns = tables["experiments"]
     lines = ["| | experiment | criterion | found | met | note |", "|---|---|---|---|---|---|"]
     for i, name in enumerate(columns["experiment"]):
         met = {True: "yes", False: "**no**", None: "no criterion"}[columns["met"][i]]

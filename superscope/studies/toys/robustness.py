@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from scipy.stats import spearmanr
 
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...features import Independent
 from ...toys import Ensemble, Recipe, Tied, attacked
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import kept_training
+
+_ATTACKED = 96
+"""Rows that are attacked, each in n ways."""
+_NOISY = 4096
+"""Rows that are read with and without noise."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +65,26 @@ class ToyRobustness(Study):
             steps=self.steps, batch=self.batch, lr=self.lr, schedule="cosine", weight_decay=0.0, attack=self.attack
         )
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         ensemble = Ensemble(Tied(self.n, self.d), [Independent(self.n, p) for p in self.densities], None, self.seed)
-        for step in kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20)):
+        training = kept_training(run, "trained", ensemble, self._recipe(), every=max(1, self.steps // 20))
+        # Rows that are read; those of training a second and third time for the gradients.
+        ahead = {"Training": 3.0 * self.steps * self.batch, "Disturbing": _ATTACKED * self.n + 4.0 * _NOISY}
+        yield Progress("Training", ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
+        for step in training:
             yield Progress("Training", step.index, self.steps)
         columns = ("density", "features_per_dimension", "attack", "input_noise", "weight_noise")
         table: dict[str, list] = {name: [] for name in columns}
         per_dimension = ensemble.atoms.double().square().sum((1, 2)) / self.d
+        yield Progress("Disturbing", 0, len(self.densities))
         for e, p in enumerate(self.densities):
             rises = (vulnerability(ensemble, e, self.size), *noise_rises(ensemble, e, self.size, self.seed))
             for name, value in zip(columns, (p, float(per_dimension[e]), *rises), strict=True):
                 table[name].append(value)
             yield Progress("Disturbing", e + 1, len(self.densities))
-        report = self._report(table, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(table)
 
-    def _report(self, table: dict[str, list], began: str) -> Report:
+    def _report(self, table: dict[str, list]) -> Answer:
         measurements, findings = [], []
         for name in ("attack", "input_noise", "weight_noise"):
             values = table[name]
@@ -103,18 +105,14 @@ class ToyRobustness(Study):
                 ratio = max(values) / values[0]
                 what = name.replace("_", " ")
                 findings.append(f"The rise of loss under {what} grows up to {ratio:.1f}-fold over the densest model.")
-        return Report(
+        return Answer(
             title=f"Robustness of {self.n} features in {self.d} dimensions",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"models": table},
-            findings=tuple(findings),
+            findings=Findings(measurements, {"models": table}),
+            sentences=tuple(findings),
         )
 
 
-def vulnerability(ensemble: Ensemble, model: int, share: float = 0.1, rows: int = 96) -> float:
+def vulnerability(ensemble: Ensemble, model: int, share: float = 0.1, rows: int = _ATTACKED) -> float:
     r"""$\mathbb E\left[ \max_i L(f + \epsilon \hat G_i) - L(f) \right] / \epsilon^2$, $\epsilon$ a share of the mean
     norm of f.
 
@@ -140,7 +138,7 @@ def vulnerability(ensemble: Ensemble, model: int, share: float = 0.1, rows: int 
     return float((hurt - clean).mean() / reach**2)
 
 
-def noise_rises(ensemble: Ensemble, model: int, share: float, seed: int, rows: int = 4096) -> tuple[float, float]:
+def noise_rises(ensemble: Ensemble, model: int, share: float, seed: int, rows: int = _NOISY) -> tuple[float, float]:
     """Rise of the loss over clean: under Gaussian input noise of a share of the mean norm of f (per squared size), and
     under Gaussian weight noise of a share of W's norm (as a share of the clean loss)."""
     g = torch.Generator().manual_seed(seed)

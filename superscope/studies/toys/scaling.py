@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.stats import linregress, t
 
-from ...core import Measurement, Report
+from ...core import Answer, Findings, Measurement, Run
 from ...features import Uniform, Zipf
 from ...toys import Ensemble, Recipe, Tied
-from ..study import Progress, Study, environment, timestamp
+from ..study import Progress, Study
 from .kept import kept_training
 
 REGIMES = ("weak", "strong")
+_FEATURES = 30
+"""Of a training step: what is done to each feature beside the products, in hidden dimensions (timed)."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,22 @@ class ToyScaling(Study):
             weight_decay=self.decay if regime == "weak" else -self.decay,
         )
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
-        run = self.open_run(out)
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         columns = ("regime", "d", "seed", "loss", "error", "represented", "left_out")
         table: dict[str, list] = {name: [] for name in columns}
         law = Zipf(self.n, self.alpha, self.active, Uniform(0.0, 2.0))
+        # Products of n x d, and what is done to the n features whatever d is.
+        ahead = {_stage(regime, d): float(d + _FEATURES) for regime in REGIMES for d in self.widths}
         for regime in REGIMES:
             for number, d in enumerate(self.widths):
                 seeds = [1000 * number + seed for seed in range(self.seeds)]
                 ensemble = Ensemble(Tied(self.n, d), law, None, seeds)
                 name, every = f"{regime}-{d}", max(1, self.steps // 10)
-                for step in kept_training(run, name, ensemble, self._recipe(regime), every=every):
-                    yield Progress(f"Training, {regime} superposition, d = {d}", step.index, self.steps)
+                training = kept_training(run, name, ensemble, self._recipe(regime), every=every)
+                stage, there = _stage(regime, d), ensemble.step
+                yield Progress(stage, there, self.steps, resumed=there > 0, ahead=ahead)
+                for step in training:
+                    yield Progress(stage, step.index, self.steps)
                 loss, error = ensemble.expected_loss(rows=32_768)
                 stored = (ensemble.atoms.norm(dim=-1) > 0.5).double()
                 share = stored.mean(1)
@@ -94,13 +97,9 @@ class ToyScaling(Study):
                     values = (regime, d, e, float(loss[e]), float(error[e]), float(share[e]), float(left_out[e]))
                     for name, value in zip(columns, values, strict=True):
                         table[name].append(value)
-        report = self._report(table, began)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return self._report(table)
 
-    def _report(self, table: dict[str, list], began: str) -> Report:
+    def _report(self, table: dict[str, list]) -> Answer:
         measurements = []
         for regime in REGIMES:
             rows = [i for i, name in enumerate(table["regime"]) if name == regime]
@@ -161,14 +160,10 @@ class ToyScaling(Study):
             )
         weak, strong = (m for m in measurements if m.name == "width_exponent")
         tail = "" if self._tail() is None else f"; {self._tail():.2f} expected of an endless tail"
-        return Report(
+        return Answer(
             title=f"Loss against width, n = {self.n}, densities ~ rank^-{self.alpha:g}",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"models": table},
-            findings=(
+            findings=Findings(measurements, {"models": table}),
+            sentences=(
                 f"Strong superposition: loss falls as d^-{strong.value:.2f} ({strong.low:.2f} to "
                 f"{strong.high:.2f}); 1 expected.",
                 f"Weak superposition: loss falls as d^-{weak.value:.2f} ({weak.low:.2f} to {weak.high:.2f}){tail}.",
@@ -178,3 +173,7 @@ class ToyScaling(Study):
     def _tail(self) -> float | None:
         # The sum over ranks beyond d falls as a power only if the tail converges.
         return self.alpha - 1 if self.alpha > 1 else None
+
+
+def _stage(regime: str, d: int) -> str:
+    return f"Training, {regime} superposition, d = {d}"

@@ -6,22 +6,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+import tyro
 from torch import Tensor
 
-from ...core import Measurement, Report, RunFolder, files
-from ...features import Fixed, Gaussian, Independent, Magnitude, Uniform
+from ...core import Answer, Findings, Measurement, Run, files
+from ...features import MAGNITUDES, Independent, Magnitude
 from ...measure.geometry.polytope import polytopes
 from ...measure.toy import FAINT, dimensionalities, jumps, overlaps
-from ...theory import toy_loss
-from ...toys import AbsoluteValue, Ensemble, Family, Recipe, ReLUHidden, Tied, Untied, train
-from ..study import Progress, Study, environment, timestamp
+from ...toys import FAMILIES, Ensemble, Family, Recipe, train
+from .. import arguments
+from ..study import Progress, Study
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
 _SAVES = 10
+_MEASURING = 130_000.0
+"""What measuring costs, in rows of training: 65 536 are read for the loss."""
+_FAMILIES: dict[str, tuple[type[Family], dict[str, Any]]] = {
+    name: (family, dict(stands_for))
+    for family in FAMILIES
+    for name, stands_for in ((family.name, {}), *family.variants.items())
+}
+_SIZES = ("n", "d")
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,15 @@ class ToySweep(Study):
     """Starts and data of each density; densities of one seed share both."""
     importance: float = 1.0
     """Feature i weighs importance^i in the loss."""
-    family: Literal["tied", "linear", "untied", "relu-hidden", "absolute-value"] = "tied"
-    """The model: ReLU(W'W f + b), its linear twin, two matrices, a ReLU in the hidden layer, or |f|."""
-    magnitude: Literal["uniform", "gaussian", "fixed"] = "uniform"
-    """Law of an active feature: U[0, 1] (U[-1, 1] for absolute values), N(0, 1), or 1."""
+    family: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(_FAMILIES)}}}")] = "tied"
+    """The model: ReLU(W'W f + b), its linear twin, two matrices, a ReLU in the hidden layer, or one that computes: |f|,
+    every AND of two features, a ReLU beside a residual stream."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE: a setting that the family has beside n and d; `--set help` lists them. May be repeated."""
+    magnitude: str | None = None
+    """Law of an active feature: uniform, gaussian, fixed, each with its numbers after colons (uniform:-1:1,
+    gaussian:0:1, fixed:1). Default: what the family's definition has: U[0, 1], U[-1, 1] where it takes features of
+    either sign, 1 where it takes booleans."""
     steps: int = 10_000
     """Training steps."""
     batch: int = 1024
@@ -83,6 +96,7 @@ class ToySweep(Study):
             raise ValueError(f"metrics knows {', '.join(METRICS)}; got {unknown[0]!r}.")
         # The rest is checked where it is used; here, before anything has run.
         self.recipe()
+        self.law(self.model())
 
     def recipe(self) -> Recipe:
         """How the models are trained."""
@@ -96,30 +110,37 @@ class ToySweep(Study):
             l1=self.l1,
         )
 
+    def model(self) -> Family:
+        """What each of the models is."""
+        family, stands_for = arguments.pick(self.family, _FAMILIES, "family of toy models")
+        without = (*_SIZES, *stands_for)
+        settings = arguments.read(self.set, family, name=self.family, without=without)
+        return family(n=self.n, d=self.d, **stands_for, **settings)  # type: ignore[call-arg]
+
+    def law(self, family: Family) -> Magnitude:
+        """Of an active feature."""
+        if self.magnitude is None:
+            return family.magnitude
+        known = arguments.by_name(MAGNITUDES)
+        # The family's own law by its bare name has the family's own numbers.
+        if ":" not in self.magnitude and type(family.magnitude) is known.get(self.magnitude.lower()):
+            return family.magnitude
+        return arguments.magnitude(self.magnitude)
+
     def ensemble(self) -> Ensemble:
         """The untrained models, seed by seed and within a seed density by density."""
-        families: dict[str, Family] = {
-            "tied": Tied(self.n, self.d),
-            "linear": Tied(self.n, self.d, "linear"),
-            "untied": Untied(self.n, self.d),
-            "relu-hidden": ReLUHidden(self.n, self.d),
-            "absolute-value": AbsoluteValue(self.n, self.d),
-        }
-        uniform = Uniform(-1.0, 1.0) if self.family == "absolute-value" else Uniform()
-        magnitudes: dict[str, Magnitude] = {"uniform": uniform, "gaussian": Gaussian(), "fixed": Fixed()}
-        laws = [Independent(self.n, p, magnitudes[self.magnitude]) for _ in self.seeds for p in self.densities]
+        family = self.model()
+        laws = [Independent(self.n, p, self.law(family)) for _ in self.seeds for p in self.densities]
         seeds = [seed for seed in self.seeds for _ in self.densities]
-        importance = self.importance ** torch.arange(self.n, dtype=torch.float64)
-        return Ensemble(families[self.family], laws, importance, seeds)
+        importance = self.importance ** torch.arange(family.outputs, dtype=torch.float64)
+        return Ensemble(family, laws, importance, seeds)
 
-    def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:
-        began = timestamp()
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         ensemble, recipe = self.ensemble(), self.recipe()
         history: list[tuple[int, Tensor]] = []
         weights: list[Tensor] = [ensemble.atoms.clone()]
         marks: list[int] = [0]
-        run = self.open_run(out)
-        if run is not None and run.has("state.safetensors") and run.has("history.safetensors"):
+        if run.has("state.safetensors", "history.safetensors"):
             ensemble.restore(run / "state.safetensors")
             kept = files.read_tensors(run / "history.safetensors")
             marks = kept["marks"].tolist()
@@ -127,41 +148,37 @@ class ToySweep(Study):
             history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
         every = max(1, self.steps // max(self.record, 20))
         stage = f"Training {len(ensemble)} models"
-        yield Progress(stage, ensemble.step, self.steps)
+        ahead = {stage: float(self.steps * self.batch), "Measuring": _MEASURING}
+        yield Progress(stage, ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
         for number, step in enumerate(train(ensemble, recipe, every=every), 1):
             history.append((step.index, step.loss.double()))
             if self.record:
                 marks.append(step.index)
                 weights.append(ensemble.atoms.clone())
-            if run is not None and number % max(1, self.steps // every // _SAVES) == 0 and step.index < self.steps:
+            if number % max(1, self.steps // every // _SAVES) == 0 and step.index < self.steps:
                 self._keep(run, ensemble, marks, weights, history)
             yield Progress(stage, step.index, self.steps, f"loss {float(step.loss.nanmean()):.4g}")
         yield Progress("Measuring", 0, 1)
-        report = self._report(ensemble, marks, weights, history, began)
+        answer = self._report(ensemble, marks, weights, history)
         yield Progress("Measuring", 1, 1)
-        if run is not None:
-            report.write(run)
-            run.finish(report.title, timestamp())
-        return report
+        return answer
 
     def _keep(
         self,
-        run: RunFolder,
+        run: Run,
         ensemble: Ensemble,
         marks: list[int],
         weights: list[Tensor],
         history: list[tuple[int, Tensor]],
     ) -> None:
-        ensemble.save(run / "state.safetensors")
         tensors = {
             "marks": torch.tensor(marks),
             "weights": torch.stack(weights),
             "steps": torch.tensor([step for step, _ in history]),
             "losses": torch.stack([loss for _, loss in history]),
         }
-        files.write_tensors(run / "history.safetensors", tensors)
-        run.keep("state.safetensors")
-        run.keep("history.safetensors")
+        run.keep("state.safetensors", ensemble.save)
+        run.keep("history.safetensors", lambda path: files.write_tensors(path, tensors))
 
     def _report(
         self,
@@ -169,8 +186,7 @@ class ToySweep(Study):
         marks: list[int],
         weights: list[Tensor],
         history: list[tuple[int, Tensor]],
-        began: str,
-    ) -> Report:
+    ) -> Answer:
         where = [{"density": p, "seed": seed} for seed in self.seeds for p in self.densities]
         alive = ~ensemble.diverged
         loss, error = ensemble.expected_loss()
@@ -210,15 +226,13 @@ class ToySweep(Study):
         arrays = {"W": ensemble.atoms.contiguous(), "b": b.contiguous()}
         if self.record:
             arrays |= {"snapshots": torch.stack(weights), "snapshot_steps": torch.tensor(marks)}
-        return Report(
+        return Answer(
             title=f"{self.n} features in {self.d} dimensions, {len(where)} {self.family} models",
-            kind=self.kind,
-            measurements=tuple(measurements),
-            settings=dataclasses.asdict(self),
-            environment=environment() | {"created": began, "finished": timestamp()},
-            tables={"features": features, "polytopes": named, "training": training, "jumps": found_jumps},
+            findings=Findings(
+                measurements, {"features": features, "polytopes": named, "training": training, "jumps": found_jumps}
+            ),
+            sentences=self._findings(norms, D, alive),
             arrays=arrays,
-            findings=self._findings(norms, D, alive),
         )
 
     def _model(
@@ -232,7 +246,9 @@ class ToySweep(Study):
                 )
             ]  # fmt: skip
         sure = float(error) == 0
-        best, best_is = self._best_known(float(at["density"]))
+        family = self.model()
+        importance = [self.importance**i for i in range(family.outputs)]
+        best, best_is = family.best_known(importance, float(at["density"]), self.law(family))
         found = [
             Measurement(
                 name="loss",
@@ -270,17 +286,6 @@ class ToySweep(Study):
                 )
             )  # fmt: skip
         return found
-
-    def _best_known(self, density: float) -> tuple[float | None, str]:
-        importance = [self.importance**i for i in range(self.n)]
-        if self.magnitude != "uniform":
-            return None, ""
-        if self.family == "linear":
-            return toy_loss.linear_loss(importance, density, self.d), "exact optimum"
-        if self.family == "absolute-value":
-            return toy_loss.monosemantic_absolute_loss(importance, density, self.d), "two neurons for each feature kept"
-        # What a linear-like model reaches by keeping the d most important features: superposition must beat it.
-        return toy_loss.linear_loss(importance, density, self.d), "no superposition"
 
     def _jumps(self, marks: list[int], weights: list[Tensor], where: list[dict], alive: Tensor) -> dict[str, list]:
         table: dict[str, list] = {name: [] for name in ("density", "seed", "feature", "start", "stop", "change")}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from superscope.capture import Policy, choose, documents, faster_dtype, outlier_limit, sites, stream, tokens
+from superscope.capture import Policy, documents, faster_dtype, outlier_limit, sites, stream, tokens
 from superscope.core import FormatError
 
 from ..conftest import TEXTS, make_model, make_tokenizer
@@ -130,23 +130,6 @@ def test_streams_are_lazy_and_orders_are_drawn(tmp_path: Path) -> None:
 def test_policies_that_make_no_sense(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Policy: "):
         Policy(**bad)
-
-
-@pytest.mark.parametrize(
-    ("change", "store", "why"),
-    [
-        ({}, True, "are stored"),
-        ({"uses": 1}, False, "no row is read twice"),
-        ({"n": 10**6}, False, "would not pay for"),
-        ({"free": 10**6}, False, "there are 0.001 GB on disk"),
-        ({"free": 10**6, "where": "in memory"}, False, "there are 0.001 GB in memory"),
-    ],
-)
-def test_when_storing_pays(change: dict[str, Any], store: bool, why: str) -> None:
-    given: dict[str, Any] = {"parameters": 10**8, "d": 768, "n": 6144, "rows": 10**6, "uses": 5, "free": 10**12}
-    choice = choose(**{**given, **change})
-    assert choice.store == store
-    assert why in choice.why
 
 
 def test_the_faster_type_is_timed_and_the_model_left_alone() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superscope.capture import Corpus, Gathering, HookSource, MemorySource, harvest
+from superscope.capture import Corpus, HookSource, MemorySource, RowBuffer, harvest
 from superscope.core import Activations, ShapeError, Site, SiteNotFound
 
 from ..conftest import make_model
@@ -123,16 +123,16 @@ def test_a_damaged_model_is_told_before_the_first_batch(corpus):
 
 def test_rows_gathered_in_place_are_those_that_came() -> None:
     x, tokens = torch.randn(7, 3), torch.arange(7)
-    gathering = Gathering(7)
+    buffer = RowBuffer(7)
     for first, past in ((0, 4), (4, 6)):
-        gathering.add(Activations(x[first:past], tokens=tokens[first:past]))
-    found = gathering.source(Site("h.1"))
+        buffer.add(Activations(x[first:past], tokens=tokens[first:past]))
+    found = buffer.source(Site("h.1"))
     assert torch.equal(found.x, x[:6])
     assert found.tokens is not None
     assert torch.equal(found.tokens, tokens[:6])
     assert found.places is None
     assert found.site == Site("h.1")
     with pytest.raises(ShapeError, match="there are 8 rows already, and 7 were to come"):
-        gathering.add(Activations(x[:2], tokens=tokens[:2]))
+        buffer.add(Activations(x[:2], tokens=tokens[:2]))
     with pytest.raises(ValueError, match="no rows have come"):
-        Gathering(3).source()
+        RowBuffer(3).source()

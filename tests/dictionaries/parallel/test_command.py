@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from superscope.cli import main
-from superscope.core import FormatError, Report
+from superscope.core import FormatError, Report, files
 from superscope.dictionaries import load
 from superscope.studies.learning.train import Train
 
@@ -125,9 +125,9 @@ def test_saved_settings_can_be_changed_and_others_are_refused(alone: Path, tmp_p
     assert changed is not None
     assert (changed.seed, changed.steps, changed.n, changed.source) == (1, 30, 65, "world:exactly_k")
     about = json.loads((alone / "about.json").read_text())
-    (tmp_path / "about.json").write_text(json.dumps(about | {"kind": "scan"}))
+    files.write_json(tmp_path / "about.json", files.seal(about | {"kind": "scan"}))
     with pytest.raises(FormatError, match="is a run of `superscope scan`, which has no rows to learn from"):
         Train(str(tmp_path)).run()
-    (tmp_path / "about.json").write_text(json.dumps(about | {"settings": about["settings"] | {"stps": 1}}))
+    files.write_json(tmp_path / "about.json", files.seal(about | {"settings": about["settings"] | {"stps": 1}}))
     with pytest.raises(FormatError, match="unknown key 'stps'. Did you mean"):
         Train(str(tmp_path)).run()

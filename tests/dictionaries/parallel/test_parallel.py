@@ -22,12 +22,13 @@ from superscope.dictionaries import (
     train,
 )
 from superscope.dictionaries.checkpoint import save_state
-from superscope.dictionaries.parallel import SHARDABLE, Mesh, MeshExchange, launched, mesh, newest, read_sharded, shard
+from superscope.dictionaries.parallel import Mesh, MeshExchange, launched, mesh, newest, read_sharded, shard
 from superscope.testing import example
 
 from .conftest import Processes, wait_for
 from .two import NUMBERS, SETTINGS, WIDE, D, K, N, make_shy, rows, watch_gradients, wide_settings
 
+SHARDABLE = [kind for kind in ARCHITECTURES if kind.shards]
 NAMES = [kind.__name__ for kind in SHARDABLE]
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from superscope import frames
+from superscope import frames, measure
 from superscope.core import Dictionary, FormatError, Report
 from superscope.dictionaries import TopK
-from superscope.studies.geometry.dictionary_file import read_codes, read_dictionary
+from superscope.studies.geometry.dictionary_file import OwnEncoder, read_codes, read_dictionary
 from superscope.studies.geometry.theory import Theory
 
 SMALL = {"trials": 4, "rotations": 19}
@@ -202,15 +202,31 @@ def test_sae_with_notes_brings_data(tmp_path):
         sae.atoms[7] = 0
     sae.save(tmp_path / "sae", notes={"model": "pocket", "site": "transformer.h.0"})
     found = read_dictionary(str(tmp_path / "sae"))
-    x, code = read_codes(found, tokens=120)
+    rows, code, documents = read_codes(found, tokens=120)
+    x = rows.x
     assert x.shape == (120, 192)
+    assert rows.places is not None
+    assert int(rows.places[:, 0].max()) < len(documents)
     assert code.n == 39
     full = sae.encode(x)
     torch.testing.assert_close(found.dictionary.compose(code), Dictionary(sae.atoms.detach()).compose(full))
     report = Theory(str(tmp_path / "sae"), tokens=120, whole=2, **SMALL).run()
     assert value(report, "l0") <= 4
     assert set(report.tables["recovery"]["supports"]) == {"random", "data"}
+    # The page prints what the measure says of the SAE's own encoder on the same rows.
+    gap = measure.amortisation_gap(OwnEncoder(found), [rows], documents=documents)
+    for name in (
+        "amortisation_gap",
+        "own_unexplained",
+        "refitted_unexplained",
+        "pursuit_unexplained",
+        "support_overlap",
+    ):
+        (printed,) = report[name]
+        assert printed.value == pytest.approx(gap[name].value, rel=1e-6), name
+        assert (printed.low, printed.high, printed.how) == (gap[name].low, gap[name].high, gap[name].how)
     assert value(report, "amortisation_gap") > 0
+    assert report.tables["amortisation"]["fraction_variance_unexplained"][0] == value(report, "own_unexplained")
     assert 0 <= value(report, "exact_recovery_codes") <= value(report, "certified_codes") <= 1
     assert value(report, "interference_ratio", codes="data") > 0
 

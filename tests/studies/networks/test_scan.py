@@ -178,7 +178,7 @@ def test_rows_that_do_not_fit_in_memory_are_kept_on_disk_while_the_scan_runs(
     small: Callable[..., Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = small().run()
-    monkeypatch.setattr("superscope.studies.networks.scan._ROOM", 10**4)
+    monkeypatch.setattr("superscope.studies.networks.survey._ROOM", 10**4)
     folder = tmp_path / "run" / "activations" / "trained"
     stages = small().stages(tmp_path / "run")
     while not (folder / "held-out-activations" / "units" / "000000.json").exists():

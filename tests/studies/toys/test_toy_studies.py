@@ -147,8 +147,8 @@ def test_reproduction_runs_resumes_and_tells(tmp_path):
     assert columns["met"] == [True, True, None]
     assert report["criteria_met"][0].value == 1.0
     assert Report.load(tmp_path / "run").tables["experiments"]["met"] == [True, True, None]
-    assert table(report).count("\n") == 4
-    assert (tmp_path / "run" / "experiments.md").read_text() == table(report) + "\n"
+    assert table(report.tables).count("\n") == 4
+    assert (tmp_path / "run" / "experiments.md").read_text() == table(report.tables) + "\n"
 
 
 def test_reproduction_keeps_finished_experiments(tmp_path):
@@ -229,11 +229,11 @@ def test_trends_are_found_and_not_invented():
     g = torch.Generator().manual_seed(0)
     noise = torch.randn(len(cells), generator=g).tolist()
     wanted = [r - 10 * c for r, c, _ in cells]
-    flat = study._report(table | {"superposition": noise, "per_dimension": noise}, "")
-    falling = study._report(table | {"superposition": wanted, "per_dimension": wanted}, "")
-    assert falling["rise_with_features_per_dimension"][0].value == pytest.approx(1)
-    assert falling["change_with_correlation"][0].value == pytest.approx(-1)
-    assert abs(flat["change_with_correlation"][0].value) < 0.4
+    flat = study._report(table | {"superposition": noise, "per_dimension": noise}).findings
+    falling = study._report(table | {"superposition": wanted, "per_dimension": wanted}).findings
+    assert falling["rise_with_features_per_dimension"].value == pytest.approx(1)
+    assert falling["change_with_correlation"].value == pytest.approx(-1)
+    assert abs(flat["change_with_correlation"].value) < 0.4
 
 
 def test_scaling_study(tmp_path):

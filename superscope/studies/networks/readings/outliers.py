@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from ... import measure
-from ...capture import Corpus, MemorySource, StoreSource, spelling
-from ...core import Activations, Measurement
+from .... import measure
+from ....capture import Corpus, MemorySource, StoreSource, spelling
+from ....core import Activations, Findings, Measurement, Site
+from .base import Reading, View
 
 _SHOWN_ROWS = 200
 _NAMED = 5
+
+
+class Outliers(Reading):
+    """Rows that recording left out for their norm, and coordinates that stand out among those that it kept."""
+
+    name: ClassVar[str] = "outliers"
+
+    def read(self, seen: View, findings: Findings) -> None:
+        apart = read_outliers(seen.source, seen.other, seen.moments, seen.corpus, seen.held_out, seen.subject.tokenizer)
+        findings.add(apart.measurements, at=seen.at)
+        findings.rows("outlier_rows", apart.rows, at=seen.at)
+        seen.about.update(apart.site)
+        if apart.note:
+            seen.notes.append(apart.note)
+
+    def sentences(self, findings: Findings, sites: Sequence[Site]) -> Iterable[str]:
+        return outlier_sentences(findings.tables["sites"])
 
 
 @dataclass(frozen=True)

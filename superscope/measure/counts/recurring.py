@@ -1,0 +1,33 @@
+"""How many directions do dictionaries from different seeds agree on?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ...core import Measurement
+from ..agreement.stability import Recurrence, recurring_features
+from ..evidence import Evidence, Wanted
+from .base import Counter
+
+
+class RecurringFeatures(Counter):
+    """`recurring_features` over all seeds: on noise nothing recurs. It depends on n, k and the length of training."""
+
+    name: ClassVar[str] = "recurring_features"
+
+    def wants(self, n: int, k: int, seeds: tuple[int, ...]) -> tuple[Wanted, ...]:
+        return tuple(Wanted(n, k, seed) for seed in seeds)
+
+    def count(self, seen: Evidence, wanted: tuple[Wanted, ...]) -> Iterable[Measurement]:
+        return [m for m in self.recurrence(seen, wanted) if m.name != "recurring_features_most"]
+
+    @staticmethod
+    def recurrence(seen: Evidence, wanted: tuple[Wanted, ...]) -> Recurrence:
+        """Which atoms recur in how many of the dictionaries."""
+        return recurring_features(
+            [seen.learned[each].dictionary for each in wanted],
+            alive=[seen.alive(each) for each in wanted],
+            covariance=seen.moments.covariance,
+            seed=seen.seed,
+        )

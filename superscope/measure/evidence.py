@@ -1,0 +1,80 @@
+"""What is known at one place, when features are to be counted there? Rows, and the dictionaries learned of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ..core import Activations, Dictionary, SparseCoder
+from .reconstruction import Evaluation, evaluate
+from .stream import Moments, moments
+
+
+class Wanted(NamedTuple):
+    """A dictionary that must be learned before something can be measured; who wants the same one shares it.
+
+    Args:
+        n: latents.
+        k: latents active at once.
+        seed: of its start and of the order of rows.
+    """
+
+    n: int
+    k: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Rows of one place and what was learned of them: made alike of a world, whose truth is known, and of a network.
+
+    What several measurements ask for is computed once, when it is first asked for.
+
+    Args:
+        rows: batches that were learned from, to be read more than once.
+        held: batches of other documents, to measure on.
+        learned: the dictionaries, the main one first.
+        documents: of each sequence of `held`, to resample by.
+        truth: the true dictionary, where there is one.
+        seed: of every bootstrap.
+    """
+
+    rows: Iterable[Activations]
+    held: Sequence[Activations]
+    learned: Mapping[Wanted, SparseCoder]
+    documents: Tensor | None = None
+    truth: Dictionary | None = None
+    seed: int = 0
+
+    @property
+    def main(self) -> SparseCoder:
+        """The dictionary that is shown; the others say how sure it is."""
+        return next(iter(self.learned.values()))
+
+    @property
+    def d(self) -> int:
+        """Numbers in a row."""
+        return self.main.dictionary.d
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and covariance of the rows learned from."""
+        return moments(self.rows)
+
+    @cached_property
+    def evaluations(self) -> Mapping[Wanted, Evaluation]:
+        """How well each dictionary explains what was held out."""
+        return {
+            wanted: evaluate(coder, self.held, documents=self.documents, seed=self.seed)
+            for wanted, coder in self.learned.items()
+        }
+
+    def alive(self, wanted: Wanted) -> Bool[Tensor, "n"]:
+        """Which latents of a dictionary are ever active on what was held out."""
+        return torch.as_tensor(self.evaluations[wanted].density > 0)

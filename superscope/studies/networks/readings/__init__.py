@@ -1,0 +1,25 @@
+"""What is read at a site: one reading a file. A scan is this list over its sites; other studies choose theirs."""
+
+from .activation import Activation as Activation
+from .base import CONTROL as CONTROL
+from .base import TRAINED as TRAINED
+from .base import Reading as Reading
+from .base import View as View
+from .counts import Counts as Counts
+from .geometry import Geometry as Geometry
+from .latents import Latents as Latents
+from .neurons import Neurons as Neurons
+from .outliers import Outliers as Outliers
+from .reconstruction import CrossEntropy as CrossEntropy
+from .reconstruction import Reconstruction as Reconstruction
+
+READINGS: tuple[Reading, ...] = (
+    Activation(),
+    Counts(),
+    Reconstruction(),
+    CrossEntropy(),
+    Geometry(),
+    Neurons(),
+    Latents(),
+    Outliers(),
+)

@@ -1,0 +1,74 @@
+"""What holds for every study: its report, saved and loaded, says when it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from superscope.core import Report, files
+from superscope.studies import STUDIES
+
+SMALL = {
+    "scan": {"tokens": 3000, "held_out": 600, "sites": ("resid_post.0",), "n": 24, "k": 3, "steps": 4, "batch": 64},
+    "sites": {},
+    "harvest": {"tokens": 600, "sites": ("resid_post.0",)},
+    "train": {"source": "world:exactly_k", "n": 16, "steps": 3, "batch": 32, "held_out": 64},
+    "frontier": {
+        "source": "world:exactly_k",
+        "n": 16,
+        "ks": (1, 2, 3),
+        "seeds": 2,
+        "steps": 3,
+        "batch": 32,
+        "held_out": 64,
+    },
+    "sweep": {"study": "bounds", "vary": ("d=8,16",), "given": ("n=32",), "executor": "inline"},
+    "toy": {"n": 4, "d": 2, "steps": 20, "batch": 16, "seeds": (0,), "densities": (0.5,)},
+    "phase": {"size": 2, "steps": 40, "restarts": 2},
+    "toy-correlation": {
+        "d": 2,
+        "size": 2,
+        "ratios": (1, 2),
+        "correlations": (0.0, 0.5),
+        "seeds": 2,
+        "steps": 20,
+        "batch": 16,
+    },
+    "toy-scaling": {"n": 12, "widths": (2, 3, 4), "seeds": 1, "steps": 20, "batch": 16},
+    "toy-robustness": {"n": 6, "d": 3, "densities": (1.0, 0.6, 0.3), "steps": 20, "batch": 16},
+    "bounds": {"n": 32, "d": 8},
+    "theory": {},
+    "recover": {"trials": 4, "ks": (1, 2)},
+    "plan": {"latents": 64, "tokens": 1e6, "d": 32},
+    "convert": {"to": "sparsify"},
+    "reproduce": {"only": ("E4",)},
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, dict]:
+    matrix = tmp_path / "matrix.safetensors"
+    files.write_tensors(matrix, {"W": torch.randn(24, 8, generator=torch.Generator().manual_seed(0))})
+    from superscope.dictionaries import TopK
+
+    TopK(d=8, n=24, k=2, seed=0).save(tmp_path / "sae")
+    given = {command: dict(values) for command, values in SMALL.items()}
+    for command in ("theory", "recover"):
+        given[command]["dictionary"] = str(matrix)
+    given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
+    return given
+
+
+@pytest.mark.parametrize("command", [entry.command for entry in STUDIES])
+def test_its_report_says_when_it_was_made(command: str, settings: dict[str, dict], tmp_path: Path) -> None:
+    entry = next(entry for entry in STUDIES if entry.command == command)
+    study = entry.load()(**settings[command])
+    made = study.run(tmp_path / "run")
+    report = Report.load(tmp_path / "run")
+    assert report.environment == made.environment
+    assert report.environment["created"] <= report.environment["finished"]
+    assert report.environment["seconds"] >= 0
+    assert report.environment["python"]
+    assert report.kind == study.kind
