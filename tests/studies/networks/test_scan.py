@@ -22,7 +22,7 @@ from ..conftest import CONFIGS
 # The columns that the report's views read.
 COLUMNS = {
     "sites": {"site", "model", "d", "n", "k", "seeds", "rows", "kind", "note"}
-    | {"outliers", "outliers_here", "outlier_limit", "outlier_squared_norm", "outlier_variance"}
+    | {"outliers", "outliers_held_out", "outliers_here", "outlier_limit", "outlier_squared_norm", "outlier_variance"}
     | {"participation_with_outliers", "participation_without_outliers", "outlier_coordinates"}
     | {"outlier_coordinate_deviations", "outlier_coordinates_with_outliers"},
     "outlier_rows": {"site", "model", "part", "document", "document_position", "position", "token"}
@@ -211,7 +211,7 @@ def test_a_handful_of_rows_carries_no_figure_and_is_named(
     shutil.copytree(model_folder("GPT-2"), folder)
     subject = load(str(folder))
     scan = small(model=str(folder), sites=("transformer.h.0", "transformer.h.1"))
-    corpus, held_out = scan._corpora(subject)
+    corpus, held_out = scan.corpora(subject)
     ids, counts = corpus.ids[corpus.keep].unique(return_counts=True)
     token = next(int(i) for i in ids[(counts > 1) & (counts < 30)] if i in held_out.ids[held_out.keep])
     tensors = load_file(folder / "model.safetensors")
@@ -237,16 +237,20 @@ def test_a_handful_of_rows_carries_no_figure_and_is_named(
     assert sites["rows"] == [corpus.n_tokens - sites["outliers"][0]] * 2
     assert sites["outlier_variance"][0] > 0.5
     assert "Left out for their norm" in sites["note"][0]
-    assert any("rows were left out for their norm" in finding for finding in report.findings)
+    assert sites["outliers_held_out"] == [int(((held_out.ids == token) & held_out.keep).sum())] * 2
+    said = (
+        f"{sites['outliers'][0]} of {corpus.n_tokens:,} rows learned from and {sites['outliers_held_out'][0]} held out"
+    )
+    assert any(said in finding for finding in report.findings)
     ratio = {kept: m.value for kept, r in (("plain", plain), ("out", report)) for m in r["participation_ratio"][:1]}
     assert ratio["out"] == pytest.approx(ratio["plain"], rel=0.1)
 
     kept = dataclasses.replace(scan, outliers="keep").run()
     assert kept.tables["sites"]["rows"] == [corpus.n_tokens] * 2
     assert kept.tables["sites"]["outliers"] == [0, 0]
-    assert not any("left out" in finding for finding in kept.findings)
+    assert not any("their norm" in finding for finding in kept.findings)
     assert (kept["participation_ratio"][0].value or 0) < (ratio["out"] or 0) / 2
-    monkeypatch.setattr("superscope.studies.networks.scan._ROOM", 10**4)
+    monkeypatch.setattr("superscope.studies.networks.survey._ROOM", 10**4)
     on_disk = scan.run()
     assert on_disk.tables["sites"]["outliers"] == sites["outliers"]
     assert sorted(on_disk.tables["outlier_rows"]["document_position"]) == sorted(rows["document_position"])
