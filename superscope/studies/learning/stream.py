@@ -44,7 +44,7 @@ class Stream:
         truth: the dictionary that made x, where it is known.
         l0: the true number of active features, where it is known.
         loaded, site, corpus: model, place and held-out text, where x is read from a model now.
-        said: whether rows are kept or computed as they are needed, and why, where there was a choice.
+        note: whether rows are kept or computed as they are needed, and why, where there was a choice.
     """
 
     train: ActivationSource
@@ -55,7 +55,7 @@ class Stream:
     loaded: Subject | None = None
     site: Site | None = None
     corpus: Corpus | None = None
-    said: str = ""
+    note: str = ""
     beside: tuple[str, ...] = ()
     """Further sites, read in step with the first."""
 
@@ -112,7 +112,7 @@ class FromStream(Study):
         """The stream that the source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.
 
         A model's rows are read once and held in memory, or computed anew each time they are asked for, by the rule of
-        `theory.cost.store_or_recompute`, which `superscope plan` asks too; `Stream.said` says which, and why. Either
+        `theory.cost.store_or_recompute`, which `superscope plan` asks too; `Stream.note` says which, and why. Either
         way they come by the same interface. The rule knows how wide the dictionary is, for a wide one costs so much
         more than the model that nothing is won by keeping rows, and how often each row will be read.
 
@@ -171,10 +171,10 @@ class FromStream(Study):
             number=4,
             where="in memory",
         )
-        said = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
+        note = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
         if beside:
             # One pass for all sites, so that an outlier at one is left out at all of them.
-            said = f"rows of {len(places)} sites are kept: they are read in one pass"
+            note = f"rows of {len(places)} sites are kept: they are read in one pass"
         train = join(_held(loaded, places, learned, limits) if choice.store or beside else live)
         held = join(_held(loaded, places, measured, limits))
         return Stream(
@@ -184,7 +184,7 @@ class FromStream(Study):
             loaded=loaded,
             site=places[0],
             corpus=measured,
-            said=said,
+            note=note,
             beside=tuple(map(str, places[1:])),
         )
 

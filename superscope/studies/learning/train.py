@@ -148,7 +148,7 @@ class Train(FromStream):
             "penalty_ramp": None if self.penalty_from is None else Ramp(self.penalty_from, self.ramp),
         }
         training = train(sae, rows, **options)
-        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.note))))
         if where is not None:
             training = ParallelTraining(sae, rows, where, **options)
             if run.path is not None:
@@ -177,7 +177,7 @@ class Train(FromStream):
         """Learned from rows held all at once."""
         if launched():
             raise ValueError(f"{self.architecture} is learned in one process; start it without torchrun.")
-        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.note))))
         yield Progress("Learning", 0, 1)
         coder = kind.fit(stream.train, **self.settings_for(stream.train))
         yield Progress("Learning", 1, 1)

@@ -40,15 +40,16 @@ def by_place(source: ActivationSource) -> dict[tuple[int, int], torch.Tensor]:
 def test_rows_are_kept_or_computed_by_the_rule_which_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, once, wide = opened(), opened(steps=2), opened(n=10**7)
     assert isinstance(kept.train, MemorySource)
-    assert kept.said.endswith("GB in memory and are stored")
-    for each, why in ((once, "no row is read twice"), (wide, "adds 0% to the work, which storing")):
+    assert kept.note.startswith("rows are kept: making them anew at each of")
+    assert kept.note.endswith("GB in memory")
+    for each, why in ((once, "they are used only once"), (wide, "would be 0% of the whole work, less than keeping")):
         assert isinstance(each.train, HookSource)
-        assert each.said.startswith(why) or why in each.said
-        assert each.said.endswith("computed as they are needed")
+        assert each.note.startswith("rows are computed as they are needed: ")
+        assert why in each.note
     monkeypatch.setattr(streams, "_ROOM", 10**6)
     large = opened()
     assert isinstance(large.train, HookSource)
-    assert "GB and there are 0.001 GB in memory; rows are computed" in large.said
+    assert "GB and there are 0.001 GB in memory" in large.note
     # What is measured on is held in any case, and is the same.
     for each in (once, wide, large):
         assert isinstance(each.held_out, MemorySource)
