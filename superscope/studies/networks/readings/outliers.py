@@ -166,7 +166,8 @@ def outlier_sentences(sites: Mapping[str, Sequence[Any]], trained: str = "traine
 def _held(share: measure.OutlierShare) -> str:
     return (
         f"Those learned from hold {share.squared_norm:.0%} of the squared norm and {share.variance:.0%} of the "
-        f"variance; the participation ratio is {share.participation_with:.1f} with them and {share.participation_without:.1f} without"
+        f"variance; the participation ratio is {share.participation_with:.1f} with them and "
+        f"{share.participation_without:.1f} without"
     )
 
 
