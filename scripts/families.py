@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from superscope import dictionaries, features, recovery, toys, worlds
 from superscope.dictionaries import formats
+from superscope.measure import counts
 from superscope.studies import STUDIES
+from superscope.studies.networks.readings import READINGS
 
 
 def names(kinds: Iterable[type]) -> list[str]:
@@ -27,6 +29,8 @@ FAMILIES = (
     ("FeatureDistribution", "features", "superscope train world:NAME", names(features.DISTRIBUTIONS)),
     ("Magnitude", "features", "--world magnitude=, toy --magnitude", names(features.MAGNITUDES)),
     ("a function", "worlds/presets.py", "superscope train world:NAME", list(worlds.PRESETS)),
+    ("Counter", "measure/counts", "superscope scan", names(map(type, counts.COUNTERS))),
+    ("Reading", "studies/networks/readings", "superscope scan", names(map(type, READINGS))),
     ("Format", "dictionaries/formats", "superscope convert", [each.name for each in formats.FORMATS]),
     ("Study", "studies", "superscope NAME", [entry.command for entry in STUDIES]),
 )
