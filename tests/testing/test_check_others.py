@@ -133,7 +133,7 @@ def test_every_declaration_is_among_the_metrics():
 def test_a_broken_promise_about_codes_or_pairs_is_caught():
     wide = (-10.0, 10.0)
     codes = [torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)]
-    first = metric(range=wide, unit="", invariant=("permutation",))(lambda c: c[..., 0])
+    first = metric(range=wide, unit="", invariant=("permutation",))(lambda c: c[..., 0] * 1.0)
     with pytest.raises(LawBroken, match="after a permutation"):
         check_metric(first, codes)
     with pytest.raises(ValueError, match="codes have no rotation"):
