@@ -4,16 +4,24 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test slow peers real lint coverage clean
+.PHONY: demo test narrow slow gpu peers real lint coverage clean
 
 demo: $(VENV)/demo
 	$(BIN)/superscope scan
 
 test: $(VENV)/test
 	scripts/test
+	scripts/test-narrow
+
+narrow: $(VENV)/test
+	scripts/test-narrow
 
 slow: $(VENV)/test
 	$(BIN)/python -m pytest -m 'slow and not real'
+
+# Where torch has a GPU: the kernels compiled for it, and what runs there beside the CPU.
+gpu: $(VENV)/test
+	$(BIN)/python -m pytest -m "not slow" tests/kernels tests/test_gpu.py
 
 peers:
 	scripts/peers

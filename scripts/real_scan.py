@@ -147,7 +147,7 @@ def pictures(run: Path, site: str) -> None:
             "() => document.querySelectorAll('*').forEach(e => "
             "{ if (getComputedStyle(e).position === 'sticky') e.style.position = 'static' })"
         )
-        take(page, "overview", most=860)
+        take(page, "overview", most=836)
         take(page, "superposition", most=600)
         take(page, "features", most=760)
         browser.close()
@@ -157,9 +157,10 @@ def take(page: Page, view: str, most: int) -> None:
     """The first `most` pixels of a section, as a small file."""
     box = page.locator(f'section[data-view="{view}"]').first.bounding_box()
     assert box is not None
+    # A box counts from the window, a picture of the whole page from its head.
     clip = {
         "x": box["x"] - MARGIN,
-        "y": box["y"] - MARGIN,
+        "y": box["y"] + page.evaluate("() => window.scrollY") - MARGIN,
         "width": box["width"] + 2 * MARGIN,
         "height": min(most, box["height"]) + 2 * MARGIN,
     }

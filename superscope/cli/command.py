@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.util
-import inspect
 import io
 import os
 import signal
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from ..core import Report
 from ..studies import Entry
+from ..studies.arguments import Asked
 from ..studies.study import Progress, Study
 from ..studio import write_html
 from .course import Course
@@ -67,7 +67,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
             parsed = tyro.cli(
                 command_class,
                 prog=f"superscope {entry.command}",
-                description=inspect.cleandoc(study_class.__doc__ or ""),
+                description=study_class.about(),
                 args=list(arguments),
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
                 console_outputs=rank == 0,
@@ -76,6 +76,9 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         if complaint.getvalue():
             errors.print(usage(complaint.getvalue()), markup=False, soft_wrap=True)
         return end.code if isinstance(end.code, int) else 2
+    except Asked as asked:
+        Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
+        return 0
     except ValueError as error:
         errors.print(f"superscope {entry.command}: {error}", markup=False, soft_wrap=True, style="red")
         return 2
@@ -90,6 +93,9 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
             drain(study.stages(out), Silent(Course()))
             return 0
         report, page = drain(_stages(study, out), speaker_for(errors, quiet=output.quiet))
+    except Asked as asked:
+        Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
+        return 0
     except KeyboardInterrupt:
         # Keys pressed once more would cut off what is said here, or end the process with a signal while it leaves.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -117,3 +117,17 @@ class ActivationSource(ABC):
         A source that can skip without computing does so; here the batches before `start` are made and dropped.
         """
         return islice(self.batches(size, seed=seed), start, None)
+
+
+def only(caller: str, sources: Sequence[ActivationSource]) -> ActivationSource:
+    """The one source there is, for what learns of one.
+
+    Raises:
+        ValueError: if there are several, or none.
+    """
+    if len(sources) != 1:
+        raise ValueError(
+            f"{caller} learns of one site; got {len(sources)}. Name one, or take a transcoder, which predicts a second "
+            "from the first, or a crosscoder, which learns of all of them at once."
+        )
+    return sources[0]

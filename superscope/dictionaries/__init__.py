@@ -1,63 +1,50 @@
 """W and f from x alone: sparse autoencoders and how they are trained; classical learners."""
 
-from . import formats
-from .classical import CLASSICAL, ICA, KSVD, NMF, KMeans, OnlineDictionary
-from .hub import from_pretrained, push_to_hub
-from .loading import load
-from .many import grid, train_many
-from .sae import (
-    ARCHITECTURES,
-    SAE,
-    AbsTopK,
-    Archetypal,
-    BatchTopK,
-    Gated,
-    InterferencePenalised,
-    JumpReLU,
-    MatchingPursuit,
-    Matryoshka,
-    PAnnealed,
-    ReLU,
-    TopK,
-)
-from .train import SHORT, Ramp, train
-from .transcoders import TRANSCODERS, Beside, Crosscoder, Paired, SkipTranscoder, Transcoder
-from .whitening import Whitening
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ARCHITECTURES",
-    "CLASSICAL",
-    "ICA",
-    "KSVD",
-    "NMF",
-    "SAE",
-    "SHORT",
-    "TRANSCODERS",
-    "AbsTopK",
-    "Archetypal",
-    "BatchTopK",
-    "Beside",
-    "Crosscoder",
-    "Gated",
-    "InterferencePenalised",
-    "JumpReLU",
-    "KMeans",
-    "MatchingPursuit",
-    "Matryoshka",
-    "OnlineDictionary",
-    "PAnnealed",
-    "Paired",
-    "Ramp",
-    "ReLU",
-    "SkipTranscoder",
-    "TopK",
-    "Transcoder",
-    "Whitening",
-    "formats",
-    "from_pretrained",
-    "grid",
-    "load",
-    "push_to_hub",
-    "train",
-    "train_many",
-]
+from . import formats as formats
+from .classical import CLASSICAL as CLASSICAL
+from .classical import ICA as ICA
+from .classical import KSVD as KSVD
+from .classical import NMF as NMF
+from .classical import KMeans as KMeans
+from .classical import Learner as Learner
+from .classical import OnlineDictionary as OnlineDictionary
+from .hub import from_pretrained as from_pretrained
+from .hub import push_to_hub as push_to_hub
+from .loading import load as load
+from .loading import load_coder as load_coder
+from .many import grid as grid
+from .many import train_many as train_many
+from .sae import ARCHITECTURES as ARCHITECTURES
+from .sae import SAE as SAE
+from .sae import AbsTopK as AbsTopK
+from .sae import Archetypal as Archetypal
+from .sae import BatchTopK as BatchTopK
+from .sae import Gated as Gated
+from .sae import InterferencePenalised as InterferencePenalised
+from .sae import JumpReLU as JumpReLU
+from .sae import MatchingPursuit as MatchingPursuit
+from .sae import Matryoshka as Matryoshka
+from .sae import PAnnealed as PAnnealed
+from .sae import ReLU as ReLU
+from .sae import TopK as TopK
+from .train import SHORT as SHORT
+from .train import Ramp as Ramp
+from .train import train as train
+from .transcoders import TRANSCODERS as TRANSCODERS
+from .transcoders import Beside as Beside
+from .transcoders import Crosscoder as Crosscoder
+from .transcoders import Paired as Paired
+from .transcoders import SkipTranscoder as SkipTranscoder
+from .transcoders import Transcoder as Transcoder
+from .whitening import Whitening as Whitening
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type:
+        """A member of one of the families that has no line above: it needs none."""
+        for kind in (*ARCHITECTURES, *TRANSCODERS, *CLASSICAL):
+            if kind.__name__ == name:
+                return kind
+        raise AttributeError(f"superscope.dictionaries has no {name!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Activations, ActivationSource, ShapeError, Step
-from ..kernels import screens, topk
+from ..kernels import repeated, screens, topk
 from .sae.base import SAE
 from .sae.topk import TopK
 from .step import precision as precisions
 from .step import sparse
-from .train import Ramp, Training, _Batches, _scale, train, trapezoid
+from .train import Batches, Ramp, Training, root_mean_square, train, trapezoid
 
 # Numbers in one block of pre-activations, as in sae/base.
 _BLOCK = 2**21
@@ -158,9 +158,9 @@ def train_many(
 
 def _run(members: list[SAE], trainings: list[Training], source: ActivationSource) -> Iterator[tuple[Step, ...]]:
     settings = trainings[0].settings
-    shared = _Shared(_Batches(members[0], source, settings["batch"], settings["seed"]))
+    shared = _Shared(Batches(members[0], source, settings["batch"], settings["seed"]))
     streams: list[tuple[list[int], Iterator[Sequence[Step]]]] = []
-    for indices in _stacks(members, settings["batch"] if settings["precision"] == "int8" else None):
+    for indices in _stacks(members, apart=[_is_screened(sae, settings) for sae in members]):
         first = trainings[indices[0]]
         streams.append((indices, _Stack([members[i] for i in indices], _Follower(shared), first).run()))
     stacked = {index for indices, _ in streams for index in indices}
@@ -175,12 +175,19 @@ def _run(members: list[SAE], trainings: list[Training], source: ActivationSource
         yield tuple(found[index] for index in range(len(members)))
 
 
-def _stacks(members: Sequence[SAE], screened_rows: int | None = None) -> list[list[int]]:
+def _is_screened(sae: SAE, settings: Mapping[str, Any]) -> bool:
+    """Whether `train` would look for this member's latents by products of whole numbers; a stack's product is dense."""
+    if settings["precision"] != "int8":
+        return False
+    with repeated(settings["steps"]):
+        return screens(sae.encoder.new_empty(settings["batch"], 0), sae.encoder)
+
+
+def _stacks(members: Sequence[SAE], apart: Sequence[bool] | None = None) -> list[list[int]]:
     """Which members to step as one: TopK ones, in order, as many at a time as fit into one stack, at least two.
 
     Args:
-        screened_rows: rows of a batch that products of whole numbers may screen. Who would be screened alone is no part
-            of a stack, whose product is dense.
+        apart: who is to be stepped by itself, whatever it is.
     """
     stacks: list[list[int]] = []
     room = 0
@@ -188,7 +195,7 @@ def _stacks(members: Sequence[SAE], screened_rows: int | None = None) -> list[li
         size = sae.n * sae.d
         if type(sae) is not TopK or size > _STACK // 2:
             continue
-        if screened_rows is not None and screens(sae.encoder.new_empty(screened_rows, 0), sae.encoder):
+        if apart is not None and apart[index]:
             continue
         if size > room:
             stacks.append([])
@@ -201,7 +208,7 @@ def _stacks(members: Sequence[SAE], screened_rows: int | None = None) -> list[li
 class _Shared:
     """One stream that several read in step: the current batch alone is kept."""
 
-    def __init__(self, batches: _Batches) -> None:
+    def __init__(self, batches: Batches) -> None:
         self.batches, self.count = batches, 0
         self.current: Activations | None = None
 
@@ -270,7 +277,7 @@ class _Stack:
         given: Activations | None = next(self.batches)
         assert given is not None
         _no_target(given)
-        self.scale = _scale(given.x)
+        self.scale = root_mean_square(given.x)
         self._schedule(0)
         for sae, k in zip(self.members, self.ks, strict=True):
             made = sae.k

@@ -96,7 +96,7 @@ class Training(Iterator[Step]):
     def __init__(self, sae: SAE, source: ActivationSource, settings: Mapping[str, Any]) -> None:
         self.sae, self.source, self.settings = sae, source, dict(settings)
         self.done = 0
-        self._batches = _Batches(sae, source, settings["batch"], settings["seed"])
+        self._batches = Batches(sae, source, settings["batch"], settings["seed"])
         self._scale = 0.0
         self._silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
         self._optimizer: Adam | None = None
@@ -185,7 +185,7 @@ class Training(Iterator[Step]):
         if self._restored is None:
             first = next(self._batches)
             target = first.x if first.target is None else first.target
-            self._scale = _scale(target)
+            self._scale = root_mean_square(target)
             if self.settings["initialise"]:
                 if self.settings["start"] == "residuals":
                     self._from_residuals(first)
@@ -444,7 +444,7 @@ def train(
       `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy. Or, with
       `resample_every`, each that often becomes the direction of a row that is badly reconstructed.
     - `Training.state` is everything that a later process needs to go on: weights, moments, counters, the place in the
-      data. On a CPU the resumed run is bit-equal to one that was never interrupted.
+      data. On a CPU of the same kind the resumed run is bit-equal to one that was never interrupted.
 
     Args:
         sae: changed in place.
@@ -613,7 +613,7 @@ def trapezoid(steps: int, warmup: float, decay: float) -> Callable[[int], float]
     return factor
 
 
-class _Batches(Iterator[Activations]):
+class Batches(Iterator[Activations]):
     """Batches on the SAE's device and in its dtype, for ever; every epoch in another order; each looked over."""
 
     def __init__(self, sae: SAE, source: ActivationSource, batch: int, seed: int) -> None:
@@ -687,7 +687,7 @@ def _place(place: list[int]) -> str:
     return f" (sequence {place[0]}, position {place[1]})"
 
 
-def _scale(x: Float[Tensor, "b d"]) -> float:
+def root_mean_square(x: Float[Tensor, "b d"]) -> float:
     """Root mean square deviation of x from its mean, per dimension."""
     # In parts, so that no more than one is held in double precision.
     parts = x.split(_PART)

@@ -73,7 +73,7 @@ class Independent(FeatureDistribution):
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> SparseCode:
         return (
             sample_independent(self, count, generator)
-            if _is_rare(self, count)
+            if is_rare(self, count)
             else super().sample(count, generator=generator)
         )
 
@@ -108,7 +108,7 @@ def independent_gates(density: Float[Tensor, "n"]) -> Float[Tensor, "n n"]:
     return joint
 
 
-def _is_rare(law: FeatureDistribution, count: int) -> bool:
+def is_rare(law: FeatureDistribution, count: int) -> bool:
     return law.n >= 512 and count >= 2 and law.l0 < law.n / 32 and float(law.density.max()) <= 0.5
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core import SparseCode
 from .distribution import FeatureDistribution, check_count, product_supports
-from .independent import _is_rare, gated, independent_gates, sample_independent
+from .independent import gated, independent_gates, is_rare, sample_independent
 from .magnitudes import UNIT, Magnitude
 
 
@@ -71,7 +71,7 @@ class Zipf(FeatureDistribution):
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> SparseCode:
         return (
             sample_independent(self, count, generator)
-            if _is_rare(self, count)
+            if is_rare(self, count)
             else super().sample(count, generator=generator)
         )
 

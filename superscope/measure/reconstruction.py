@@ -61,8 +61,9 @@ def evaluate(
 ) -> Evaluation:
     r"""fraction_variance_unexplained $= \sum_t |x_t - \hat x_t|^2 / \sum_t |x_t - \bar x|^2$, and the code's sparsity.
 
-    - `fraction_variance_unexplained`: about the mean of the whole sample, summed over rows and dimensions before
-      dividing; not the mean of per-row ratios. Predicting the mean gives 1; nothing bounds it above. 0 is perfect.
+    - `fraction_variance_unexplained`: of x, or of what a transcoder predicts from it; about the mean of the whole
+      sample, summed over rows and dimensions before dividing; not the mean of per-row ratios. Predicting the mean
+      gives 1; nothing bounds it above. 0 is perfect.
     - `l0`: mean nonzeros per row.
     - `alive_latents`: latents nonzero on at least one of the rows read; a latent of density p is missed with
       probability (1 - p)^tokens, so more rows find more.
@@ -103,11 +104,16 @@ def evaluate(
     tokens = 0
     for batch in read(rows, size=size, most=batches, seed=seed):
         x = batch.x
-        if squares is None:
-            squares, shift = GroupSums(3 + x.shape[1]), x.double().mean(0)
         number = groups(batch)
         code = coder.encode(x)
-        error = (x - coder.decode(code)).double().square().sum(1, keepdim=True)
+        predicted = coder.decode(code)
+        if batch.target is not None and hasattr(coder, "d_out"):
+            # A transcoder says another activation than the one that it reads.
+            beside, x = getattr(coder, "beside", lambda x: None)(x), batch.target
+            predicted = predicted if beside is None else predicted + beside
+        error = (x - predicted).double().square().sum(1, keepdim=True)
+        if squares is None:
+            squares, shift = GroupSums(3 + x.shape[1]), x.double().mean(0)
         centred = x.double() - shift
         ones = torch.ones_like(error)
         squares.add(number, torch.cat([error, centred.square().sum(1, keepdim=True), ones, centred], 1))

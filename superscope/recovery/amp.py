@@ -15,7 +15,7 @@ from ..core import Dictionary
 from .problem import (
     Atoms,
     RecoveryCoder,
-    Rows,
+    SolvedRows,
     check_count,
     check_dictionary,
     check_positive,
@@ -106,7 +106,7 @@ class AMP(RecoveryCoder):
     def _chunk(self, atoms: Atoms) -> int:
         return rows_within(atoms, 6 * atoms.n)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         a, d = atoms.unit, atoms.d
         alpha = self.alpha
         if alpha is None:
@@ -141,4 +141,4 @@ class AMP(RecoveryCoder):
             if not bool(rest.all()):
                 going, f, z, target = going[rest], f[rest], z[rest], target[rest]
         values, indices = pack(answer)
-        return Rows(values / atoms.norms[indices], indices, converged, made)
+        return SolvedRows(values / atoms.norms[indices], indices, converged, made)

@@ -14,7 +14,7 @@ from ..core import Dictionary
 from .problem import (
     Atoms,
     RecoveryCoder,
-    Rows,
+    SolvedRows,
     check_count,
     check_dictionary,
     check_tolerance,
@@ -73,7 +73,7 @@ class BasisPursuit(RecoveryCoder):
     def _chunk(self, atoms: Atoms) -> int:
         return rows_within(atoms, 6 * atoms.n)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         a = atoms.given
         # f -> f - W^+ (W f - x) projects on the solutions of W f = x; the d x n pseudo-inverse is made once, in
         # float64.
@@ -125,7 +125,7 @@ class BasisPursuit(RecoveryCoder):
             going, f, u, target, least, unit, threshold, solvable = (
                 t[rest] for t in (going, f, u, target, least, unit, threshold, solvable)
             )
-        return Rows(*pack(answer), converged, made)
+        return SolvedRows(*pack(answer), converged, made)
 
     def _inverse(self, atoms: Atoms) -> Float[Tensor, "n d"]:
         kept = self.__dict__.get("_pseudo_inverse")
@@ -209,7 +209,7 @@ class LinearProgram(RecoveryCoder):
     def __post_init__(self) -> None:
         check_dictionary("LinearProgram", self.dictionary)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         matrix = atoms.given.double().T.cpu().numpy()
         both = matrix if self.nonnegative else np.hstack([matrix, -matrix])
         f = torch.zeros(len(x), atoms.n, dtype=torch.float64)
@@ -224,4 +224,4 @@ class LinearProgram(RecoveryCoder):
                 parts = torch.from_numpy(found.x) * size
                 f[row] = parts if self.nonnegative else parts[: atoms.n] - parts[atoms.n :]
         values, indices = pack(f.to(x.device, x.dtype))
-        return Rows(values, indices, solved.to(x.device), steps)
+        return SolvedRows(values, indices, solved.to(x.device), steps)

@@ -15,7 +15,7 @@ from .problem import (
     Atoms,
     Engine,
     RecoveryCoder,
-    Rows,
+    SolvedRows,
     argmax,
     check_count,
     check_dictionary,
@@ -89,7 +89,7 @@ class CoordinateDescent(RecoveryCoder):
     def _chunk(self, atoms: Atoms) -> int:
         return 32 * rows_within(atoms, 4 * atoms.n)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         by_gram = atoms.gram_pays(total, 64) if self.gram is None else self.gram
         fast = compiled(x.device, self.engine, total * 64 * atoms.n) if by_gram else None
         if fast is None:
@@ -108,7 +108,7 @@ class CoordinateDescent(RecoveryCoder):
         used = (values != 0).any(0).nonzero()
         width = int(used[-1]) + 1 if len(used) else 1
         values, indices = values[:, :width], indices[:, :width]
-        answer = Rows(values / atoms.norms[indices], indices, finished, made)
+        answer = SolvedRows(values / atoms.norms[indices], indices, finished, made)
         rest = (~finished).nonzero()[:, 0]
         if not len(rest) or made >= self.steps:
             return answer
@@ -118,9 +118,9 @@ class CoordinateDescent(RecoveryCoder):
         values, indices, converged, steps = both
         for field in (values, indices, converged):
             field[rest] = field[len(x) :].clone()
-        return Rows(values[: len(x)], indices[: len(x)], converged[: len(x)], steps)
+        return SolvedRows(values[: len(x)], indices[: len(x)], converged[: len(x)], steps)
 
-    def _batched(self, x: Float[Tensor, "rows d"], atoms: Atoms, by_gram: bool) -> Rows:
+    def _batched(self, x: Float[Tensor, "rows d"], atoms: Atoms, by_gram: bool) -> SolvedRows:
         unit, rows, nonnegative = atoms.unit, len(x), self.nonnegative
         # In unit atoms the lasso has one penalty per atom: lambda |f_i| = (lambda / |w_i|) | |w_i| f_i |.
         penalties = self.penalty / atoms.norms
@@ -184,7 +184,7 @@ class CoordinateDescent(RecoveryCoder):
         for where, some_indices, some_values in answers:
             all_indices[where, : some_indices.shape[1]] = some_indices
             all_values[where, : some_values.shape[1]] = some_values
-        return Rows(all_values / atoms.norms[all_indices], all_indices, converged, made)
+        return SolvedRows(all_values / atoms.norms[all_indices], all_indices, converged, made)
 
 
 class _State:

@@ -13,7 +13,7 @@ from .problem import (
     Atoms,
     Engine,
     RecoveryCoder,
-    Rows,
+    SolvedRows,
     argmax,
     check_count,
     check_dictionary,
@@ -75,7 +75,7 @@ class MatchingPursuit(RecoveryCoder):
             check_count("MatchingPursuit", "steps", self.steps, least=self.k)
         check_tolerance("MatchingPursuit", self.tolerance)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         steps = self.k if self.steps is None else self.steps
         by_gram = atoms.gram_pays(total, steps) if self.gram is None else self.gram
         correlation = x @ atoms.unit.T
@@ -120,7 +120,7 @@ class MatchingPursuit(RecoveryCoder):
                 torch.mm(residual, atoms.unit.T, out=correlation)
             made += 1
         indices = indices.clamp(min=0)
-        return Rows(values / atoms.norms[indices], indices, met | (used == self.k) | active, made)
+        return SolvedRows(values / atoms.norms[indices], indices, met | (used == self.k) | active, made)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class OMP(RecoveryCoder):
         # Several blocks of `_omp_by_gram`, so that they share one workspace.
         return 32 * rows_within(atoms, atoms.n * (self.k + 4))
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         by_gram = atoms.gram_pays(total, self.k) if self.gram is None else self.gram
         fast = compiled(x.device, self.engine, total * self.k**2 * atoms.n) if by_gram else None
         if fast is not None:
@@ -180,7 +180,7 @@ class OMP(RecoveryCoder):
             values, indices, fine, steps = fast.omp(
                 x, atoms.unit, atoms.gram, self.k, self.tolerance, _FLOOR * eps, _PIVOT * eps
             )
-            return Rows(values / atoms.norms[indices], indices, fine, steps)
+            return SolvedRows(values / atoms.norms[indices], indices, fine, steps)
         size = 2 * rows_within(atoms, atoms.n * (self.k + 4))
         if not by_gram:
             return joined([_omp_by_residual(part, atoms, self.k, self.tolerance) for part in x.split(size)])
@@ -241,19 +241,19 @@ class _Progress:
         self.made += 1
         return inverse, projection
 
-    def finish(self, atoms: Atoms) -> Rows:
+    def finish(self, atoms: Atoms) -> SolvedRows:
         t = max(self.made, 1)
         # R is kept with one atom per row: R^T f = z.
         f = torch.linalg.solve_triangular(self.R[:, :t, :t].mT, self.z[:, :t, None], upper=True)[:, :, 0]
         if not self.made:
             f = torch.zeros_like(self.z[:, :1])
         indices = self.indices[:, :t]
-        return Rows(f / atoms.norms[indices], indices, ~self.stuck, self.made)
+        return SolvedRows(f / atoms.norms[indices], indices, ~self.stuck, self.made)
 
 
 def _omp_by_gram(
     x: Float[Tensor, "rows d"], atoms: Atoms, k: int, tolerance: float, workspace: Float[Tensor, "size k n"]
-) -> Rows:
+) -> SolvedRows:
     correlation = x @ atoms.unit.T
     progress = _Progress(x, k, tolerance)
     # basis[b, s] = W^T v_s: what every atom has in common with the s-th direction of row b, orthogonal to those before.
@@ -281,7 +281,7 @@ def _omp_by_gram(
     return progress.finish(atoms)
 
 
-def _omp_by_residual(x: Float[Tensor, "rows d"], atoms: Atoms, k: int, tolerance: float) -> Rows:
+def _omp_by_residual(x: Float[Tensor, "rows d"], atoms: Atoms, k: int, tolerance: float) -> SolvedRows:
     progress = _Progress(x, k, tolerance)
     residual = x.clone()
     basis = x.new_empty(len(x), k, atoms.d)
@@ -342,7 +342,7 @@ class NNOMP(RecoveryCoder):
         check_k("NNOMP", self.dictionary, self.k, independent=True)
         check_tolerance("NNOMP", self.tolerance)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         rows, k, eps = len(x), self.k, torch.finfo(x.dtype).eps
         scale = torch.linalg.vector_norm(x, dim=1)
         indices = torch.zeros(rows, k, dtype=torch.int64, device=x.device)
@@ -383,4 +383,4 @@ class NNOMP(RecoveryCoder):
             converged &= fine | met
             residual = x - torch.bmm(values[:, None, active], support[:, active])[:, 0]
             made += 1
-        return Rows(values / atoms.norms[indices], indices, converged, made)
+        return SolvedRows(values / atoms.norms[indices], indices, converged, made)

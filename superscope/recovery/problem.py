@@ -34,7 +34,7 @@ NOISELESS_PENALTY = 1e-3
 """Of the lasso on noiseless x: a thousandth of a typical magnitude, small beside any active feature."""
 
 
-class Rows(NamedTuple):
+class SolvedRows(NamedTuple):
     """What a solver found for a chunk of rows; unused slots hold value 0."""
 
     values: Float[Tensor, "rows slots"]
@@ -149,7 +149,7 @@ class RecoveryCoder(IterativeCoder):
         return _gather(parts, x, self.dictionary.n)
 
     @abstractmethod
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         """Solves one chunk; `total` is the number of rows of the whole call."""
 
     def _chunk(self, atoms: Atoms) -> int:
@@ -303,7 +303,7 @@ def pack(f: Float[Tensor, "rows n"]) -> tuple[Float[Tensor, "rows slots"], Int[T
     return code.values, code.indices
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[SolvedRows]) -> SolvedRows:
     """The rows of several parts, padded to the widest."""
     if len(parts) == 1:
         return parts[0]
@@ -316,10 +316,10 @@ def joined(parts: list[Rows]) -> Rows:
         torch.cat([wide(part.values) for part in parts]),
         torch.cat([wide(part.indices) for part in parts]),
     )
-    return Rows(values, indices, torch.cat([part.converged for part in parts]), max(part.steps for part in parts))
+    return SolvedRows(values, indices, torch.cat([part.converged for part in parts]), max(part.steps for part in parts))
 
 
-def _gather(parts: list[Rows], x: Tensor, n: int) -> Solution:
+def _gather(parts: list[SolvedRows], x: Tensor, n: int) -> Solution:
     """The chunks as one Solution in the shape and dtype of x."""
     batch = x.shape[:-1]
     slots = max((part.values.shape[1] for part in parts), default=1)

@@ -14,7 +14,7 @@ from .problem import (
     NOISELESS_PENALTY,
     Atoms,
     RecoveryCoder,
-    Rows,
+    SolvedRows,
     check_count,
     check_dictionary,
     check_positive,
@@ -68,7 +68,7 @@ class _GradientSteps(RecoveryCoder):
     def _chunk(self, atoms: Atoms) -> int:
         return rows_within(atoms, 6 * atoms.n)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         return _descend(x, atoms, self.penalty, self.steps, self.tolerance, self.nonnegative, momentum=self.momentum)
 
 
@@ -157,7 +157,7 @@ def _descend(
     nonnegative: bool,
     *,
     momentum: bool,
-) -> Rows:
+) -> SolvedRows:
     a, rate = atoms.given, 1 / max(atoms.lipschitz, torch.finfo(torch.float64).tiny)
     answer = x.new_zeros(len(x), atoms.n)
     converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -191,4 +191,4 @@ def _descend(
             answer[going[finished]], converged[going[finished]] = f[finished], True
             rest = ~finished
             going, x, f, ahead, age, energy = (t[rest] for t in (going, x, f, ahead, age, energy))
-    return Rows(*pack(answer), converged, made)
+    return SolvedRows(*pack(answer), converged, made)

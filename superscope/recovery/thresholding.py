@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Dictionary
-from .problem import Atoms, RecoveryCoder, Rows, check_count, check_dictionary, check_k, check_positive, rows_within
+from .problem import (
+    Atoms,
+    RecoveryCoder,
+    SolvedRows,
+    check_count,
+    check_dictionary,
+    check_k,
+    check_positive,
+    rows_within,
+)
 from .support import non_negative_on_support, on_support
 
 
@@ -49,13 +58,13 @@ class Thresholding(RecoveryCoder):
         check_dictionary("Thresholding", self.dictionary)
         check_k("Thresholding", self.dictionary, self.k, independent=False)
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         match = x @ atoms.unit.T
         indices = (match if self.nonnegative else match.abs()).topk(self.k, dim=1).indices
         values = match.gather(1, indices)
         if self.nonnegative:
             values = values.clamp(min=0)
-        return Rows(values / atoms.norms[indices], indices, torch.ones_like(values[:, 0], dtype=torch.bool), 1)
+        return SolvedRows(values / atoms.norms[indices], indices, torch.ones_like(values[:, 0], dtype=torch.bool), 1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ class HTP(RecoveryCoder):
     def _chunk(self, atoms: Atoms) -> int:
         return rows_within(atoms, 4 * atoms.n + self.k * (atoms.d + 2 * self.k))
 
-    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> Rows:
+    def _rows(self, x: Float[Tensor, "rows d"], atoms: Atoms, total: int) -> SolvedRows:
         rows = len(x)
         # The support is kept sorted, so that two equal supports are equal tensors.
         support = torch.full((rows, self.k), -1, dtype=torch.int64, device=x.device)
@@ -137,4 +146,4 @@ class HTP(RecoveryCoder):
             better = error < best[2][going]
             for kept, now in zip(best, (fit, new, error)):
                 kept[going[better]] = now[better]
-        return Rows(best[0] / atoms.norms[best[1]], best[1], converged, made)
+        return SolvedRows(best[0] / atoms.norms[best[1]], best[1], converged, made)

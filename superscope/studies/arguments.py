@@ -11,6 +11,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from ..core.errors import nearest
@@ -66,7 +67,13 @@ def parameters(make: Callable[..., Any], without: Collection[str] = ()) -> dict[
 
 
 def read(
-    pairs: Sequence[str], make: Callable[..., Any], *, name: str, without: Collection[str] = (), option: str = "set"
+    pairs: Sequence[str],
+    make: Callable[..., Any],
+    *,
+    name: str,
+    without: Collection[str] = (),
+    option: str = "set",
+    usual: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """NAME=VALUE pairs as arguments of a constructor.
 
@@ -76,6 +83,7 @@ def read(
         name: of what is made, for messages.
         without: arguments that the command settles itself.
         option: of the command that the pairs were given with, for messages.
+        usual: what the command takes for arguments that have no default of their own, in words.
 
     Raises:
         Asked: if one of them is "help".
@@ -88,7 +96,7 @@ def read(
     """
     known = parameters(make, without)
     if "help" in pairs:
-        raise Asked(f"{name}: what --{option} NAME=VALUE can set\n{describe(make, without) or '  nothing'}")
+        raise Asked(f"{name}: what --{option} NAME=VALUE can set\n{describe(make, without, usual) or '  nothing'}")
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -125,12 +133,15 @@ def require(
         raise ValueError(f"{name} needs {', '.join(needed)}: give {options}. `--{option} help` says what they mean.")
 
 
-def describe(make: Callable[..., Any], without: Collection[str] = ()) -> str:
+def describe(
+    make: Callable[..., Any], without: Collection[str] = (), usual: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """One line per argument: its name, its default, and what its docstring's *Args* say."""
     meant = _meanings(make)
     lines = []
     for name, parameter in parameters(make, without).items():
-        default = "required" if parameter.default is parameter.empty else f"default {shown(parameter.default)}"
+        own = usual.get(name) if parameter.default is parameter.empty else shown(parameter.default)
+        default = "required" if own is None else f"default {own}"
         lines.append(f"  {name}: {meant.get(name, '')} ({default})".replace(":  (", ": ("))
     return "\n".join(lines)
 
@@ -175,7 +186,7 @@ def value(text: str, kind: Any) -> Any:
                 return part
         raise ValueError(f"{text!r} is none of {', '.join(map(str, parts))}")
     if origin is not None and issubclass(origin, Sequence):
-        return tuple(value(part, parts[0]) for part in re.split(r"[,\s]+", text))
+        return tuple(value(part, parts[0]) for part in re.split(r"[,:\s]+", text))
     if kind is type(None):
         if text.lower() == "none":
             return None

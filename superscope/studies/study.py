@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ class Study(ABC):
     """A whole question. Its fields are its configuration: constructor, command line and saved settings alike."""
 
     kind: ClassVar[str]
+
+    @classmethod
+    def about(cls) -> str:
+        """What `--help` says of it before its options."""
+        return inspect.cleandoc(cls.__doc__ or "")
 
     @final
     def stages(self, out: Path | None = None) -> Generator[Progress, None, Report]:

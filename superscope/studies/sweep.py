@@ -72,7 +72,8 @@ class Sweep(Study):
     ray: str | None = None
     """Address of a running Ray cluster, or "auto"; without one a cluster is started here."""
     threads: int = 1
-    """Threads of one point. With the same number the results are the same to the bit whatever the executor."""
+    """Threads of one point. With the same number, on processors of one kind, the results are the same to the bit
+    whatever the executor."""
 
     def __post_init__(self) -> None:
         commands = [entry.command for entry in STUDIES if entry.command != self.kind]
@@ -194,7 +195,13 @@ def settings(study: str, arguments: tuple[str, ...]) -> Study:
             raise ValueError(f"{study} has no option {name!r}.{nearest(name, names)}")
     positional = [field.name for field in dataclasses.fields(kind) if "Positional" in str(field.type)]
     first = [value for name in positional for value in values.get(name, [])]
-    named = [word for name, given in values.items() if name not in positional for word in (_spelled(name), *given)]
+    repeated = [field.name for field in dataclasses.fields(kind) if "UseAppendAction" in str(field.type)]
+    named: list[str] = []
+    for name, given in values.items():
+        if name in repeated:
+            named += [word for value in given for word in (_spelled(name), value)]
+        elif name not in positional:
+            named += [_spelled(name), *given]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):

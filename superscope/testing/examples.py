@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..dictionaries import ARCHITECTURES, SAE, TRANSCODERS, Crosscoder
+from ..dictionaries import ARCHITECTURES, SAE, TRANSCODERS
 
 
 def example(architecture: type[SAE], d: int = 6, n: int = 11, seed: int = 3, *, k: int = 3) -> SAE:
@@ -25,7 +25,7 @@ def example(architecture: type[SAE], d: int = 6, n: int = 11, seed: int = 3, *, 
         settings["coefficient"] = 0.5
     if "candidates" in names:
         settings["candidates"] = 20
-    if architecture is Crosscoder:
+    if "widths" in architecture.sized_by:
         first = max(d // 2 - 1, 1)
         settings["widths"] = (first, d - first)
     if "d_out" in names:

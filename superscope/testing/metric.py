@@ -34,17 +34,56 @@ def _changed(W: Dictionary, change: str, generator: torch.Generator) -> Dictiona
     raise ValueError(f"check_metric: unknown invariance {change!r}. Known: rotation, permutation, scale, sign.")
 
 
+def _changed_code(c: Tensor, change: str, generator: torch.Generator) -> Tensor:
+    """Codes, one per row, after one of the changes that a declaration can name."""
+    if change == "permutation":
+        return c[..., torch.randperm(c.shape[-1], generator=generator)]
+    if change == "scale":
+        return c * (0.5 + 3 * torch.rand(*c.shape[:-1], 1, generator=generator)).to(c)
+    if change == "sign":
+        return c * (torch.randint(0, 2, c.shape, generator=generator) * 2 - 1).to(c)
+    raise ValueError(f"check_metric: codes have no {change}. Known: permutation, scale, sign.")
+
+
+def _changed_all(subject: tuple[Any, ...], change: str, generator: torch.Generator) -> tuple[Any, ...]:
+    """A metric's arguments after a change of the first; a rotation is one of the space that dictionaries share."""
+    first, *others = subject
+    if isinstance(first, Tensor):
+        return _changed_code(first, change, generator), *others
+    if change != "rotation":
+        return _changed(first, change, generator), *others
+    state = generator.get_state()
+    turned = []
+    for each in subject:
+        generator.set_state(state)
+        turned.append(_changed(each, change, generator))
+    return tuple(turned)
+
+
+def _copied(subject: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments again, the first wanting gradients."""
+    first, *others = subject
+    if isinstance(first, Tensor):
+        return first.detach().clone().requires_grad_(), *others
+    return Dictionary(first.atoms.detach().clone().requires_grad_(), first.bias), *others
+
+
 def check_metric(
-    metric: Callable[..., Any], subjects: Sequence[Dictionary], *, seed: int = 0, tolerance: float = 1e-6
+    metric: Callable[..., Any],
+    subjects: Sequence[Dictionary | Tensor | tuple[Any, ...]],
+    *,
+    seed: int = 0,
+    tolerance: float = 1e-6,
 ) -> tuple[str, ...]:
-    """Holds a metric of one dictionary to its declaration, on every subject.
+    """Holds a metric of a dictionary, of codes, or of two dictionaries to its declaration, on every subject.
 
     Its values lie in the declared range, the invariances hold, the same call gives the same value, gradients are off,
     the dictionary is as it was, and a returned Measurement has the declared unit and an interval around its value.
 
     Args:
-        metric: declared with `measure.metric`, of one Dictionary, giving a Measurement, a number or a tensor.
-        subjects: dictionaries to try; in float64, so that rounding is no difference.
+        metric: declared with `measure.metric`, giving a Measurement, a number or a tensor.
+        subjects: what to try it on, in float64, so that rounding is no difference: a dictionary, a tensor of codes, or
+            a tuple of arguments that begins with one of them. Changes are of the first; all rotate together.
         seed: of the rotations, orders, factors and signs.
         tolerance: two values within it, relative or absolute, are one.
 
@@ -60,8 +99,8 @@ def check_metric(
     if declaration is None:
         raise TypeError(f"check_metric: {name} declares nothing. Decorate it with measure.metric(range=..., unit=...).")
 
-    def numbers(W: Dictionary) -> list[float]:
-        found = metric(W)
+    def numbers(subject: tuple[Any, ...]) -> list[float]:
+        found = metric(*subject)
         if isinstance(found, Measurement):
             require(found.unit == declaration.unit, f"its unit is {found.unit!r}, declared {declaration.unit!r}.")
             if found.value is None:  # undefined, with a caution: so it must be after every change
@@ -83,16 +122,18 @@ def check_metric(
     generator = torch.Generator().manual_seed(seed)
     low, high = declaration.range
     try:
-        for index, W in enumerate(subjects):
-            before = W.atoms.detach().clone()
-            values = numbers(Dictionary(W.atoms.detach().clone().requires_grad_(), W.bias))
+        for index, given in enumerate(subjects):
+            subject = given if isinstance(given, tuple) else (given,)
+            held = subject[0] if isinstance(subject[0], Tensor) else subject[0].atoms
+            before = held.detach().clone()
+            values = numbers(_copied(subject))
             for value in values:
                 holds = low - tolerance <= value <= high + tolerance
                 require(holds, f"subject {index} has {value}, outside the declared range [{low}, {high}].")
-            require(alike(values, numbers(W)), f"subject {index} has one value now and another then.")
-            require(torch.equal(before, W.atoms), f"subject {index} was changed.")
+            require(alike(values, numbers(subject)), f"subject {index} has one value now and another then.")
+            require(torch.equal(before, held), f"subject {index} was changed.")
             for change in declaration.invariant:
-                other = numbers(_changed(W, change, generator))
+                other = numbers(_changed_all(subject, change, generator))
                 require(alike(values, other), f"subject {index} has {values[:4]}, and {other[:4]} after a {change}.")
     except LawBroken as broken:
         raise LawBroken(f"{name} breaks its declaration: {broken}") from broken

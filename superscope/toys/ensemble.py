@@ -24,7 +24,8 @@ class Ensemble:
 
     Model e is the same number for number whether it is trained alone or beside a thousand others: its start depends
     on its seed alone, its batches on its seed and the step alone (models with one seed share uniforms, so that a
-    sweep over densities compares on common random numbers), and no arithmetic crosses the instance axis.
+    sweep over densities compares on common random numbers), no arithmetic crosses the instance axis, and no order of
+    sums depends on it (`product`).
 
     Args:
         family: the kind of model.

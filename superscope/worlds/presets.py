@@ -8,20 +8,47 @@ from collections.abc import Callable
 import torch
 
 from ..core import Dictionary
-from ..features import ExactlyK
-from ..features.magnitudes import Uniform
+from ..features import ExactlyK, Magnitude, Uniform
 from ..frames import random_unit
 from .forest import Forest
-from .world import World
+from .world import FeatureLaw, World
+
+_WELL_ABOVE_ZERO = Uniform(0.5, 1.5)
 
 
-def exactly_k(n: int = 256, d: int = 64, k: int = 4, *, noise: float = 0.0, seed: int = 0) -> World:
+def on_random_directions(law: FeatureLaw, d: int = 64, *, noise: float = 0.0, seed: int = 0) -> World:
+    """Features of any law on unit atoms of random direction, with or without noise.
+
+    Args:
+        law: of the features; every distribution of `features/` is one.
+        d: dimensions.
+        noise: standard deviation in each coordinate of x.
+        seed: of the directions.
+
+    Example:
+        >>> from superscope.features import Zipf
+        >>> on_random_directions(Zipf(n=32), d=8).n
+        32
+    """
+    return World(law, random_unit(n=law.n, d=d, seed=seed), noise=noise)
+
+
+def exactly_k(
+    n: int = 256,
+    d: int = 64,
+    k: int = 4,
+    *,
+    magnitude: Magnitude = _WELL_ABOVE_ZERO,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> World:
     """k of n random directions in every row, magnitudes uniform on [0.5, 1.5]: the easy world, every atom as dense.
 
     A top-k autoencoder finds all of n = 256, d = 64, k = 4 within seconds; k = 12 is beyond what its encoder can read.
 
     Args:
         n, d, k: features, dimensions, active features in every row.
+        magnitude: the law of an active feature.
         noise: standard deviation in each coordinate of x.
         seed: of the directions.
 
@@ -29,7 +56,7 @@ def exactly_k(n: int = 256, d: int = 64, k: int = 4, *, noise: float = 0.0, seed
         >>> exactly_k().difficulty < 1
         True
     """
-    return World(ExactlyK(n=n, k=k, magnitude=Uniform(0.5, 1.5)), random_unit(n=n, d=d, seed=seed), noise=noise)
+    return on_random_directions(ExactlyK(n=n, k=k, magnitude=magnitude), d, noise=noise, seed=seed)
 
 
 def synth_sae_bench(scale: float = 1 / 16, *, seed: int = 42) -> World:

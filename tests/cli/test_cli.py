@@ -202,3 +202,28 @@ def test_errors_of_the_system_are_sentences_with_a_fix(number: int) -> None:
     assert said.endswith(".")
     assert "Errno" not in said
     assert len(said.split(". ")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "x", "--architecture", "JumpReLU", "--set", "help"], "bandwidth: "),
+        (["train", "x", "--architecture", "skip-transcoder", "--set", "help"], "k: latents kept per row"),
+        (["train", "world:zipf", "--world", "help"], "alpha: exponent, at least 0"),
+        (["toy", "--family", "residual-mlp", "--set", "help"], "width: of the residual stream"),
+    ],
+)
+def test_what_there_is_to_set_is_told_and_nothing_run(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 0
+    assert says in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_the_settings_of_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for line in ("jumprelu  ", "k, coefficient=1.0, bandwidth=0.5, warmup=0.1", "ksvd  ", "crosscoder  "):
+        assert line in shown

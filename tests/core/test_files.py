@@ -130,7 +130,7 @@ def test_every_flipped_bit_of_about_json_is_found_or_changes_nothing(tmp_path: P
     path = run / "about.json"
     whole, entries = path.read_bytes(), files.read_json(path)
     found = harmless = 0
-    for place in range(len(whole)):
+    for place in range(0, len(whole), 3):
         for bit in range(8):
             flipped = bytearray(whole)
             flipped[place] ^= 1 << bit

@@ -8,7 +8,7 @@ import torch
 
 from superscope.core import Activations, ActivationSource, ShapeError
 from superscope.dictionaries import BatchTopK, Gated, JumpReLU, Ramp, ReLU, TopK, grid, train
-from superscope.dictionaries.many import _stacks, train_many
+from superscope.dictionaries.many import _is_screened, _stacks, train_many
 from superscope.kernels import Screen, can_screen, choice, screen
 from superscope.worlds import exactly_k
 
@@ -141,6 +141,13 @@ def test_int8_screens_whom_it_would_screen_alone(monkeypatch) -> None:
     list(train_many(copy.deepcopy(saes), Double(torch.float32), **options))
     list(train(copy.deepcopy(saes[0]), Double(torch.float32), **options))
     assert looked == []
+    # Of the largest that a stack takes it depends on how often the loops that screen would run.
+    largest, small = TopK(256, 2048, 2), TopK(256, 128, 2)
+    asked = {"precision": "int8", "batch": 256, "steps": 128}
+    assert [_is_screened(sae, asked) for sae in (largest, small)] == [True, False]
+    assert not _is_screened(largest, asked | {"steps": 127})
+    assert not _is_screened(largest, asked | {"precision": "full"})
+    assert _stacks([largest, small, small], [True, False, False]) == [[1, 2]]
     # Where bounds are said to pay from 256 latents on, the first is, and is no part of the stack.
     for module, name, value in (
         (screen, "_ROWS", 1),

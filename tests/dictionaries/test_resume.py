@@ -15,7 +15,7 @@ import torch
 
 from superscope.capture import MemorySource
 from superscope.core import Activations, ActivationSource, Dictionary, FormatError
-from superscope.dictionaries import ARCHITECTURES, SAE, TopK, train
+from superscope.dictionaries import ARCHITECTURES, SAE, Archetypal, MatchingPursuit, TopK, train
 from superscope.dictionaries.checkpoint import load_state, save_state
 from superscope.dictionaries.step.adam import Adam
 from superscope.testing import example
@@ -65,6 +65,16 @@ def test_resampling_and_clipping_resume_too(tmp_path: Path) -> None:
     save_state(tmp_path / "state", training.state())
     list(train(resumed, rows(), **settings).restore(load_state(tmp_path / "state")))
     same(weights(resumed), weights(whole))
+
+
+def test_resampling_goes_by_what_an_architecture_learns() -> None:
+    settings = SETTINGS | {"resample_every": 4, "dead_after": 64, "auxiliary": 0}
+    # Its encoder is its dictionary: the other one has no gradients and no moments.
+    pursuit = MatchingPursuit(6, 40, k=1)
+    list(train(pursuit, rows(), **settings))
+    assert bool(pursuit.atoms.isfinite().all())
+    with pytest.raises(ValueError, match="those of Archetypal are made of other parameters. Leave it at 0"):
+        train(Archetypal(6, 40, k=1, candidates=20), rows(), **settings)
 
 
 def test_taking_the_state_changes_nothing() -> None:

@@ -84,3 +84,23 @@ def test_a_model_in_training_mode_is_measured_without_dropout(model_of, corpus):
         assert model.training
     finally:
         model.eval()
+
+
+def test_rows_that_are_left_out_stay_as_they_are(model_of, corpus):
+    model, seen = model_of("gpt2"), []
+    where = corpus.keep.clone()
+    where[0, 1:4] = False
+
+    def zeros(x):
+        seen.append(len(x))
+        return torch.zeros_like(x)
+
+    own = next_token_loss(model, corpus)
+    loss = next_token_loss(model, corpus, splice={"h.0": zeros}, where=where, batch_tokens=100)
+    assert sum(seen) == int(where.sum())
+    assert torch.equal(loss.counts, own.counts)
+    nowhere = next_token_loss(model, corpus, splice={"h.0": torch.zeros_like}, where=torch.zeros_like(where))
+    torch.testing.assert_close(nowhere.nats, own.nats)
+    whole = next_token_loss(model, corpus, splice={"h.0": torch.zeros_like})
+    assert not torch.allclose(loss.nats[:1], whole.nats[:1])
+    torch.testing.assert_close(loss.nats[1:], whole.nats[1:])

@@ -15,6 +15,7 @@ from superscope.capture import Capture, Corpus
 from superscope.cli import main
 from superscope.core import Report
 from superscope.dictionaries import SAE, BatchTopK, ReLU, TopK, formats, train
+from superscope.intervene import next_token_loss
 from superscope.studies import Scan
 from superscope.studio import write_html
 
@@ -44,7 +45,7 @@ def test_it_answers(loaded: Any) -> None:
 def test_it_knows_the_language(loaded: Any, corpus: Corpus) -> None:
     """Far below the log of the number of tokens, which is what the same network gives before training."""
     some = corpus.take(torch.arange(6))
-    trained, untrained = (capture.next_token_loss(each, some) for each in (loaded, capture.control(loaded, seed=0)))
+    trained, untrained = (next_token_loss(each, some) for each in (loaded, capture.control(loaded, seed=0)))
     loss, chance = (float(each.nats.sum() / each.counts.sum()) for each in (trained, untrained))
     assert loaded.model.config.vocab_size == 49_152
     assert chance == pytest.approx(torch.tensor(49_152.0).log().item(), abs=0.5)

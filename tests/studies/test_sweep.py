@@ -236,3 +236,12 @@ def test_a_harvest_is_the_same_whatever_makes_its_units(
     gc.collect()
     assert len(units(other)) >= 4
     assert units(other) == units(tmp_path / "inline" / "store")
+
+
+def test_settings_of_an_architecture_vary_like_any_other(tmp_path: Path) -> None:
+    given = ("source=world:exactly_k", "architecture=relu", "steps=2", "batch=16", "held_out=64", "n=16")
+    study = Sweep("train", vary=("set=coefficient=1 norm=weighted,coefficient=2",), given=given, executor="inline")
+    points = [settings("train", point.arguments) for point in study.points()]
+    assert [point.set for point in points] == [("coefficient=1", "norm=weighted"), ("coefficient=2",)]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="relu has no setting 'widths'"):
+        Sweep("train", vary=("set=widths=2:4,widths=4:8",), given=given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -109,11 +110,39 @@ def frames():
     return [Dictionary(torch.randn(n, 4, generator=generator, dtype=torch.float64)) for n in (5, 7)]
 
 
-@pytest.mark.parametrize(
-    "function", [measure.coherence, measure.mean_max_cosine, measure.frame_potential, measure.capacity_used]
-)
+def subjects(function):
+    """What a metric is of: a dictionary and the truth, a dictionary, or codes."""
+    first, *others = inspect.signature(function).parameters.values()
+    if "Dictionary" not in str(first.annotation):
+        generator = torch.Generator().manual_seed(1)
+        return [torch.randn(3, n, generator=generator, dtype=torch.float64).relu() + 0.01 for n in (5, 8)]
+    return [tuple(frames())] if others and others[0].name == "truth" else frames()
+
+
+@pytest.mark.parametrize("function", measure.METRICS, ids=lambda function: function.__name__)
 def test_declared_metrics_keep_their_promise(function):
-    assert "range" in check_metric(function, frames())
+    laws = check_metric(function, subjects(function))
+    assert {"range", *function.declaration.invariant} <= set(laws)
+
+
+def test_every_declaration_is_among_the_metrics():
+    declared = {value for value in vars(measure).values() if hasattr(value, "declaration")}
+    assert set(measure.METRICS) == declared
+
+
+def test_a_broken_promise_about_codes_or_pairs_is_caught():
+    wide = (-10.0, 10.0)
+    codes = [torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)]
+    first = metric(range=wide, unit="", invariant=("permutation",))(lambda c: c[..., 0] * 1.0)
+    with pytest.raises(LawBroken, match="after a permutation"):
+        check_metric(first, codes)
+    with pytest.raises(ValueError, match="codes have no rotation"):
+        check_metric(metric(range=wide, unit="", invariant=("rotation",))(lambda c: c.sum()), codes)
+    overlap = metric(range=wide, unit="", invariant=("rotation", "sign"))(
+        lambda W, V: float((W.atoms @ V.atoms.T)[0, 0])
+    )
+    with pytest.raises(LawBroken, match="after a sign"):
+        check_metric(overlap, [tuple(frames())] * 8)
 
 
 def test_a_broken_declaration_is_caught():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -56,6 +58,11 @@ class Policy:
     keep_special: bool = False
     outlier: float | None = 10.0
     packed: bool = False
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Policy:
+        """The policy that was saved as a dict of its fields, by JSON too."""
+        return cls(**{**saved, "drop_ids": tuple(saved["drop_ids"])})
 
     def __post_init__(self) -> None:
         if self.context < 2:

@@ -80,7 +80,7 @@ def read(file: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any], Any]:
     # Newer versions of transformers leave weights packed, where they find a kernel for them, unless told otherwise.
     packing = getattr(transformers, "GgufConfig", None)
     plain = {} if packing is None else {"quantization_config": packing(dequantize=True)}
-    auto = transformers.AutoModel if shape.is_encoder_decoder else transformers.AutoModelForCausalLM
+    auto: Any = transformers.AutoModel if shape.is_encoder_decoder else transformers.AutoModelForCausalLM
     with _sentences(file):
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **_source(file))

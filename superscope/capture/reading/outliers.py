@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
 from ...core import Activations, Site
-from ..inputs.images import Images
+from ..inputs.as_corpus import Readable, as_corpus
 from ..inputs.permutation import Bijection
 from ..inputs.policy import Policy, outlier_limit
 from ..inputs.text import Corpus
@@ -27,8 +28,9 @@ def first_look(sequences: int, context: int, seed: int = 0) -> Tensor:
 def outlier_limits(
     model: nn.Module,
     sites: Sequence[Site],
-    corpus: Corpus | Images,
+    corpus: Readable,
     *,
+    tokenizer: Any = None,
     multiple: float | None = Policy.outlier,
     seed: int | None = 0,
     batch_tokens: int | None = None,
@@ -40,13 +42,15 @@ def outlier_limits(
     Args:
         model: as for `harvest`.
         sites: where.
-        corpus: the text that is learned from.
+        corpus: the text that is learned from, as for `harvest`.
+        tokenizer: of texts.
         multiple: of the median norm; None keeps all rows, so that there are no limits.
         seed: of the sequences that are looked at; None looks at all.
         batch_tokens: ids in one forward pass.
     """
     if multiple is None:
         return {}
+    corpus = as_corpus(corpus, tokenizer=tokenizer)
     seen = corpus if seed is None else corpus.take(first_look(len(corpus), corpus.context, seed))
     norms: dict[Site, list[Tensor]] = {site: [] for site in sites}
     for batch in harvest(model, sites, seen, batch_tokens=batch_tokens, device="cpu"):

@@ -37,8 +37,8 @@ class Windows:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.said: dict[str, Any] = place.read_json("text.json")
-        counts = [shard["windows"] for shard in self.said["shards"]]
+        self.header: dict[str, Any] = place.read_json("text.json")
+        counts = [shard["windows"] for shard in self.header["shards"]]
         self._ends = [sum(counts[: i + 1]) for i in range(len(counts))]
         self._open: dict[int, dict[str, Tensor]] = {}
         self._names: dict[int, dict[int, str]] = {}
@@ -50,18 +50,17 @@ class Windows:
     @property
     def n_tokens(self) -> int:
         """Tokens of text, or patches, in all windows, those a policy leaves out included."""
-        return int(self.said["tokens"])
+        return int(self.header["tokens"])
 
     @property
     def policy(self) -> Policy:
         """How they were made and what is left out of them."""
-        said = self.said["policy"]
-        return Policy(**{**said, "drop_ids": tuple(said["drop_ids"])})
+        return Policy.read(self.header["policy"])
 
     @property
     def fingerprint(self) -> str:
         """Hash of all windows in their order."""
-        return str(self.said["fingerprint"])
+        return str(self.header["fingerprint"])
 
     def take(self, index: Int[Tensor, "s"]) -> tuple[Corpus | Images, Int[Tensor, "s"]]:
         """The windows at `index`, in that order, and the number of each one's document among all documents.
@@ -81,7 +80,7 @@ class Windows:
                 columns[name][where] = tensor[inside]
             names |= self._names[number]
         if "pixels" in columns:
-            said = self.said["framed"]
+            said = self.header["framed"]
             chosen = tuple(names[i] for i in index.tolist())
             return Images(columns["pixels"], said["context"], said["skip"], chosen), index
         document, local = columns["document"].unique(return_inverse=True)
@@ -92,13 +91,13 @@ class Windows:
             document=local,
             start=columns["start"],
             names=tuple(names[int(i)] for i in document),
-            policy=self.said["framed"],
+            policy=self.header["framed"],
         )
         return corpus, columns["document"]
 
     def _shard(self, number: int) -> dict[str, Tensor]:
         if number not in self._open:
-            said = self.said["shards"][number]
+            said = self.header["shards"][number]
             file, names = f"text/{number:06d}.safetensors", f"text/{number:06d}.json"
             place = self.place
             if not isinstance(place, Local):

@@ -1,13 +1,12 @@
 """Dictionary learning before autoencoders, answering the same calls: `fit(source, n, ...)`, `encode`, `reconstruct`."""
 
-from ...core import SparseCoder
-from .ica import ICA
-from .kmeans import KMeans
-from .ksvd import KSVD
-from .nmf import NMF
-from .online import OnlineDictionary
+from ...core.registry import members
+from .ica import ICA as ICA
+from .kmeans import KMeans as KMeans
+from .ksvd import KSVD as KSVD
+from .learner import Learner as Learner
+from .nmf import NMF as NMF
+from .online import OnlineDictionary as OnlineDictionary
 
-CLASSICAL: tuple[type[SparseCoder], ...] = (KMeans, NMF, ICA, OnlineDictionary, KSVD)
-"""Every classical learner; all but KSVD learn with scikit-learn (extra `classical`)."""
-
-__all__ = ["CLASSICAL", "ICA", "KSVD", "NMF", "KMeans", "OnlineDictionary"]
+CLASSICAL: tuple[type[Learner], ...] = members(Learner, globals())
+"""Every classical learner: those imported above; all but KSVD learn with scikit-learn (extra `classical`)."""

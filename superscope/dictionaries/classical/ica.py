@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Dictionary, ShapeError, SparseCode, SparseCoder
+from ...core import Dictionary, ShapeError, SparseCode
+from .learner import Learner
 from .rows import Source, check, fitted, scikit_learn, training_rows
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class ICA(SparseCoder):
+class ICA(Learner):
     r"""$f = U (x - b)$ with U the inverse of W: at most d atoms, every one of them active in every row.
 
     The best that can be had without superposition: it finds independent features exactly where there are no more of
@@ -39,6 +40,8 @@ class ICA(SparseCoder):
         >>> float((ica.reconstruct(x) - x).abs().max()) < 1e-4
         True
     """
+
+    name: ClassVar[str] = "ica"
 
     dictionary: Dictionary
     reader: Float[Tensor, "n d"]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Dictionary, SparseCode, SparseCoder
+from ...core import Dictionary, SparseCode
+from .learner import Learner
 from .rows import Source, check, fitted, scikit_learn, training_rows
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class KMeans(SparseCoder):
+class KMeans(Learner):
     r"""$\hat x = b + w_j$, $j = \arg\min_i |x - b - w_i|$: the value is always 1.
 
     The floor of any comparison of dictionary learners: it can name one thing per row. b is the mean of the rows, so
@@ -33,6 +34,8 @@ class KMeans(SparseCoder):
         >>> float((KMeans.fit(x, n=3).reconstruct(x) - x).abs().max()) < 1e-6
         True
     """
+
+    name: ClassVar[str] = "kmeans"
 
     dictionary: Dictionary
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...core import Dictionary, SparseCode, SparseCoder
+from ...core import Dictionary, SparseCode
 from ...recovery import NNOMP, OMP
+from .learner import Learner
 from .rows import Source, check, training_rows
 
 _PATIENCE = 5
@@ -21,7 +22,7 @@ _TWINS = 0.99
 
 @final
 @dataclass(frozen=True, eq=False)
-class KSVD(SparseCoder):
+class KSVD(Learner):
     r"""$\min_{W, F} |X - b - F W|^2$ with at most k nonzeros in each row of F, by turns over codes and atoms.
 
     Codes are orthogonal matching pursuit's (NNOMP's, where nonnegative); then atom by atom, in their order,
@@ -47,6 +48,8 @@ class KSVD(SparseCoder):
         >>> float((learned.dictionary.atoms @ world.dictionary.atoms.T).amax(0).min()) > 0.99
         True
     """
+
+    name: ClassVar[str] = "ksvd"
 
     dictionary: Dictionary
     k: int

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Dictionary, SparseCode, SparseCoder
+from ...core import Dictionary, SparseCode
 from ...recovery import FISTA
+from .learner import Learner
 from .rows import Source, check, fitted, scikit_learn, training_rows
 
 _SHARE = 1e-5
@@ -19,7 +20,7 @@ _SHARE = 1e-5
 
 @final
 @dataclass(frozen=True, eq=False)
-class NMF(SparseCoder):
+class NMF(Learner):
     r"""$\min_{f \ge 0, W \ge 0} |X - F W|^2$: unit atoms without negative entries.
 
     For activations after a ReLU, and other data without negative numbers; on signed x it cannot apply, and `fit` says
@@ -39,6 +40,8 @@ class NMF(SparseCoder):
         >>> float((NMF.fit(x, n=3).reconstruct(x) - x).abs().max()) < 0.01
         True
     """
+
+    name: ClassVar[str] = "nmf"
 
     dictionary: Dictionary
     penalty: float

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Dictionary, SparseCode, SparseCoder
+from ...core import Dictionary, SparseCode
 from ...recovery import CoordinateDescent
+from .learner import Learner
 from .rows import Source, check, fitted, scikit_learn, training_rows
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class OnlineDictionary(SparseCoder):
+class OnlineDictionary(Learner):
     r"""$\min_W E \min_f \frac12 |x - b - W f|^2 + \lambda |f|_1$ over unit atoms, by stochastic approximation.
 
     Codes are those of the lasso, so they shrink; `recovery.refit` undoes it. b is the mean of the rows and is not
@@ -38,6 +39,8 @@ class OnlineDictionary(SparseCoder):
         >>> float((learned.reconstruct(x) - x).square().mean()) < 0.01
         True
     """
+
+    name: ClassVar[str] = "online"
 
     dictionary: Dictionary
     penalty: float

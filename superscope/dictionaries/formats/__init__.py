@@ -19,7 +19,7 @@ from ..loading import load
 from ..sae.base import SAE, read_about
 from . import probe as probing
 from .dictionary_learning import DICTIONARY_LEARNING
-from .form import Form, Format, Given, Rows, cannot_hold
+from .form import Form, Format, Given, RowScaling, cannot_hold
 from .gemma_scope import GEMMA_SCOPE, GEMMA_SCOPE_2
 from .openai import OPENAI
 from .openmoss import OPENMOSS
@@ -62,7 +62,7 @@ class Imported:
     sae: SAE
     format: str
     scale: Float[Tensor, "n"]
-    rows: Rows = "as they are"
+    rows: RowScaling = "as they are"
     notes: Mapping[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     agreement: Agreement | None = None
@@ -78,7 +78,7 @@ class Imported:
         return self.sae(z) * stretch + shift
 
 
-def normalise(x: Float[Tensor, "*batch d"], rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def normalise(x: Float[Tensor, "*batch d"], rows: RowScaling) -> tuple[Tensor, Tensor, Tensor]:
     r"""z, shift and stretch with which $x = z \cdot stretch + shift$, up to the small number in layer norm's divisor.
 
     Layer norm here is $(x - \bar x) / (s + 10^{-5})$ with s the unbiased deviation, as OpenAI and SAELens have it;
@@ -245,7 +245,7 @@ def write(
         ValueError: if there is no such format.
     """
     path = Path(path)
-    rows: Rows = "as they are"
+    rows: RowScaling = "as they are"
     told = dict(notes or {})
     if isinstance(sae, Imported):
         told, rows, sae = {**sae.notes, **told}, sae.rows, sae.sae

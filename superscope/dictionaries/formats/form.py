@@ -15,7 +15,7 @@ from torch import Tensor
 from ...core import FormatError, ShapeError
 from ..sae.rule import BatchLargest, Gate, Jump, Largest, Pursuit, Rectify, Rule
 
-Rows = Literal["as they are", "layer norm", "constant norm"]
+RowScaling = Literal["as they are", "layer norm", "constant norm"]
 """What is done to each row before encoding, and undone after decoding."""
 
 _EQUAL = 1e-6
@@ -50,7 +50,7 @@ class Form:
     skip: Float[Tensor, "e d"] | None = None
     predicts: bool = False
     scale: Float[Tensor, "n"] | None = None
-    rows: Rows = "as they are"
+    rows: RowScaling = "as they are"
     notes: Mapping[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
 

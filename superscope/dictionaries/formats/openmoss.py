@@ -9,7 +9,7 @@ import torch
 
 from ...core import FormatError, files
 from ..sae.rule import BatchLargest, Jump, Largest, Rectify, Rule
-from .form import Form, Format, Given, Rows, cannot_hold
+from .form import Form, Format, Given, RowScaling, cannot_hold
 from .stored import Settings, Weights
 
 _NORMS = ("inference", "dataset-wise", "token-wise", "batch-wise")
@@ -111,7 +111,7 @@ def _read(path: Path, given: Given) -> Form:
     if not linear:
         settings.done()
     weights.done()
-    rows: Rows = "constant norm" if norm == "token-wise" else "as they are"
+    rows: RowScaling = "constant norm" if norm == "token-wise" else "as they are"
     notes = {"hook_name": inside} if inside else {}
     form = Form(
         rule=rule,

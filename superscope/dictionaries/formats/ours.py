@@ -11,10 +11,10 @@ from ...core import FormatError
 from ..sae import ARCHITECTURES, SAE
 from ..sae.rule import BatchLargest, Largest, Pursuit
 from ..transcoders import TRANSCODERS, Predictor
-from .form import Form, Rows
+from .form import Form, RowScaling
 
 
-def form_of(sae: SAE, *, rows: Rows = "as they are", notes: dict[str, Any] | None = None) -> Form:
+def form_of(sae: SAE, *, rows: RowScaling = "as they are", notes: dict[str, Any] | None = None) -> Form:
     """What an SAE of ours computes.
 
     Raises:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ...core import FormatError, files
 from ..sae.rule import BatchLargest, Gate, Jump, Largest, Pursuit, Rectify, Rule
-from .form import Form, Format, Given, Rows
+from .form import Form, Format, Given, RowScaling
 from .stored import Settings, Weights
 
 _RULES = ("relu", "topk", "abstopk", "batchtopk", "jumprelu", "gated")
-_ROWS: dict[str, Rows] = {name: name for name in ("as they are", "layer norm", "constant norm")}  # type: ignore[misc]
+_ROWS: dict[str, RowScaling] = {name: name for name in ("as they are", "layer norm", "constant norm")}  # type: ignore[misc]
 # Names in use for the same four tensors, ours first.
 _ENCODER = ("encoder", "encoder.weight", "W_enc", "w_enc", "W_E", "encoder_linear.weight")
 _ENCODER_BIAS = ("encoder_bias", "encoder.bias", "b_enc", "b_E", "encoder_linear.bias", "latent_bias")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ...core import FormatError, files
 from ..sae.rule import BatchLargest, Gate, Jump, Largest, Pursuit, Rectify, Rule
-from .form import Form, Format, Given, Rows
+from .form import Form, Format, Given, RowScaling
 from .stored import NO_DEFAULT, Settings, Weights
 
-_ROWS: dict[str, Rows] = {
+_ROWS: dict[str, RowScaling] = {
     "none": "as they are",
     "layer_norm": "layer norm",
     "constant_norm_rescale": "constant norm",

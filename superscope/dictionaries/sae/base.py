@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..._version import __version__
-from ...core import Dictionary, FormatError, ShapeError, SparseCode, SparseCoder, files
+from ...core import ActivationSource, Dictionary, FormatError, ShapeError, SparseCode, SparseCoder, files
+from ...core.source import only
 from ..step import exchange, precision
 from .rule import Rule
 
@@ -100,6 +101,18 @@ class SAE(nn.Module, SparseCoder):
         self.encoder = nn.Parameter(atoms.clone())
         self.encoder_bias = nn.Parameter(torch.zeros(n))
         self.bias = nn.Parameter(torch.zeros(d))
+
+    sized_by: ClassVar[tuple[str, ...]] = ("d",)
+    """Arguments of the constructor that the source of rows settles: what it calls so."""
+
+    @classmethod
+    def join(cls, sources: Sequence[ActivationSource]) -> ActivationSource:
+        """What to train on, of a source for each site, in order; here there must be but one.
+
+        Raises:
+            ValueError: if there are more or fewer than the architecture learns of.
+        """
+        return only(cls.__name__, sources)
 
     @property
     def unit(self) -> bool:
@@ -416,7 +429,7 @@ def read_about(folder: Path | str) -> dict[str, Any]:
     if not where.is_file():
         raise FileNotFoundError(f"{folder} holds no SAE: there is no about.json. Save one there with sae.save(folder).")
     about = files.read_json(where)
-    if not isinstance(about, dict) or about.get("kind") != "sae":
+    if not isinstance(about, dict) or about.get("kind") not in ("sae", "learner"):
         raise FormatError(f"{where} does not describe an SAE.")
     files.refuse_unknown(about, _ABOUT, str(where))
     missing = [key for key in _ABOUT if key not in about]

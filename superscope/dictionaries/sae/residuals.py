@@ -25,9 +25,9 @@ def residual_atoms(
     r"""Sets atoms to $r_b / |r_b|$, rows drawn without repetition with probability proportional to $|r_b|^2$.
 
     In four rounds of n/8, n/8, n/4 and n/2 atoms. Each reads rows of its own and codes them with the atoms so far, by
-    eight steps of matching pursuit with positive values; r is what is left, at first the row about its centre.
-    So every atom begins where some row needs it, frequent directions are not taken many times over as by rows drawn
-    evenly, and which atoms there are depends on the draw: two seeds share none.
+    eight steps of matching pursuit with positive values; r is what is left, in the first round the row about its
+    centre. So every atom begins where some row needs it, and frequent directions are not taken many times over as by
+    rows drawn evenly. Where r is nothing but rounding, the atom stays as it is.
 
     Costs the rows of about five batches, and O(n^2 d) time and O(n^2) memory for the atoms' products.
 

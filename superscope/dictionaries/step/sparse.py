@@ -13,38 +13,42 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...core import SparseCode
+from ...core import SparseCode, SparseCoder
 from ...kernels import Plan, Screen, above, screens
 from ...kernels.bags import Uses
 from . import exchange, precision
 from . import memory as scratch
 from .precision import Screening
 
+if TYPE_CHECKING:
 
-@runtime_checkable
-class Autoencoder(Protocol):
-    """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, and rows in one block of its work."""
+    class Autoencoder(Protocol):
+        """What is read here of a sparse autoencoder: E, e, b and W, how it chooses, rows in one block of its work."""
 
-    @property
-    def n(self) -> int: ...
-    @property
-    def block(self) -> int: ...
-    @property
-    def encoder(self) -> Float[Tensor, "n d"]: ...
-    @property
-    def encoder_bias(self) -> Float[Tensor, "n"]: ...
-    @property
-    def bias(self) -> Float[Tensor, "d"]: ...
-    @property
-    def atoms(self) -> Float[Tensor, "n d"]: ...
-    def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode: ...
+        @property
+        def n(self) -> int: ...
+        @property
+        def block(self) -> int: ...
+        @property
+        def encoder(self) -> Float[Tensor, "n d"]: ...
+        @property
+        def encoder_bias(self) -> Float[Tensor, "n"]: ...
+        @property
+        def bias(self) -> Float[Tensor, "d"]: ...
+        @property
+        def atoms(self) -> Float[Tensor, "n d"]: ...
+        def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode: ...
+
+else:
+    # Parameters are no attributes of a module's class, so a protocol cannot be checked while the program runs.
+    Autoencoder = SparseCoder
 
 
 class Chosen:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core import Dictionary, ShapeError, SparseCode
+from ...core import ActivationSource, Dictionary, ShapeError, SparseCode
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
 from ..sae.rule import Largest
 from ..sae.topk import choose_largest
 from ..step import precision, sparse
+from .sources import Paired
 
 
 class Predictor(SAE):
@@ -42,6 +44,7 @@ class Predictor(SAE):
     """
 
     whitens = False
+    sized_by = ("d", "d_out")
     skips: ClassVar[bool] = False
     """Whether an affine map `skip` stands beside the latents."""
 
@@ -62,6 +65,16 @@ class Predictor(SAE):
         self.register_buffer("gain", torch.ones(()))
         self.centre: Tensor
         self.gain: Tensor
+
+    @classmethod
+    def join(cls, sources: Sequence[ActivationSource]) -> Paired:
+        """The second's rows as what is to be predicted from the first's."""
+        if len(sources) != 2:
+            raise ValueError(
+                f"{cls.__name__} predicts one site from another; got {len(sources)}. Name the site that it reads, and "
+                "the one that it predicts."
+            )
+        return Paired(*sources)
 
     def inputs(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """g (x - c): what the encoder's rows are multiplied with."""

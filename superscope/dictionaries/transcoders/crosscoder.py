@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Dictionary, ShapeError, SparseCode
+from ...core import ActivationSource, Dictionary, ShapeError, SparseCode
 from ..sae.archetypal import residual_share
 from ..sae.base import SAE, Fit, geometric_median
 from ..sae.topk import choose_largest
 from ..step import sparse
+from .sources import Beside
 
 
 @final
@@ -51,6 +52,14 @@ class Crosscoder(SAE):
     """
 
     whitens = False
+    sized_by = ("d", "widths")
+
+    @classmethod
+    def join(cls, sources: Sequence[ActivationSource]) -> Beside:
+        """All rows side by side."""
+        if len(sources) < 2:
+            raise ValueError("Crosscoder learns of several sites at once; got one. Name further ones, or take TopK.")
+        return Beside(sources)
 
     def __init__(self, d: int, n: int, k: int, widths: Sequence[int], seed: int = 0) -> None:
         if not 1 <= k <= n:

@@ -25,6 +25,10 @@ class Paired(ActivationSource):
         self.source, self.target = source, target
         self.d, self.d_out, self.site = source.d, target.d, source.site
 
+    def __len__(self) -> int:
+        """Rows of the first, where it says."""
+        return len(self.source)  # type: ignore[arg-type]
+
     def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
         """Batches with a target.
 
@@ -63,6 +67,10 @@ class Beside(ActivationSource):
         self.sources = tuple(sources)
         self.widths = tuple(source.d for source in sources)
         self.d, self.site = sum(self.widths), sources[0].site
+
+    def __len__(self) -> int:
+        """Rows of the first, where it says."""
+        return len(self.sources[0])  # type: ignore[arg-type]
 
     def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
         """Batches of x side by side.

@@ -21,10 +21,9 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..bags.triton import block
 from . import reference
 
-# Numbers read at once.
-_BLOCK = 1024
 # Neighbours of one run, runs that one program looks at, and runs for each entry wanted from which they repay a pass.
 _RUN, _RUNS, _WORTH = 32, 64, 4
 # Eight-bit digits in which numbers of a dtype can differ once they are float32.
@@ -135,18 +134,14 @@ def topk(pre: Float[Tensor, "b n"], k: int) -> tuple[Float[Tensor, "b k"], Int[T
         return values, indices
     digits = _DIGITS[pre.dtype]
     if n < _WORTH * _RUN * k:
-        _select[(b,)](pre, indices, values, indices, n, n, k, DIGITS=digits, BLOCK=_block(n), RUN=0, MADE=False)
+        _select[(b,)](pre, indices, values, indices, n, n, k, DIGITS=digits, BLOCK=block(n), RUN=0, MADE=False)
         return values, indices
-    runs = triton.cdiv(n, _RUN)
+    runs = -(-n // _RUN)
     largest = torch.empty(b, runs, dtype=torch.int32, device=pre.device)
     chosen = torch.empty_like(indices)
     _maxima[(b, triton.cdiv(runs, _RUNS))](pre, largest, n, runs, RUNS=_RUNS, RUN=_RUN)
-    _select[(b,)](largest, chosen, values, chosen, runs, runs, k, DIGITS=digits, BLOCK=_block(runs), RUN=0, MADE=True)
+    _select[(b,)](largest, chosen, values, chosen, runs, runs, k, DIGITS=digits, BLOCK=block(runs), RUN=0, MADE=True)
     _select[(b,)](
-        pre, chosen, values, indices, n, k * _RUN, k, DIGITS=digits, BLOCK=_block(k * _RUN), RUN=_RUN, MADE=False
+        pre, chosen, values, indices, n, k * _RUN, k, DIGITS=digits, BLOCK=block(k * _RUN), RUN=_RUN, MADE=False
     )
     return values, indices
-
-
-def _block(width: int) -> int:
-    return min(triton.next_power_of_2(max(width, 16)), _BLOCK)

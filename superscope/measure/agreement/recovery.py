@@ -19,7 +19,7 @@ from ...recovery import NNOMP, OMP, refit
 from ..interval import bootstrap, jackknife, over_seeds
 from ..stream import BlockSums, Groups, GroupSums, Rows, read
 from .matching import Matching, match, mean_matched_cosine, mean_nearest_cosines
-from .stability import _near_pairs, random_atoms
+from .stability import near_pairs, random_atoms
 
 _BLOCK = 2**24
 _CODES = ("own", "refitted", "pursuit")
@@ -153,7 +153,7 @@ def _nearest(
 
 def _hits(found: Float[Tensor, "_ d"], truth: Float[Tensor, "n d"], threshold: float) -> np.ndarray:
     """For each true atom 1 if it is in a largest one-to-one pairing of atoms with cosine above the threshold."""
-    i, j, _ = _near_pairs(truth, found, threshold)
+    i, j, _ = near_pairs(truth, found, threshold)
     graph = csr_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(len(truth), len(found)))
     return (maximum_bipartite_matching(graph, perm_type="column") >= 0).astype(np.float64)
 

@@ -45,7 +45,7 @@ def _unit(atoms: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return atoms / atoms.norm(dim=1, keepdim=True)
 
 
-def _near_pairs(a: Tensor, b: Tensor, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def near_pairs(a: Tensor, b: Tensor, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All (i, j) with <a_i, b_j> > threshold, by falling cosine; ties by index, so that the order is one."""
     rows, columns, cosines = [], [], []
     size = max(_BLOCK // max(len(b), 1), 1)
@@ -80,7 +80,7 @@ def cluster_directions(atoms: Sequence[Float[Tensor, "_ d"]], threshold: float) 
     sums = atoms[0].clone()
     for turn in range(1, r):
         new = atoms[turn]
-        cluster, row, _ = _near_pairs(_unit(sums), new, threshold)
+        cluster, row, _ = near_pairs(_unit(sums), new, threshold)
         taken_cluster, taken_row = np.zeros(len(sums), dtype=bool), np.zeros(len(new), dtype=bool)
         for c, a in zip(cluster.tolist(), row.tolist(), strict=True):
             if not taken_cluster[c] and not taken_row[a]:

@@ -17,7 +17,7 @@ from ...core.errors import nearest
 from ...dictionaries import SAE
 from ...dictionaries.sae.base import read_about
 
-Rows = Literal["atoms", "dimensions"]
+RowMeaning = Literal["atoms", "dimensions"]
 
 UNEMBEDDING = "pocket:unembedding"
 DUPLICATE = 1 - 1e-6
@@ -42,7 +42,7 @@ class DictionaryFile:
     origin: str
     kept: Int[Tensor, "n"]
     zeros: int
-    rows: Rows
+    rows: RowMeaning
     sae: SAE | None = None
     model: str = ""
     site: str = ""
@@ -55,7 +55,7 @@ class DictionaryFile:
         return (f"{self.zeros} zero atom{'s' if self.zeros > 1 else ''} left out, since zero has no direction",)
 
 
-def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None = None) -> DictionaryFile:
+def read_dictionary(path: str, *, tensor: str | None = None, rows: RowMeaning | None = None) -> DictionaryFile:
     """The dictionary that `path` names. Nothing is normalised; zero atoms are left out and counted.
 
     Without `rows` a matrix is taken to have one atom per row, and is refused if it has fewer rows than columns: most
@@ -89,10 +89,12 @@ def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None =
         )
     if place.is_dir():
         _refuse(path, tensor, rows)
-        sae = dictionaries.load(place)
+        coder = dictionaries.load_coder(place)
+        sae = coder if isinstance(coder, dictionaries.SAE) else None
         notes = read_about(place)["notes"]
         model, site = (str(notes.get(key, "")) if isinstance(notes, dict) else "" for key in ("model", "site"))
-        found = _checked(sae.dictionary.atoms, f"{type(sae).__name__} SAE in {place.name}", "atoms")
+        what = f"{type(coder).__name__}{' SAE' if sae is not None else ''} in {place.name}"
+        found = _checked(coder.dictionary.atoms, what, "atoms")
         return DictionaryFile(
             found.dictionary, found.origin, found.kept, found.zeros, "atoms", sae=sae, model=model, site=site
         )
@@ -109,7 +111,7 @@ def read_dictionary(path: str, *, tensor: str | None = None, rows: Rows | None =
     )
 
 
-def _refuse(path: str, tensor: str | None, rows: Rows | None) -> None:
+def _refuse(path: str, tensor: str | None, rows: RowMeaning | None) -> None:
     for name, given in (("tensor", tensor), ("rows-are", rows)):
         if given is not None:
             raise ValueError(
@@ -157,7 +159,7 @@ def _from_npy(place: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=kept))
 
 
-def _oriented(matrix: Tensor, origin: str, rows: Rows | None) -> DictionaryFile:
+def _oriented(matrix: Tensor, origin: str, rows: RowMeaning | None) -> DictionaryFile:
     if matrix.ndim != 2:
         raise FormatError(
             f"{origin} has shape {tuple(matrix.shape)}; a dictionary is a matrix of atoms and dimensions."
@@ -175,7 +177,7 @@ def _oriented(matrix: Tensor, origin: str, rows: Rows | None) -> DictionaryFile:
     return _checked(matrix if rows == "atoms" else matrix.T.contiguous(), origin, rows)
 
 
-def _checked(atoms: Tensor, origin: str, rows: Rows) -> DictionaryFile:
+def _checked(atoms: Tensor, origin: str, rows: RowMeaning) -> DictionaryFile:
     atoms = atoms.detach()
     atoms = atoms if atoms.dtype in (torch.float32, torch.float64) else atoms.float()
     finite = torch.isfinite(atoms).all(1)

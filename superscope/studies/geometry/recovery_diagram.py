@@ -20,7 +20,7 @@ from ...core import Answer, Dictionary, Findings, Measurement, Run, SparseCode, 
 from ...recovery import RecoveryCoder
 from ..arguments import pick
 from ..study import Progress, Study
-from .dictionary_file import DUPLICATE, DictionaryFile, Rows, read_codes, read_dictionary
+from .dictionary_file import DUPLICATE, DictionaryFile, RowMeaning, read_codes, read_dictionary
 
 Magnitudes = Literal["uniform", "equal", "exponential"]
 _SOLVERS = {solver.__name__: solver for solver in recovery.SOLVERS}
@@ -46,7 +46,7 @@ class Recover(Study):
     """Folder of a saved SAE, a .safetensors or .npy matrix, or pocket:unembedding."""
     tensor: str | None = None
     """Which tensor of a .safetensors file; its only matrix without it."""
-    rows_are: Rows | None = None
+    rows_are: RowMeaning | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
     solver: Annotated[str, tyro.conf.arg(metavar=f"{{best,{','.join(_SOLVERS)}}}")] = "best"
     """Solver; "best" takes the one that suits the middle of the ks, and says why."""
@@ -91,7 +91,7 @@ class Recover(Study):
                 )
         predicted = predicted_count(W.n, W.d, nonnegative=not self.signed)
         ks = self.ks or grid(predicted, limit)
-        sources: dict[str, tuple[Source, Sequence[int]]] = {
+        sources: dict[str, tuple[CodeSource, Sequence[int]]] = {
             "random": (random_codes(W.n, self.magnitudes, signed=self.signed), ks)
         }
         if self.tokens:
@@ -182,11 +182,11 @@ class Recover(Study):
         )
 
 
-Source = Callable[[int, int, torch.Generator], SparseCode | None]
+CodeSource = Callable[[int, int, torch.Generator], SparseCode | None]
 """k, rows and a generator to codes of exactly k nonzeros; None where there are none."""
 
 
-def random_codes(n: int, magnitudes: Magnitudes, *, signed: bool) -> Source:
+def random_codes(n: int, magnitudes: Magnitudes, *, signed: bool) -> CodeSource:
     """Every set of k features equally likely, magnitudes drawn independently."""
 
     def draw(k: int, rows: int, generator: torch.Generator) -> SparseCode:
@@ -206,7 +206,7 @@ def random_codes(n: int, magnitudes: Magnitudes, *, signed: bool) -> Source:
     return draw
 
 
-def data_codes(code: SparseCode) -> Source:
+def data_codes(code: SparseCode) -> CodeSource:
     """Rows of a given code that have at least k nonzeros, cut to their k largest."""
     active = code.l0
 
@@ -241,7 +241,7 @@ def success_curve(
     W: Dictionary,
     name: str,
     ks: Sequence[int],
-    source: Source,
+    source: CodeSource,
     *,
     trials: int,
     nonnegative: bool,

@@ -20,9 +20,9 @@ from ... import theory as bounds
 from ...core import Activations, Answer, Dictionary, Findings, Measurement, Run, SparseCode, SparseCoder, Table
 from ..study import Progress, Study
 from .bounds import ladder_table
-from .dictionary_file import DUPLICATE, DictionaryFile, OwnEncoder, Rows, read_codes, read_dictionary
+from .dictionary_file import DUPLICATE, DictionaryFile, OwnEncoder, RowMeaning, read_codes, read_dictionary
 from .recovery_diagram import (
-    Source,
+    CodeSource,
     data_codes,
     data_grid,
     grid,
@@ -64,7 +64,7 @@ class Theory(Study):
     """Folder of a saved SAE, a .safetensors or .npy matrix, or pocket:unembedding."""
     tensor: str | None = None
     """Which tensor of a .safetensors file; its only matrix without it."""
-    rows_are: Rows | None = None
+    rows_are: RowMeaning | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
     k: int | None = None
     """Active features of the random codes. Default: the mean l0 of an SAE's codes, else 8 (fewer if n is small)."""
@@ -493,7 +493,7 @@ class _Page:
         solvers = ["Thresholding", "NNOMP" if self.nonnegative else "OMP"]
         if W.n <= self.study.whole:
             solvers.append("BasisPursuit")
-        sources: dict[str, tuple[Source, tuple[int, ...]]] = {
+        sources: dict[str, tuple[CodeSource, tuple[int, ...]]] = {
             "random": (random_codes(W.n, "uniform", signed=self.study.signed), ks)
         }
         if self.code is not None:
@@ -592,9 +592,10 @@ class _Page:
         gap = self.value("amortisation_gap")
         if gap is not None and gap.value is not None:
             unexplained = self.tables["amortisation"]["fraction_variance_unexplained"]
+            difference = f"{gap.value:.3g}" if gap.low is None else f"{gap.low:.3g} to {gap.high:.3g}"
             found.append(
                 f"With the same number of active features, {gap.at['encoder']} leaves {unexplained[0]:.3g} of the "
-                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {gap.low:.3g} to {gap.high:.3g})."
+                f"variance unexplained and pursuit {unexplained[-1]:.3g} (difference {difference})."
             )
         certified = self.value("certified_codes")
         if certified is not None and certified.value is not None:

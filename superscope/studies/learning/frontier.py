@@ -69,7 +69,7 @@ class Frontier(FromStream):
         if ks[-1] > n:
             raise ValueError(f"k = {ks[-1]} latents cannot be active among n = {n}. Give smaller --ks or a larger --n.")
         run.open()
-        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.note))))
         saes = yield from self._trained(stream, n, ks, run)
         measurements, table = yield from self._measured(stream, saes, ks)
         chosen, reasons = recommend(table)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,11 @@ from torch import Tensor
 from ... import capture, worlds
 from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
+from ...dictionaries import SAE
+from ...features import DISTRIBUTIONS
 from ...theory import cost
+from ...worlds import World
+from .. import arguments
 from ..study import Study
 
 _FILES = (".safetensors", ".npy")
@@ -39,7 +44,7 @@ class Stream:
         truth: the dictionary that made x, where it is known.
         l0: the true number of active features, where it is known.
         loaded, site, corpus: model, place and held-out text, where x is read from a model now.
-        said: whether rows are kept or computed as they are needed, and why, where there was a choice.
+        note: whether rows are kept or computed as they are needed, and why, where there was a choice.
     """
 
     train: ActivationSource
@@ -50,7 +55,13 @@ class Stream:
     loaded: Subject | None = None
     site: Site | None = None
     corpus: Corpus | None = None
-    said: str = ""
+    note: str = ""
+    beside: tuple[str, ...] = ()
+    """Further sites, read in step with the first."""
+
+
+Join: TypeAlias = Callable[[Sequence[ActivationSource]], ActivationSource]
+"""One source of the sources of one or several sites: as `SAE.join`, which has but one."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,9 @@ class FromStream(Study):
     """Model, store, world:NAME, or file of rows."""
     site: str | None = None
     """Where to read a model or store: `resid_post.6`, a module path. Default: the stream behind the middle block."""
+    world: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE: a number of the world that SOURCE names (world:zipf --world n=512 --world active=8); `--world help`
+    lists them. May be repeated."""
     tensor: str | None = None
     """Which tensor of a .safetensors file, where it holds several."""
     text: str | None = None
@@ -94,66 +108,91 @@ class FromStream(Study):
         if self.n is not None and self.n < 1:
             raise ValueError(f"n must be at least 1; got {self.n}.")
 
-    def open_stream(self) -> Stream:
+    def open_stream(self, beside: Sequence[str] = (), join: Join = SAE.join) -> Stream:
         """The stream that the source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.
 
         A model's rows are read once and held in memory, or computed anew each time they are asked for, by the rule of
-        `theory.cost.store_or_recompute`, which `superscope plan` asks too; `Stream.said` says which, and why. Either
+        `theory.cost.store_or_recompute`, which `superscope plan` asks too; `Stream.note` says which, and why. Either
         way they come by the same interface. The rule knows how wide the dictionary is, for a wide one costs so much
         more than the model that nothing is won by keeping rows, and how often each row will be read.
 
+        Args:
+            beside: further sites (of a file, tensors) whose rows belong to those of the first.
+            join: what is made of the sources of all of them.
+
         Raises:
-            ValueError: if the name is no world's, the file has no such tensor, or there is too little to hold out.
+            ValueError: if the name is no world's, the file has no such tensor, there is too little to hold out, or
+                so many sites cannot be joined.
             ShapeError: if the rows are no matrix.
             FormatError: if the file is damaged.
         """
         if self.source.startswith("world:"):
             name = self.source.removeprefix("world:")
-            if name not in worlds.PRESETS:
-                raise ValueError(f"there is no world {name!r}. Worlds: {', '.join(worlds.PRESETS)}.")
-            world = worlds.PRESETS[name]()
-            return Stream(world, world, name, world.dictionary, float(world.features.l0))
+            if beside:
+                raise ValueError(
+                    f"a world has one site, so there is no {beside[0]} beside it. Give a model or a store."
+                )
+            world = open_world(name, self.world)
+            joined = join([world])
+            return Stream(joined, joined, name, world.dictionary, float(world.features.l0))
         path = Path(self.source)
         if path.suffix in _FILES:
-            return _rows(_matrix(path, self.tensor), path.stem, self.held_out, self.seed)
+            matrices = [_matrix(path, tensor) for tensor in (self.tensor, *beside)]
+            return _rows(matrices, join, path.stem, self.held_out, self.seed)
         if (path / "manifest.json").is_file() or (path / "store" / "manifest.json").is_file():
             folder = path if (path / "manifest.json").is_file() else path / "store"
-            stored = StoreSource(folder, site=self.site)
+            stored = [StoreSource(folder, site=site) for site in (self.site, *beside)]
             # A store is read in a seeded order; what is measured is its first batches under another seed.
-            return Stream(stored, stored, path.name, site=stored.site)
-        return self._model()
+            joined = join(stored)
+            return Stream(joined, joined, path.name, site=stored[0].site, beside=tuple(beside))
+        return self._model(beside, join)
 
-    def _model(self) -> Stream:
+    def _model(self, beside: Sequence[str], join: Join) -> Stream:
         loaded = capture.load(self.source, device=self.device)
-        asked = self.site or f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}"
-        places = tuple(capture.name_sites(loaded.model, (asked,)).values())
-        if len(places) != 1:
-            raise ValueError(
-                f"{asked} names {len(places)} sites; a dictionary is learned of one. Give one with --site."
-            )
+        middle = f"resid_post.{(len(capture.blocks(loaded.model)) - 1) // 2}"
+        places = tuple(_one_site(loaded, asked) for asked in (self.site or middle, *beside))
         everything = self.tokens + self.held_out
         corpus = capture.tokens(
             loaded.tokenizer, capture.documents(self.text), context=self.context, limit=everything, seed=self.seed
         )
         learned, measured = corpus.split(self.tokens / everything, seed=self.seed)
         limits = capture.outlier_limits(loaded.model, places, learned) if self.outliers == "leave-out" else {}
-        live = HookSource(loaded.model, places[0], learned, limit=limits.get(places[0], math.inf))
-        n = self.n or 8 * live.d
+        live = [HookSource(loaded.model, place, learned, limit=limits.get(place, math.inf)) for place in places]
+        d = sum(source.d for source in live)
+        n = self.n or 8 * d
         choice = cost.store_or_recompute(
             parameters=capture.parameters_to(loaded.model, places),
-            d=live.d,
+            d=d,
             n=n,
             k=min(_ACTIVE, n),
-            tokens=len(live),
+            tokens=len(live[0]),
             uses=self.steps * self.batch / self.tokens,
             room=_ROOM,
             number=4,
             where="in memory",
         )
-        train: ActivationSource = _held(loaded, places[0], learned, limits) if choice.store else live
-        held = _held(loaded, places[0], measured, limits)
-        said = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
-        return Stream(train, held, loaded.name, loaded=loaded, site=places[0], corpus=measured, said=said)
+        note = f"rows are {'kept' if choice.store else 'computed as they are needed'}: {choice.why}"
+        if beside:
+            # One pass for all sites, so that an outlier at one is left out at all of them.
+            note = f"rows of {len(places)} sites are kept: they are read in one pass"
+        train = join(_held(loaded, places, learned, limits) if choice.store or beside else live)
+        held = join(_held(loaded, places, measured, limits))
+        return Stream(
+            train,
+            held,
+            loaded.name,
+            loaded=loaded,
+            site=places[0],
+            corpus=measured,
+            note=note,
+            beside=tuple(map(str, places[1:])),
+        )
+
+
+def length(source: ActivationSource) -> int | None:
+    """How many rows it has; None where it does not end, or does not say."""
+    rows = operator.length_hint(source, -1)
+    return None if rows < 0 else rows
 
 
 def _matrix(path: Path, tensor: str | None) -> Tensor:
@@ -179,19 +218,54 @@ def _matrix(path: Path, tensor: str | None) -> Tensor:
     return x.float()
 
 
-def _rows(x: Tensor, name: str, held_out: int, seed: int) -> Stream:
-    kept = min(held_out, len(x) // 5)
+def _rows(matrices: Sequence[Tensor], join: Join, name: str, held_out: int, seed: int) -> Stream:
+    count = len(matrices[0])
+    if any(len(x) != count for x in matrices):
+        raise ShapeError(f"{name}: tensors of {', '.join(str(len(x)) for x in matrices)} rows do not belong together.")
+    kept = min(held_out, count // 5)
     if kept < 2:
-        raise ValueError(f"{name} has {len(x)} rows, too few to learn from and to measure on; give at least 10.")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    return Stream(MemorySource(x[order[kept:]]), MemorySource(x[order[:kept]]), name)
+        raise ValueError(f"{name} has {count} rows, too few to learn from and to measure on; give at least 10.")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    learned, measured = (join([MemorySource(x[part]) for x in matrices]) for part in (order[kept:], order[:kept]))
+    return Stream(learned, measured, name)
 
 
-def _held(loaded: Subject, site: Site, corpus: Corpus, limits: Mapping[Site, float]) -> MemorySource:
-    """All rows of a corpus, in memory."""
-    recording = capture.record(loaded, [site], corpus, limits=limits)
+def _one_site(loaded: Subject, asked: str) -> Site:
+    places = tuple(capture.name_sites(loaded.model, (asked,)).values())
+    if len(places) != 1:
+        raise ValueError(f"{asked} names {len(places)} sites; a dictionary is learned of one. Give one with --site.")
+    return places[0]
+
+
+def _held(
+    loaded: Subject, sites: Sequence[Site], corpus: Corpus, limits: Mapping[Site, float]
+) -> list[ActivationSource]:
+    """All rows of a corpus at each site, in memory, from one pass of the model."""
+    recording = capture.record(loaded, sites, corpus, limits=limits)
     while True:
         try:
             next(recording)
         except StopIteration as end:
-            return end.value[site]
+            return [end.value[site] for site in sites]
+
+
+def open_world(name: str, pairs: Sequence[str]) -> World:
+    """A preset by its name, or a law of features by its own, on random directions.
+
+    Raises:
+        Asked: if one of the pairs is "help".
+        ValueError: if there is none of that name, or it has no such number or lacks one.
+    """
+    make = arguments.pick(name, {**worlds.PRESETS, **arguments.by_name(DISTRIBUTIONS)}, "world")
+    if not isinstance(make, type):
+        return make(**arguments.read(pairs, make, name=name, option="world"))
+    frame = arguments.parameters(worlds.on_random_directions, ("law",))
+    if "help" in pairs:
+        own = "\n".join([arguments.describe(make), arguments.describe(worlds.on_random_directions, ("law",))])
+        raise arguments.Asked(f"world:{name}: what --world NAME=VALUE can set\n{own}")
+    around = [pair for pair in pairs if pair.partition("=")[0].strip() in frame]
+    within = [pair for pair in pairs if pair not in around]
+    law = arguments.read(within, make, name=name, option="world")
+    arguments.require(law, make, name=name, without=(), option="world")
+    given = arguments.read(around, worlds.on_random_directions, name=name, without=("law",), option="world")
+    return worlds.on_random_directions(make(**law), **given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +13,22 @@ import tyro
 
 from ... import capture, intervene, measure
 from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
-from ...core.errors import nearest
-from ...dictionaries import ARCHITECTURES, SAE, Ramp, Whitening, train
+from ...dictionaries import SAE, Learner, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
 from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
+from .. import arguments
 from ..study import Progress
-from .stream import FromStream, Stream
+from .learners import LEARNERS, complete, listing, settings
+from .stream import FromStream, Stream, length
 from .trackers import Name, open_tracker
 
 _CHECKPOINT, _SHARDS, _CURVE = "checkpoint.safetensors", "checkpoint", "curve.json"
 _WHITENING = "whitening.safetensors"
-_NAMES = {architecture.__name__.lower(): architecture for architecture in ARCHITECTURES}
-_OWN = ("k", "coefficient", "norm", "bandwidth", "penalty_warmup", "end", "begin", "widths", "candidates", "slack")
-_OWN += ("emphasis",)
+_DESCENT = ("steps", "batch", "lr", "k_from", "penalty_from", "ramp", "whiten", "precision", "clip", "resample_every")
+_DESCENT += ("dead_after", "checkpoint_every", "groups", "tracker")
+"""Settings that say something of descent alone, not of classical learners."""
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
 _EVALUATION = 4.0
@@ -41,8 +41,8 @@ class Train(FromStream):
 
     SOURCE is a model (a Hugging Face name, a folder, "pocket"), a folder that `superscope harvest` wrote, a world whose
     features are known (`world:exactly_k`), or rows in a .safetensors or .npy file. Ctrl-C keeps what was learned: the
-    same command with the same --out goes on, to the bit on a CPU. SOURCE may also be the run folder of a training: its
-    settings are repeated, with those changed that are given here.
+    same command with the same --out goes on, to the bit on a CPU of the same kind. SOURCE may also be the run folder of
+    a training: its settings are repeated, with those changed that are given here.
 
     Several processes train one dictionary together where torchrun starts them, each holding a part of the latents:
     torchrun --nproc-per-node 2 -m superscope.cli train SOURCE --out RUN. Any number of them can take RUN up again.
@@ -54,35 +54,19 @@ class Train(FromStream):
 
     source: Annotated[str, tyro.conf.Positional]
     """Model, store, world:NAME, file of rows, or run folder of a training whose settings to repeat."""
-    architecture: str = "topk"
-    """abstopk, archetypal, batchtopk, gated, interferencepenalised, jumprelu, matchingpursuit, matryoshka, pannealed,
-    relu, topk. An option that an architecture does not have is refused."""
+    to: tuple[str, ...] = ()
+    """Further sites (of a file, tensors) read in step with the first: the one that a transcoder predicts from it, those
+    that a crosscoder learns of beside it."""
+    architecture: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(sorted(LEARNERS))}}}")] = "topk"
+    """Who learns: a sparse autoencoder, a transcoder, a crosscoder or a classical learner."""
     k: int | None = None
     """Latents active in a row, where the architecture has a k. Default: 32, or n/4 if that is less."""
-    coefficient: float | None = None
-    """Weight of the penalty (relu, gated, pannealed, jumprelu, interferencepenalised)."""
-    norm: Literal["unit", "weighted"] | None = None
-    """relu: penalise values, or values times the norm of their atom."""
-    penalty_warmup: float | None = None
-    """Share of the steps in which the penalty rises (relu, gated, pannealed, jumprelu)."""
-    bandwidth: float | None = None
-    """jumprelu: width of the step whose gradient is smoothed."""
-    end: float | None = None
-    """pannealed: the last exponent."""
-    begin: float | None = None
-    """pannealed: share of the steps before annealing begins."""
-    widths: tuple[int, ...] = ()
-    """matryoshka: nested widths, rising to n."""
-    emphasis: float | None = None
-    """matryoshka: a prefix weighs as its width to this power."""
-    candidates: int | None = None
-    """archetypal: points that atoms are mixtures of."""
-    slack: float | None = None
-    """archetypal: how far an atom may leave them."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE: a setting of the architecture's own; `--set help` says what they mean. May be repeated."""
     k_from: float | None = None
     """Begin with so many times k, and go to k over the first `ramp` of the steps."""
     penalty_from: float | None = None
-    """Begin with so many times the coefficient, and go to it over the first `ramp` of the steps."""
+    """Begin with so many times the penalty's coefficient, and go to it over the first `ramp` of the steps."""
     ramp: float = 0.2
     """Share of the steps."""
     whiten: Literal["none", "zca", "pca", "scale"] = "none"
@@ -107,42 +91,35 @@ class Train(FromStream):
     """Also write the curve to a tracker, which must be installed."""
 
     def __post_init__(self) -> None:
-        if self.architecture.lower() not in _NAMES:
-            offer = nearest(self.architecture.lower(), list(_NAMES))
-            raise ValueError(f"there is no architecture {self.architecture!r}.{offer} Known: {', '.join(_NAMES)}.")
-        accepted = self._accepted()
-        for name in _OWN:
-            if getattr(self, name) not in (None, ()) and name not in accepted:
-                own = ", ".join(f"--{each.replace('_', '-')}" for each in _OWN if each in accepted)
-                raise ValueError(
-                    f"{self.architecture} has no option --{name.replace('_', '-')}. Its own are: {own or 'none'}."
-                )
+        kind = self.learner
+        settings(self.architecture, self.set, self.k)
         super().__post_init__()
         for name in ("checkpoint_every", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        if issubclass(kind, Learner) and (set_ := [name for name in _DESCENT if getattr(self, name) != usual[name]]):
+            raise ValueError(
+                f"{self.architecture} is not learned by descent, so --{set_[0].replace('_', '-')} says nothing to it. "
+                "`--set help` lists what does."
+            )
 
-    def _accepted(self) -> dict[str, str]:
-        """This study's options that the architecture has, with its own names for them."""
-        taken = inspect.signature(_NAMES[self.architecture.lower()]).parameters
-        names = {name: "warmup" if name == "penalty_warmup" else name for name in _OWN}
-        return {name: its for name, its in names.items() if its in taken}
+    @classmethod
+    def about(cls) -> str:
+        return f"{super().about()}\n\nArchitectures, and what `--set NAME=VALUE` sets of each:\n\n{listing()}"
 
-    def make(self, d: int) -> SAE:
-        """The SAE that the settings describe, for activations of d numbers.
+    @property
+    def learner(self) -> type[SAE] | type[Learner]:
+        """The class of what is learned."""
+        return arguments.pick(self.architecture, LEARNERS, "architecture")
+
+    def settings_for(self, source: ActivationSource) -> dict[str, Any]:
+        """What the settings say of it, for rows of a source.
 
         Raises:
-            ValueError: if k is above n, or another option is out of range.
+            ValueError: if something is missing that has no default.
         """
-        n = self.n or 8 * d
-        arguments: dict[str, Any] = {}
-        for name, its in self._accepted().items():
-            value = getattr(self, name)
-            if value not in (None, ()):
-                arguments[its] = value
-            elif name == "k":
-                arguments["k"] = min(32, max(n // 4, 1))
-        return _NAMES[self.architecture.lower()](d=d, n=n, **arguments, seed=self.seed).to(self.device)
+        return complete(self.learner, settings(self.architecture, self.set, self.k), source, self.n, self.seed)
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         where = mesh(self.groups, minutes=self.patience) if launched() else None
@@ -152,8 +129,11 @@ class Train(FromStream):
                 run.follow(first)
         run.require_space(64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
-        stream = self.open_stream()
-        sae = self.make(stream.train.d)
+        stream = self.open_stream(self.to, self.learner.join)
+        if issubclass(self.learner, Learner):
+            return (yield from self._fitted(self.learner, stream, run))
+        # Arguments out of range are errors of the architecture's own.
+        sae = self.learner(**self.settings_for(stream.train)).to(self.device)
         white, rows = self._whitened(sae, stream.train, run)
         options: dict[str, Any] = {
             "steps": self.steps,
@@ -168,7 +148,7 @@ class Train(FromStream):
             "penalty_ramp": None if self.penalty_from is None else Ramp(self.penalty_from, self.ramp),
         }
         training = train(sae, rows, **options)
-        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.said))))
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.note))))
         if where is not None:
             training = ParallelTraining(sae, rows, where, **options)
             if run.path is not None:
@@ -190,25 +170,47 @@ class Train(FromStream):
             white.fold(sae)
         if where is not None and not where.leads:
             return Answer(title="The first process has the report", findings=Findings())
-        measurements = yield from self._measure(sae, stream)
-        notes = {"source": self.source, "site": str(stream.site or ""), "steps": self.steps}
-        run.keep("sae", lambda path: sae.save(path, notes=notes), SAVED)
         run.drop(_CHECKPOINT, _CURVE, _WHITENING, _SHARDS)
-        found = Findings(measurements)
+        return (yield from self._answered(sae, stream, run, {"training": curve} if curve["step"] else {}))
+
+    def _fitted(self, kind: type[Learner], stream: Stream, run: Run) -> Generator[Progress, None, Answer]:
+        """Learned from rows held all at once."""
+        if launched():
+            raise ValueError(f"{self.architecture} is learned in one process; start it without torchrun.")
+        yield Progress(f"Opening {self.source}", 1, 1, ". ".join(filter(None, (f"d = {stream.train.d}", stream.note))))
+        yield Progress("Learning", 0, 1)
+        coder = kind.fit(stream.train, **self.settings_for(stream.train))
+        yield Progress("Learning", 1, 1)
+        return (yield from self._answered(coder, stream, run, {}))
+
+    def _answered(
+        self, coder: SAE | Learner, stream: Stream, run: Run, tables: dict[str, Any]
+    ) -> Generator[Progress, None, Answer]:
+        measurements = yield from self._measure(coder, stream)
+        notes = {"source": self.source, "site": str(stream.site or ""), "steps": self.steps}
+        if stream.beside:
+            notes["to"] = list(stream.beside)
+        # A folder of its own name, since `dictionaries.load` reads SAEs alone.
+        name = "sae" if isinstance(coder, SAE) else "dictionary"
+        run.keep(name, lambda path: coder.save(path, notes=notes), SAVED)
+        found = Findings(measurements, tables)
         fvu, l0 = found["fraction_variance_unexplained"].value, found["l0"].value
-        findings = [
-            f"{type(sae).__name__} with {sae.n:,} latents leaves {fvu:.1%} of the variance of held-out rows "
-            f"unexplained, with {l0:.1f} latents active in a row."
+        what = f"{type(coder).__name__} with {coder.dictionary.n:,} {'latents' if name == 'sae' else 'atoms'}"
+        sentences = [
+            f"{what} leaves {fvu:.1%} of the variance of held-out rows unexplained, with {l0:.1f} "
+            f"{'latents' if name == 'sae' else 'atoms'} active in a row."
         ]
         if stream.truth is not None and found["mean_nearest_cosine"].value is not None:
-            findings.append(
+            sentences.append(
                 f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
                 f"{stream.l0:.1f} features are truly active in a row."
             )
+        places = ("" if stream.site is None else str(stream.site), *stream.beside)
+        at = (" to " if len(places) == 2 else ", ").join(places)
         return Answer(
-            title=f"{type(sae).__name__} of {stream.name}{f' at {stream.site}' if stream.site else ''}",
-            findings=Findings(measurements, {"training": curve} if curve["step"] else {}),
-            sentences=tuple(findings),
+            title=f"{type(coder).__name__} of {stream.name}{f' at {at}' if at else ''}",
+            findings=found,
+            sentences=tuple(sentences),
         )
 
     def _ahead(self, stream: Stream) -> dict[str, float]:
@@ -228,8 +230,8 @@ class Train(FromStream):
         return white, white.source(source)
 
     def _batch(self, source: ActivationSource) -> int:
-        rows = getattr(source, "__len__", None)
-        return self.batch if rows is None else min(self.batch, max(rows(), 2))
+        rows = length(source)
+        return self.batch if rows is None else min(self.batch, max(rows, 2))
 
     def meant(self) -> Train:
         """The training whose run folder SOURCE is, with the settings changed that were given beside it; else this one.
@@ -288,12 +290,11 @@ class Train(FromStream):
             tracker.close()
         return curve
 
-    def _measure(self, sae: SAE, stream: Stream) -> Generator[Progress, None, list[Measurement]]:
+    def _measure(self, sae: SAE | Learner, stream: Stream) -> Generator[Progress, None, list[Measurement]]:
         yield Progress("Measuring", 0, 1)
         size = min(4096, self.held_out)
-        length = getattr(stream.held_out, "__len__", None)
-        if length is not None:
-            size = min(size, length())
+        if (rows := length(stream.held_out)) is not None:
+            size = min(size, rows)
         batches = max(self.held_out // size, 1)
         # A world or store has no rows set apart: an order that no training draws.
         options: dict[str, Any] = {"batches": batches, "size": size, "seed": self.seed + 1_000_003}
@@ -302,7 +303,8 @@ class Train(FromStream):
         if stream.truth is not None:
             found += list(measure.recovery_scores(sae, stream.held_out, stream.truth, **options))
             found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
-        if stream.loaded is not None and stream.corpus is not None and stream.site is not None:
+        # What stands for one site can be put in its place; a transcoder or crosscoder stands for none alone.
+        if stream.loaded is not None and stream.corpus is not None and stream.site is not None and not stream.beside:
             found += _recovered(sae, stream, self.seed)
         yield Progress("Measuring", 1, 1)
         return [
@@ -311,7 +313,7 @@ class Train(FromStream):
         ]
 
 
-def _recovered(sae: SAE, stream: Stream, seed: int) -> list[Measurement]:
+def _recovered(sae: SAE | Learner, stream: Stream, seed: int) -> list[Measurement]:
     assert stream.loaded is not None
     assert stream.corpus is not None
     assert stream.site is not None

@@ -13,7 +13,7 @@ from ...capture import Subject
 from ...core import Answer, Run, Site
 from ..study import Progress
 from .readings import CONTROL, READINGS, TRAINED
-from .survey import Survey
+from .survey import Survey, sentences
 
 _BLOCKS = 6
 """Blocks read by default: each site of a large model costs minutes; --sites takes any number."""
@@ -59,7 +59,7 @@ class Scan(Survey):
         return Answer(
             title=f"{loaded.name}: superposition at {len(sites)} site{'s' if len(sites) > 1 else ''}",
             findings=findings,
-            sentences=[sentence for reading in READINGS for sentence in reading.sentences(findings, sites)],
+            sentences=sentences(READINGS, findings, sites),
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from superscope.capture import HookSource, Images, Subject, as_corpus, harvest, record, tokens
+from superscope.capture import HookSource, Images, Subject, as_corpus, harvest, outlier_limits, record, tokens
 from superscope.core import ShapeError
 from superscope.core.source import Site
 from superscope.intervene import next_token_loss
@@ -58,7 +58,7 @@ def test_texts_keep_their_order_and_become_the_windows_that_tokens_makes() -> No
     assert sorted(map(tuple, corpus.ids.tolist())) == sorted(map(tuple, cut.ids.tolist()))
     assert corpus.n_tokens == cut.n_tokens
     # Of short texts no more pads than the longest needs.
-    assert as_corpus(["ab", "abc"], tokenizer=tokenizer).ids.shape[1] < 16
+    assert as_corpus(["ab", "abc"], tokenizer=tokenizer).context < 16
 
 
 def test_wherever_a_corpus_is_taken(tmp_path: Path) -> None:
@@ -82,6 +82,7 @@ def test_wherever_a_corpus_is_taken(tmp_path: Path) -> None:
             kept = list_of(record(subject, [site], given, folder))[site]
             assert len(kept) == len(rows), number
             torch.testing.assert_close(next(kept.batches(len(rows), seed=0)).x.sort(0).values, rows.sort(0).values)
+        assert outlier_limits(model, [site], given, tokenizer=tokenizer) == outlier_limits(model, [site], corpus)
         loss = next_token_loss(subject, given)
         assert torch.equal(loss.nats, next_token_loss(model, corpus).nats)
         assert torch.equal(loss.nats, next_token_loss(model, given, tokenizer=tokenizer).nats)

@@ -269,6 +269,20 @@ def test_outliers_are_dropped_at_every_site_and_counted(tmp_path: Path, loaded: 
     assert len(tensors["resid_post.0"]) == len(tensors["mlp_act.1"]) == record.rows
     norms = tensors["resid_post.0"].float().norm(dim=1)
     assert float(norms.max()) < 10 * float(norms.median()) < min(record.dropped_norms["resid_post.0"])
+    source = StoreSource(store, "resid_post.0")
+    assert source.left_out is not None
+    assert source.left_out.tokens is not None
+    assert source.left_out.tokens.tolist() == [ids[40]] * expected
+    assert float(source.left_out.x.norm(dim=1).min()) > source.limit == store.manifest.limits["resid_post.0"]
+    # A store of the format before: it is read, it says nothing of what it did not keep, and is not gone on with.
+    older = store.place.read_json("manifest.json") | {"schema": 2}
+    del older["limits"]
+    store.place.write_json("manifest.json", older)
+    before = StoreSource(tmp_path, "resid_post.0")
+    assert len(before) == record.rows
+    assert before.left_out is None
+    with pytest.raises(ValueError, match="schema is 2 there and 3 here"):
+        capture.prepare(tmp_path, odd, SITES, windows, Policy(context=16), per_unit=10**6)
     kept = harvested(tmp_path / "all", odd, Policy(context=16, outlier=None), text)
     assert sum(each.rows for each in kept.records()) == len(ids)
 

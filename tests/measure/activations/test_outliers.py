@@ -10,7 +10,7 @@ from torch import Tensor
 
 from superscope import measure
 from superscope.capture import MemorySource, outlier_limit
-from superscope.core import Activations, Dictionary
+from superscope.core import Activations, Dictionary, Measurement
 from superscope.dictionaries import TopK, train
 from superscope.measure import Moments, outlier_coordinates, outlier_share
 
@@ -94,7 +94,7 @@ def test_without_outliers_figures_are_those_of_clean_rows_within_their_intervals
     assert chances["kept"] > chances["clean"] + 10
 
 
-def reading(x: Tensor) -> dict[str, measure.Measurement]:
+def reading(x: Tensor) -> dict[str, Measurement]:
     sae = TopK(d=D, n=2 * FEATURES, k=4, seed=0)
     for _ in train(sae, MemorySource(x), steps=60, batch=512, seed=0):
         pass

@@ -224,7 +224,7 @@ def test_sae_with_notes_brings_data(tmp_path):
     ):
         (printed,) = report[name]
         assert printed.value == pytest.approx(gap[name].value, rel=1e-6), name
-        assert (printed.low, printed.high) == pytest.approx((gap[name].low, gap[name].high), rel=1e-6)
+        assert (printed.low, printed.high, printed.how) == (gap[name].low, gap[name].high, gap[name].how)
     assert value(report, "amortisation_gap") > 0
     assert report.tables["amortisation"]["fraction_variance_unexplained"][0] == value(report, "own_unexplained")
     assert 0 <= value(report, "exact_recovery_codes") <= value(report, "certified_codes") <= 1

@@ -40,15 +40,16 @@ def by_place(source: ActivationSource) -> dict[tuple[int, int], torch.Tensor]:
 def test_rows_are_kept_or_computed_by_the_rule_which_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, once, wide = opened(), opened(steps=2), opened(n=10**7)
     assert isinstance(kept.train, MemorySource)
-    assert kept.said.endswith("GB in memory and are stored")
-    for each, why in ((once, "no row is read twice"), (wide, "adds 0% to the work, which storing")):
+    assert kept.note.startswith("rows are kept: making them anew at each of")
+    assert kept.note.endswith("GB in memory")
+    for each, why in ((once, "they are used only once"), (wide, "would be 0% of the whole work, less than keeping")):
         assert isinstance(each.train, HookSource)
-        assert each.said.startswith(why) or why in each.said
-        assert each.said.endswith("computed as they are needed")
+        assert each.note.startswith("rows are computed as they are needed: ")
+        assert why in each.note
     monkeypatch.setattr(streams, "_ROOM", 10**6)
     large = opened()
     assert isinstance(large.train, HookSource)
-    assert "GB and there are 0.001 GB in memory; rows are computed" in large.said
+    assert "GB and there are 0.001 GB in memory" in large.note
     # What is measured on is held in any case, and is the same.
     for each in (once, wide, large):
         assert isinstance(each.held_out, MemorySource)
@@ -69,3 +70,25 @@ def test_a_dictionary_learns_as_much_from_either() -> None:
         unexplained.append(last)
     assert unexplained[0] < 0.6
     assert unexplained[1] == pytest.approx(unexplained[0], rel=0.05)
+
+
+def test_outliers_of_a_model_are_left_out_of_learning_and_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = opened(outliers="keep")
+    assert isinstance(kept.train, MemorySource)
+    assert kept.train.left_out is None
+    plain = opened()
+    # The pocket model has no such row.
+    for source in (plain.train, plain.held_out):
+        assert isinstance(source, MemorySource)
+        assert source.left_out is not None
+        assert len(source.left_out) == 0
+    limit = float(kept.train.x.norm(dim=1).quantile(0.9))
+    monkeypatch.setattr("superscope.capture.outlier_limits", lambda model, sites, corpus: {sites[0]: limit})
+    for stream in (opened(), opened(n=10**7)):
+        for source, whole in ((stream.train, plain.train), (stream.held_out, plain.held_out)):
+            rows = torch.stack(list(by_place(source).values()))
+            assert float(rows.norm(dim=1).max()) <= limit
+            assert isinstance(whole, MemorySource)
+            # A last batch that is not full is dropped.
+            assert len(rows) == int((whole.x.norm(dim=1) <= limit).sum()) // 100 * 100
+    assert isinstance(stream.train, HookSource)

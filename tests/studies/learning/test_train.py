@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from superscope.core import FormatError, Report, ShapeError
-from superscope.dictionaries import load
+from superscope.dictionaries import CLASSICAL, Crosscoder, SkipTranscoder, Transcoder, load, load_coder
+from superscope.features import DISTRIBUTIONS
+from superscope.studies.arguments import Asked
 from superscope.studies.learning.train import Train
 
 SMALL = {"n": 32, "steps": 24, "batch": 64, "held_out": 200, "checkpoint_every": 5}
@@ -25,8 +27,9 @@ def rows(tmp_path: Path) -> Path:
     ("architecture", "options"),
     [
         ("topk", {"k": 3}),
-        ("relu", {"coefficient": 1.0, "norm": "weighted"}),
-        ("matryoshka", {"widths": (8, 32), "k": 2}),
+        ("relu", {"set": ("coefficient=1.0", "norm=weighted")}),
+        ("matryoshka", {"set": ("widths=8,32",), "k": 2}),
+        ("JumpReLU", {"set": ("k=3", "bandwidth=0.3")}),
     ],
 )
 def test_rows_in_a_file_are_learned_and_scored(rows: Path, tmp_path: Path, architecture: str, options: dict) -> None:
@@ -34,10 +37,12 @@ def test_rows_in_a_file_are_learned_and_scored(rows: Path, tmp_path: Path, archi
     report = study.run(tmp_path / "run")
     assert 0 < (report["fraction_variance_unexplained"][0].value or 0) < 1.5
     sae = load(tmp_path / "run" / "sae")
-    assert type(sae).__name__.lower() == architecture
-    assert {name: sae.about[name] for name in options if name != "widths"} == {
-        name: value for name, value in options.items() if name != "widths"
-    }
+    assert type(sae).__name__.lower() == architecture.lower()
+    own = {name: str(value).strip("[]").replace(" ", "") for name, value in sae.about.items()}
+    for pair in options.get("set", ()):
+        name, value = pair.split("=")
+        assert own[name] == value
+    assert sae.about.get("k") == options.get("k", sae.about.get("k"))
     assert Report.load(tmp_path / "run").title == report.title
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
@@ -126,8 +131,18 @@ def test_numpy_rows_are_read(tmp_path: Path) -> None:
 def test_bad_settings_are_told_in_sentences() -> None:
     with pytest.raises(ValueError, match="no architecture 'topkk'"):
         Train("x", architecture="topkk")
-    with pytest.raises(ValueError, match="topk has no option --coefficient"):
-        Train("x", coefficient=1.0)
+    with pytest.raises(ValueError, match="topk has no setting 'coefficient'. Its own are: k"):
+        Train("x", set=("coefficient=1.0",))
+    with pytest.raises(ValueError, match="--set coefficient: 'much' is no value for relu"):
+        Train("x", architecture="relu", set=("coefficient=much",))
+    with pytest.raises(ValueError, match="--set wants NAME=VALUE"):
+        Train("x", architecture="relu", set=("coefficient",))
+    with pytest.raises(ValueError, match="k is given twice"):
+        Train("x", k=2, set=("k=3",))
+    with pytest.raises(ValueError, match="kmeans is not learned by descent, so --lr says nothing"):
+        Train("x", architecture="kmeans", lr=0.1)
+    with pytest.raises(Asked, match=r"width of the smoothed step|bandwidth: .*default 0.5"):
+        Train("x", architecture="jumprelu", set=("help",))
     with pytest.raises(ValueError, match="relu has no option --k"):
         Train("x", architecture="relu", k=2)
     with pytest.raises(ValueError, match="steps must be at least 1"):
@@ -166,3 +181,74 @@ def test_a_model_is_read_and_what_it_keeps_is_told() -> None:
     report = Train("pocket", n=64, k=4, steps=4, batch=64, tokens=2000, held_out=600, context=32).run()
     assert report["cross_entropy_recovered"]
     assert report["fraction_variance_unexplained"][0].at["site"]
+
+
+@pytest.mark.parametrize("learner", CLASSICAL, ids=lambda learner: learner.name)
+def test_every_classical_learner_is_trained_scored_saved_and_read_back(tmp_path: Path, learner: type) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.rand(400, 6, generator=random) * (torch.rand(400, 6, generator=random) < 0.4)
+    np.save(tmp_path / "x.npy", x.numpy())
+    n = 6 if learner.name == "ica" else 9
+    study = Train(str(tmp_path / "x.npy"), architecture=learner.name, n=n, held_out=80, set=("rows=300",))
+    report = study.run(tmp_path / "run")
+    assert -1e-6 < (report["fraction_variance_unexplained"][0].value or 0) < 1
+    coder = load_coder(tmp_path / "run" / "dictionary")
+    assert type(coder) is learner
+    assert coder.dictionary.n == n
+    assert torch.equal(coder.encode(x[:20]).dense(), load_coder(tmp_path / "run" / "dictionary").encode(x[:20]).dense())
+    with pytest.raises(FormatError, match="unknown architecture"):
+        load(tmp_path / "run" / "dictionary")
+
+
+@pytest.mark.parametrize("kind", [Transcoder, SkipTranscoder, Crosscoder], ids=lambda kind: kind.__name__)
+def test_what_reads_several_tensors_of_a_file_learns_of_the_same_rows(rows: Path, tmp_path: Path, kind: type) -> None:
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(600, 8, generator=random)
+    save_file({"x": x, "y": (x @ torch.randn(8, 4, generator=random)).contiguous()}, rows)
+    study = Train(str(rows), tensor="x", to=("y",), architecture=kind.__name__, k=8, **(SMALL | {"steps": 200}))
+    report = study.run(tmp_path / "run")
+    # Rows that were not those of x could not be predicted from it at all.
+    assert (report["fraction_variance_unexplained"][0].value or 0) < 0.7
+    assert type(load(tmp_path / "run" / "sae")) is kind
+
+
+def test_a_model_is_read_once_for_all_sites() -> None:
+    options: dict = {"n": 64, "k": 4, "steps": 4, "batch": 64, "tokens": 2000, "held_out": 600, "context": 32}
+    study = Train("pocket", site="mlp_in.2", to=("mlp_out.2",), architecture="skip-transcoder", **options)
+    assert " to " in study.run().title
+    with pytest.raises(ValueError, match="Transcoder predicts one site from another; got 1"):
+        Train("pocket", architecture="transcoder", **options).run()
+    with pytest.raises(ValueError, match="TopK learns of one site; got 2"):
+        Train("pocket", to=("resid_post.2",), **options).run()
+
+
+@pytest.mark.parametrize(
+    ("world", "own"),
+    [
+        ("independent", ("n=24", "p=0.1")),
+        ("zipf", ("n=24", "active=2", "magnitude=uniform:0.5:1.5")),
+        ("correlated", ("sets=6", "size=4", "p=0.1")),
+        ("anticorrelated", ("sets=6", "size=4", "p=0.1", "magnitude=fixed")),
+        ("hierarchical", ("parents=-1,0,0,-1", "p=0.3")),
+        ("exactlyk", ("n=24", "k=2", "magnitude=gaussian:1:0.1")),
+        ("exactly_k", ("n=24", "d=9", "k=2")),
+    ],
+)
+def test_a_world_has_any_law(world: str, own: tuple[str, ...]) -> None:
+    own = own if world == "exactly_k" else (*own, "d=9", "noise=0.01")
+    stream = Train(f"world:{world}", world=own).open_stream()
+    assert stream.train.d == 9
+    batch = next(stream.train.batches(5, seed=0))
+    assert batch.code is not None
+    assert stream.truth is not None
+    assert batch.code.n == stream.truth.n
+
+
+def test_every_law_is_among_the_worlds() -> None:
+    for law in DISTRIBUTIONS:
+        with pytest.raises(Asked, match="(?s)magnitude: .*d: dimensions"):
+            Train(f"world:{law.__name__.lower()}", world=("help",)).open_stream()
+    with pytest.raises(ValueError, match=r"zipf needs n: give --world n=VALUE"):
+        Train("world:zipf").open_stream()
+    with pytest.raises(ValueError, match="zipf has no setting 'beta'"):
+        Train("world:zipf", world=("beta=2",)).open_stream()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from superscope.capture import load
 from superscope.core import Report, RunFolder, files
 from superscope.studies import Scan
 from superscope.studies.study import Progress
@@ -21,7 +22,7 @@ from ..conftest import CONFIGS
 # The columns that the report's views read.
 COLUMNS = {
     "sites": {"site", "model", "d", "n", "k", "seeds", "rows", "kind", "note"}
-    | {"outliers", "outliers_here", "outlier_limit", "outlier_squared_norm", "outlier_variance"}
+    | {"outliers", "outliers_held_out", "outliers_here", "outlier_limit", "outlier_squared_norm", "outlier_variance"}
     | {"participation_with_outliers", "participation_without_outliers", "outlier_coordinates"}
     | {"outlier_coordinate_deviations", "outlier_coordinates_with_outliers"},
     "outlier_rows": {"site", "model", "part", "document", "document_position", "position", "token"}
@@ -198,6 +199,61 @@ def test_rows_that_do_not_fit_in_memory_are_kept_on_disk_while_the_scan_runs(
             assert one.value == pytest.approx(two.value, rel=1e-4)
             assert one.n == two.n
     assert small().run().measurements == report.measurements
+
+
+def test_a_handful_of_rows_carries_no_figure_and_is_named(
+    small: Callable[..., Scan],
+    model_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("GPT-2"), folder)
+    subject = load(str(folder))
+    scan = small(model=str(folder), sites=("transformer.h.0", "transformer.h.1"))
+    corpus, held_out = scan.corpora(subject)
+    ids, counts = corpus.ids[corpus.keep].unique(return_counts=True)
+    token = next(int(i) for i in ids[(counts > 1) & (counts < 30)] if i in held_out.ids[held_out.keep])
+    tensors = load_file(folder / "model.safetensors")
+    plain = scan.run()
+    tensors["transformer.wte.weight"][token] *= 1000
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    report = scan.run(tmp_path / "run")
+    sites, rows = report.tables["sites"], report.tables["outlier_rows"]
+    for part, text in (("learned from", corpus), ("held out", held_out)):
+        planted = int(((text.ids == token) & text.keep).sum())
+        chosen = [i for i, site in enumerate(rows["site"]) if site == sites["site"][0] and rows["part"][i] == part]
+        assert len(chosen) == planted > 0
+        for i in chosen:
+            number = text.names.index(rows["document"][i])
+            at = (
+                (text.document == number) & (text.start + rows["position"][i] == rows["document_position"][i])
+            ).nonzero()
+            # The window's special token stands before its first token of text.
+            assert int(text.ids[int(at[0, 0]), rows["position"][i] + 1]) == token
+            assert rows["here"][i] == (rows["norm"][i] > sites["outlier_limit"][0])
+    assert sites["outliers"] == [int(((corpus.ids == token) & corpus.keep).sum())] * 2
+    assert sites["rows"] == [corpus.n_tokens - sites["outliers"][0]] * 2
+    assert sites["outlier_variance"][0] > 0.5
+    assert "Left out for their norm" in sites["note"][0]
+    assert sites["outliers_held_out"] == [int(((held_out.ids == token) & held_out.keep).sum())] * 2
+    said = (
+        f"{sites['outliers'][0]} of {corpus.n_tokens:,} rows learned from and {sites['outliers_held_out'][0]} held out"
+    )
+    assert any(said in finding for finding in report.findings)
+    ratio = {kept: m.value for kept, r in (("plain", plain), ("out", report)) for m in r["participation_ratio"][:1]}
+    assert ratio["out"] == pytest.approx(ratio["plain"], rel=0.1)
+
+    kept = dataclasses.replace(scan, outliers="keep").run()
+    assert kept.tables["sites"]["rows"] == [corpus.n_tokens] * 2
+    assert kept.tables["sites"]["outliers"] == [0, 0]
+    assert not any("their norm" in finding for finding in kept.findings)
+    assert (kept["participation_ratio"][0].value or 0) < (ratio["out"] or 0) / 2
+    monkeypatch.setattr("superscope.studies.networks.survey._ROOM", 10**4)
+    on_disk = scan.run()
+    assert on_disk.tables["sites"]["outliers"] == sites["outliers"]
+    assert sorted(on_disk.tables["outlier_rows"]["document_position"]) == sorted(rows["document_position"])
 
 
 def test_a_run_of_other_settings_is_not_resumed(small: Callable[..., Scan], tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from superscope.core import Dictionary, Report, ShapeError, SparseCode
-from superscope.features import Independent
+from superscope.features import Fixed, Independent, Uniform
+from superscope.studies.arguments import Asked
 from superscope.studies.toys.correlation import ToyCorrelation
 from superscope.studies.toys.experiments import EXPERIMENTS, Lab, merge_neurons, nonlinear_compression
 from superscope.studies.toys.one_liners import analyze_superposition, measure_interference
@@ -15,7 +16,8 @@ from superscope.studies.toys.reproduce import Reproduce, table
 from superscope.studies.toys.robustness import ToyRobustness
 from superscope.studies.toys.scaling import ToyScaling
 from superscope.studies.toys.sweep import METRICS, ToySweep
-from superscope.toys import AbsoluteValue, Ensemble
+from superscope.theory.toy_loss import naive_computation_loss
+from superscope.toys import FAMILIES, AbsoluteValue, And, Ensemble, ResidualMLP, Tied
 
 SMALL = {"n": 5, "d": 2, "densities": (0.5, 0.05), "seeds": (0, 1), "steps": 40, "batch": 32}
 
@@ -285,3 +287,54 @@ def test_robustness_study(tmp_path):
 def test_bad_input(call, message):
     with pytest.raises((ValueError, ShapeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "linear"], ids=lambda family: getattr(family, "name", family))
+def test_every_family_is_in_the_command(family) -> None:
+    name = getattr(family, "name", family)
+    study = ToySweep(**{**SMALL, "densities": (0.3,), "seeds": (0,), "steps": 20, "record": 2}, family=name.upper())
+    assert isinstance(study.model(), family if isinstance(family, type) else Tied)
+    report = study.run()
+    best = report["loss"][0].reference
+    # A loss that a construction reaches, so that 20 steps from a random start are above it.
+    assert best is not None
+    assert best < (report["loss"][0].high or report["loss"][0].value)
+
+
+def test_the_best_known_loss_of_computing_families_is_that_of_the_construction() -> None:
+    """Each construction, set by hand, has the loss that its family says; with importance, and a neuron more."""
+    family, d, p = And(4, 3), 3, 0.4
+    i, j = torch.triu_indices(4, 4, 1)
+    W1, W2, b2 = torch.zeros(4, d), torch.zeros(6, d), torch.full((6,), p * p)
+    for neuron in range(d):
+        W1[i[neuron], neuron] = W1[j[neuron], neuron] = W2[neuron, neuron] = 1.0
+        b2[neuron] = 0.0
+    parameters = {"W1": W1[None], "b1": torch.full((1, d), -1.0), "W2": W2[None], "b2": b2[None]}
+    importance = [0.9**k for k in range(6)]
+    f = Independent(4, p, Fixed()).sample(200_000).dense()
+    error = (family.forward(parameters, f[None]) - family.target(f[None])).square().mean(1)[0]
+    best, _ = family.best_known(importance, p, Fixed())
+    assert float(error @ torch.tensor(importance)) == pytest.approx(best, rel=0.02)
+    assert family.best_known(importance, p, Uniform()) == (None, "")
+
+    mlp = ResidualMLP(4, 2)
+    eye = torch.eye(4)[None]
+    f = Independent(4, p, Uniform(-1.0, 1.0)).sample(200_000).dense()
+    parameters = {"W_in": eye[:, :, :2], "W_out": eye[:, :2]}
+    error = (mlp.forward(parameters, f[None]) - mlp.target(f[None])).square().mean(1)[0]
+    assert float(error.sum()) == pytest.approx(mlp.best_known([1.0] * 4, p, mlp.magnitude)[0], rel=0.02)
+    assert mlp.best_known([1.0] * 4, p, mlp.magnitude)[0] == pytest.approx(p * naive_computation_loss(4, 2))
+
+
+def test_settings_of_a_family_are_checked_and_explained() -> None:
+    assert ToySweep(family="residual_mlp", set=("width=4",)).model() == ResidualMLP(20, 5, width=4)
+    assert ToySweep(family="absolute-value", magnitude="uniform").law(AbsoluteValue(2, 2)) == Uniform(-1.0, 1.0)
+    assert ToySweep(magnitude="uniform:0:2").law(Tied(2, 2)) == Uniform(0.0, 2.0)
+    with pytest.raises(ValueError, match="no family of toy models 'tide'. Did you mean tied"):
+        ToySweep(family="tide")
+    with pytest.raises(ValueError, match="linear has no setting 'activation'"):
+        ToySweep(family="linear", set=("activation=relu",))
+    with pytest.raises(ValueError, match="no law of magnitudes 'cauchy'"):
+        ToySweep(magnitude="cauchy")
+    with pytest.raises(Asked, match="embedding_seed: E's random rows"):
+        ToySweep(family="residual-mlp", set=("help",))

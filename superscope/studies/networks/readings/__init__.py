@@ -1,5 +1,6 @@
 """What is read at a site: one reading a file. A scan is this list over its sites; other studies choose theirs."""
 
+from ....core.registry import members
 from .activation import Activation as Activation
 from .base import CONTROL as CONTROL
 from .base import TRAINED as TRAINED
@@ -13,13 +14,5 @@ from .outliers import Outliers as Outliers
 from .reconstruction import CrossEntropy as CrossEntropy
 from .reconstruction import Reconstruction as Reconstruction
 
-READINGS: tuple[Reading, ...] = (
-    Activation(),
-    Counts(),
-    Reconstruction(),
-    CrossEntropy(),
-    Geometry(),
-    Neurons(),
-    Latents(),
-    Outliers(),
-)
+READINGS: tuple[Reading, ...] = tuple(kind() for kind in members(Reading, globals()))
+"""One of each kind imported above."""

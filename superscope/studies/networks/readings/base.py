@@ -93,6 +93,9 @@ class Reading(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     """What a place must have for it (see `View.has`); it is left out elsewhere."""
 
+    prominence: ClassVar[int] = 0
+    """How early its sentences stand among those of the report: the largest first."""
+
     def wants(self, n: int, k: int, seeds: tuple[int, ...]) -> tuple[Wanted, ...]:
         """Dictionaries it needs beside those that are learned anyway: n latents, k active, one for each seed."""
         return ()

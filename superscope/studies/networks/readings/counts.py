@@ -14,6 +14,7 @@ class Counts(Reading):
     """What each of `measure.counts.COUNTERS` says."""
 
     name: ClassVar[str] = "counts of features"
+    prominence: ClassVar[int] = 2
 
     def wants(self, n: int, k: int, seeds: tuple[int, ...]) -> tuple[Wanted, ...]:
         return tuple(wanted for counter in counts.COUNTERS for wanted in counter.wants(n, k, seeds))

@@ -80,8 +80,10 @@ def read_outliers(
     rows = _rows(
         {"learned from": (left_out, corpus), "held out": (held.left_out, held_out)}, median, source.limit, tokenizer
     )
+    held_rows = 0 if held.left_out is None else len(held.left_out)
     columns: dict[str, Any] = {
         "outliers": share.rows,
+        "outliers_held_out": held_rows,
         "outliers_here": own,
         "outlier_limit": source.limit if math.isfinite(source.limit) else None,
         "outlier_squared_norm": share.squared_norm,
@@ -112,11 +114,14 @@ def read_outliers(
         ),
     )
     sentences = []
-    if share.rows:
+    if share.rows or held_rows:
+        placed = f"; {_placed(rows)}" if rows["position"] else ""
         sentences.append(
-            f"Left out for their norm: {share.rows:,} of {share.of:,} rows, {own:,} of them outliers at this site"
-            f"{f', {_placed(rows)}' if rows['position'] else ''}. {_held(share)}."
+            f"Left out for their norm: {share.rows:,} of {share.of:,} rows learned from, {own:,} of them outliers at "
+            f"this site, and {held_rows:,} of {len(held) + held_rows:,} held out{placed}."
         )
+    if share.rows:
+        sentences.append(f"{_held(share)}.")
     if len(coordinates):
         named = ", ".join(
             f"{c} ({m:.1f} times)" for c, m in zip(coordinates[:_NAMED].tolist(), multiples[:_NAMED].tolist())
@@ -136,27 +141,33 @@ def outlier_sentences(sites: Mapping[str, Sequence[Any]], trained: str = "traine
         sites: the table of sites.
         trained: the model that is spoken of.
     """
-    chosen = [i for i, model in enumerate(sites["model"]) if model == trained and sites["outliers"][i]]
+    chosen = [
+        i
+        for i, model in enumerate(sites["model"])
+        if model == trained and sites["outliers"][i] + sites["outliers_held_out"][i]
+    ]
     if not chosen:
         return ()
     most = max(chosen, key=lambda i: sites["outlier_variance"][i])
     rows, count = sites["rows"][most], sites["outliers"][most]
     with_them, without = sites["participation_with_outliers"][most], sites["participation_without_outliers"][most]
-    ratio = (
-        f"; the participation ratio is {with_them:.1f} with them and {without:.1f} without"
-        if with_them is not None and without is not None
-        else ""
-    )
+    held = ""
+    if count and with_them is not None and without is not None:
+        held = (
+            f": at {sites['site'][most]} those learned from hold {sites['outlier_variance'][most]:.0%} of the "
+            f"variance; the participation ratio is {with_them:.1f} with them and {without:.1f} without"
+        )
     return (
-        f"{count:,} of {rows + count:,} rows were left out for their norm: at {sites['site'][most]} they hold "
-        f"{sites['outlier_variance'][most]:.0%} of the variance{ratio}. --outliers keep measures with them.",
+        f"{count:,} of {rows + count:,} rows learned from and {sites['outliers_held_out'][most]:,} held out were left "
+        f"out for their norm{held}. --outliers keep measures with them.",
     )
 
 
 def _held(share: measure.OutlierShare) -> str:
     return (
-        f"They hold {share.squared_norm:.0%} of the squared norm and {share.variance:.0%} of the variance; the "
-        f"participation ratio is {share.participation_with:.1f} with them and {share.participation_without:.1f} without"
+        f"Those learned from hold {share.squared_norm:.0%} of the squared norm and {share.variance:.0%} of the "
+        f"variance; the participation ratio is {share.participation_with:.1f} with them and "
+        f"{share.participation_without:.1f} without"
     )
 
 
@@ -169,8 +180,8 @@ def _placed(rows: dict[str, list[Any]]) -> str:
     largest = max(rows["norm_over_median"])
     reach = f"up to {largest:.0f} times the median norm; " if math.isfinite(largest) else ""
     return (
-        f"{reach}{first} of {len(at)} that are shown stand "
-        f"first in their window; tokens {shown}{', ...' if len(tokens) > _NAMED else ''}"
+        f"{reach}{first} of the {len(at)} listed stand first in their window; "
+        f"tokens {shown}{', ...' if len(tokens) > _NAMED else ''}"
     )
 
 

@@ -20,6 +20,7 @@ class Reconstruction(Reading):
     """The whole evaluation of the first seed; the other seeds give its error a range."""
 
     name: ClassVar[str] = "reconstruction"
+    prominence: ClassVar[int] = 1
 
     def read(self, seen: View, findings: Findings) -> None:
         evaluations = [seen.evaluations[each] for each in seen.wanted]
