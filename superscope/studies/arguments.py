@@ -137,7 +137,7 @@ def describe(
     make: Callable[..., Any], without: Collection[str] = (), usual: Mapping[str, str] = MappingProxyType({})
 ) -> str:
     """One line per argument: its name, its default, and what its docstring's *Args* say."""
-    meant = _meanings(make)
+    meant = meanings(make)
     lines = []
     for name, parameter in parameters(make, without).items():
         own = usual.get(name) if parameter.default is parameter.empty else shown(parameter.default)
@@ -226,7 +226,7 @@ def magnitude(text: str) -> Magnitude:
     return law(*(value(number, kind) for number, kind in zip(numbers, kinds, strict=False)))
 
 
-def _meanings(make: Callable[..., Any]) -> dict[str, str]:
+def meanings(make: Callable[..., Any]) -> dict[str, str]:
     """What *Args* of a docstring say of each argument, on one line."""
     text = inspect.getdoc(make) or ""
     found = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.M | re.S)

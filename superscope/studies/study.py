@@ -8,9 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, TypeVar, final
 
-from ..core import Answer, Report, Run
+from ..core import Answer, Report, Run, files
+from . import settings
+
+S = TypeVar("S", bound="Study")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,29 @@ class Study(ABC):
     """A whole question. Its fields are its configuration: constructor, command line and saved settings alike."""
 
     kind: ClassVar[str]
+
+    @final
+    def __post_init__(self) -> None:
+        settings.check(self)
+        self.check()
+
+    def check(self) -> None:  # noqa: B027
+        """What must hold between settings, once each is within its own limits.
+
+        Raises:
+            ValueError: if something does not, in a sentence with the fix.
+        """
+
+    @classmethod
+    def read(cls: type[S], saved: Mapping[str, Any], *, where: str = "what was saved") -> S:
+        """The study that was saved as a dict of its fields, by JSON too.
+
+        Raises:
+            FormatError: if there is a setting that is none of its own, with `where` it stands.
+            ValueError: if one is out of its limits.
+        """
+        files.refuse_unknown(saved, tuple(each.name for each in dataclasses.fields(cls)), where)
+        return settings.read(cls, saved)
 
     @classmethod
     def about(cls) -> str:

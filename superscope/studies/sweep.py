@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import io
 import itertools
@@ -20,6 +19,7 @@ from ..core import Answer, Findings, Report, Run, RunFolder
 from ..core.errors import nearest
 from ..core.units import Executor, Ray, Slurm, executor, run_units
 from . import STUDIES
+from .settings import Count, at_least, fields
 from .study import Progress, Study
 
 _SHOWN = 6
@@ -64,24 +64,22 @@ class Sweep(Study):
     """NAME=VALUE: an option of the study that is the same at every point. May be repeated."""
     executor: Literal["inline", "processes", "slurm", "ray"] = "processes"
     """Where the points are run."""
-    workers: int = 0
+    workers: Annotated[int, at_least(0)] = 0
     """Worker processes; 0 means one a core."""
     slurm: tuple[str, ...] = ()
     """NAME=VALUE of submitit, such as timeout_min=240 gpus_per_node=1 slurm_partition=gpu; cluster=local tries it out
     with processes of this machine, cluster=debug in this process."""
     ray: str | None = None
     """Address of a running Ray cluster, or "auto"; without one a cluster is started here."""
-    threads: int = 1
+    threads: Count = 1
     """Threads of one point. With the same number, on processors of one kind, the results are the same to the bit
     whatever the executor."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         commands = [entry.command for entry in STUDIES if entry.command != self.kind]
         if self.study not in commands:
             offer = nearest(self.study, commands)
             raise ValueError(f"there is no study {self.study!r} to sweep.{offer} Known: {', '.join(commands)}.")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1; got {self.threads}.")
         if not self.vary:
             raise ValueError("nothing varies: give --vary NAME=VALUE,VALUE at least once.")
         names = [_split(text, "vary")[0] for text in self.vary] + [_split(text, "given")[0] for text in self.given]
@@ -187,15 +185,15 @@ def settings(study: str, arguments: tuple[str, ...]) -> Study:
         ValueError: if the study has no such option, or a value is none of it.
     """
     kind = next(entry for entry in STUDIES if entry.command == study).load()
-    names = sorted(field.name for field in dataclasses.fields(kind))
+    options = [option for field in fields(kind) for option in field.parts or (field,)]
+    names = sorted(option.name for option in options)
     values = _grouped(arguments)
     for name in values:
-        # What a study holds in a dataclass of its own (a harvest's policy) has options that it alone knows.
-        if name not in names and kind.kind != "harvest":
+        if name not in names:
             raise ValueError(f"{study} has no option {name!r}.{nearest(name, names)}")
-    positional = [field.name for field in dataclasses.fields(kind) if "Positional" in str(field.type)]
+    positional = [option.name for option in options if option.positional]
     first = [value for name in positional for value in values.get(name, [])]
-    repeated = [field.name for field in dataclasses.fields(kind) if "UseAppendAction" in str(field.type)]
+    repeated = [option.name for option in options if option.repeated]
     named: list[str] = []
     for name, given in values.items():
         if name in repeated:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from ... import theory
 from ...core import Answer, Findings, Measurement, Run
+from ..settings import above, at_least
 from ..study import Progress, Study
 
 _LIMITS = (
@@ -34,18 +35,16 @@ class Bounds(Study):
 
     n: int
     """Atoms."""
-    d: int
+    d: Annotated[int, at_least(2)]
     """Dimensions; fewer than n."""
     k: int | None = None
     """Active features to judge by every bound. Default: only the largest k of each."""
     eps: float = 0.1
     """Cosine for the question how many directions there are."""
-    snr: float | None = None
+    snr: Annotated[float, above(0, finite=True)] | None = None
     """Power of W f over that of the noise, per dimension; adds the limit that information alone sets."""
 
-    def __post_init__(self) -> None:
-        if self.d < 2:
-            raise ValueError(f"d must be at least 2; got {self.d}.")
+    def check(self) -> None:
         if self.n <= self.d:
             raise ValueError(
                 f"n = {self.n} atoms fit into d = {self.d} dimensions without any overlap, so nothing is bounded. "
@@ -57,8 +56,6 @@ class Bounds(Study):
             )
         if not 0 <= self.eps < 1:
             raise ValueError(f"eps is a cosine in [0, 1); got {self.eps}.")
-        if self.snr is not None and not (math.isfinite(self.snr) and self.snr > 0):
-            raise ValueError(f"snr must be above 0 and finite; got {self.snr}.")
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Evaluating bounds", 0, 1)

@@ -19,6 +19,7 @@ from ... import measure, recovery, theory
 from ...core import Answer, Dictionary, Findings, Measurement, Run, SparseCode, files
 from ...recovery import RecoveryCoder
 from ..arguments import pick
+from ..settings import Count, at_least
 from ..study import Progress, Study
 from .dictionary_file import DUPLICATE, DictionaryFile, RowMeaning, read_codes, read_dictionary
 
@@ -50,29 +51,23 @@ class Recover(Study):
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
     solver: Annotated[str, tyro.conf.arg(metavar=f"{{best,{','.join(_SOLVERS)}}}")] = "best"
     """Solver; "best" takes the one that suits the middle of the ks, and says why."""
-    ks: tuple[int, ...] = ()
+    ks: tuple[Count, ...] = ()
     """Active features to try. Default: about twelve, up to 1.4 times the Donoho-Tanner threshold."""
-    trials: int = 100
+    trials: Count = 100
     """Codes for each k."""
     signed: bool = False
     """Let features be of either sign; without it they are nonnegative, as SAE latents are, and solvers may know it."""
     magnitudes: Magnitudes = "uniform"
     """Law of active features: uniform on [0.5, 1.5], all equal, or exponential. Greedy and one-step solvers depend on
     it, in opposite directions; basis pursuit does not."""
-    tokens: int = 0
+    tokens: Annotated[int, at_least(0)] = 0
     """Also take supports and magnitudes from an SAE's own codes of so many tokens; 0 does not."""
     text: str | None = None
     """Text for these: a file, a folder, or `datasets:NAME`. Default: the text every Python carries."""
     seed: int = 0
     """Of codes and text."""
 
-    def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"trials must be at least 1; got {self.trials}.")
-        if self.tokens < 0:
-            raise ValueError(f"tokens must be at least 0; got {self.tokens}.")
-        if self.ks and min(self.ks) < 1:
-            raise ValueError(f"ks must be at least 1; got {self.ks}.")
+    def check(self) -> None:
         if self.solver != "best" and not pick(self.solver, _SOLVERS, "solver").signed and self.signed:
             raise ValueError(
                 f"{self.solver} finds nonnegative features only. Leave out --signed, or take --solver OMP."

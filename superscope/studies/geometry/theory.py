@@ -18,6 +18,7 @@ from torch import Tensor
 from ... import frames, measure, recovery
 from ... import theory as bounds
 from ...core import Activations, Answer, Dictionary, Findings, Measurement, Run, SparseCode, SparseCoder, Table
+from ..settings import Count, at_least
 from ..study import Progress, Study
 from .bounds import ladder_table
 from .dictionary_file import DUPLICATE, DictionaryFile, OwnEncoder, RowMeaning, read_codes, read_dictionary
@@ -66,29 +67,22 @@ class Theory(Study):
     """Which tensor of a .safetensors file; its only matrix without it."""
     rows_are: RowMeaning | None = None
     """What a row of the matrix is. Default: an atom, if there are at least as many rows as columns."""
-    k: int | None = None
+    k: Count | None = None
     """Active features of the random codes. Default: the mean l0 of an SAE's codes, else 8 (fewer if n is small)."""
     signed: bool = False
     """Let features be of either sign; without it they are nonnegative, as SAE latents are."""
-    trials: int = 24
+    trials: Count = 24
     """Codes at each point of recovery curves and phase diagram."""
-    whole: int = 4096
+    whole: Annotated[int, at_least(2)] = 4096
     """Atoms up to which basis pursuit runs on the whole dictionary; of larger ones it runs on random parts only."""
-    tokens: int = 4096
+    tokens: Annotated[int, at_least(0)] = 4096
     """Tokens whose codes are made, for an SAE that says where it was trained; 0 does without data."""
     text: str | None = None
     """Text for these: a file, a folder, or `datasets:NAME`. Default: the text every Python carries."""
-    rotations: int = 199
+    rotations: Annotated[int, at_least(19)] = 199
     """Random rotations that axis alignment is compared with."""
     seed: int = 0
     """Of codes, parts, rotations and text."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("whole", 2), ("tokens", 0), ("rotations", 19)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
-        if self.k is not None and self.k < 1:
-            raise ValueError(f"k must be at least 1; got {self.k}.")
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...core import Answer, Findings, Measurement, Run, files
 from ...dictionaries import ARCHITECTURES, formats
 from ...dictionaries.formats import OURS, Imported
+from ..settings import Count
 from ..study import Progress, Study
 
 _ROWS = 256
@@ -42,7 +43,7 @@ class Convert(Study):
     """Format to read. Default: by the names of the files."""
     architecture: str | None = None
     """What is done with the pre-activations, where the file does not say: relu, topk, jumprelu ..."""
-    k: int | None = None
+    k: Count | None = None
     """Latents kept per row, where the file does not say."""
     subtract_bias: bool | None = None
     """Whether the decoder's bias is taken from x before encoding, where the file does not say."""
@@ -57,7 +58,7 @@ class Convert(Study):
     seed: int = 0
     """Of the made-up rows."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         names = (OURS, *(format.name for format in formats.FORMATS))
         for name in ("to", "source_format"):
             if (given := getattr(self, name)) is not None and given not in names:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from ... import measure
 from ...core import Answer, Findings, Measurement, Run
@@ -14,6 +13,7 @@ from ...dictionaries import SAE, TopK
 from ...dictionaries.many import train_many
 from ...dictionaries.sae.base import SAVED
 from ...measure.choice import decoder_projection, description_length, mean_overlap
+from ..settings import Count, above, at_least
 from ..study import Progress
 from .stream import FromStream, Stream
 
@@ -39,27 +39,22 @@ class Frontier(FromStream):
 
     ks: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     """Numbers of active latents to try."""
-    seeds: int = 3
+    seeds: Annotated[int, at_least(2, why="Without a second there is no interval.")] = 3
     """Dictionaries of each k."""
-    steps: int = 600
+    steps: Count = 600
     """Training steps."""
-    batch: int = 1024
+    batch: Annotated[int, at_least(2)] = 1024
     """Rows in one step."""
-    precision: float = 0.2
+    precision: Annotated[float, above(0, finite=True)] = 0.2
     """To what share of x's deviation per dimension a row is to be described; what is finer counts as noise."""
-    held_out: int = 20_000
+    held_out: Annotated[int, at_least(2)] = 20_000
     """Rows to measure on."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if len(set(self.ks)) < 3:
             raise ValueError(f"ks must hold at least 3 different numbers to choose among; got {self.ks}.")
-        super().__post_init__()
-        if self.seeds < 2:
-            raise ValueError(f"seeds must be at least 2; got {self.seeds}. Without a second there is no interval.")
         if min(self.ks) < 1:
             raise ValueError(f"every k must be at least 1; got {min(self.ks)}.")
-        if not (math.isfinite(self.precision) and self.precision > 0):
-            raise ValueError(f"precision must be positive and finite; got {self.precision}.")
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         run.require_space(64 * 2**20)

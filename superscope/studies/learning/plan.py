@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from ...capture.models.outline import outline
 from ...core import Answer, Findings, Measurement, Run
 from ...dictionaries import TopK, train
 from ...theory import cost
+from ..settings import Count, at_least
 from ..study import Progress, Study
 
 _BFLOAT16 = 2
@@ -33,41 +34,34 @@ class Plan(Study):
 
     kind: ClassVar[str] = "plan"
 
-    latents: int
+    latents: Count
     """Width n of the dictionary."""
-    tokens: float
+    tokens: Annotated[float, at_least(1, finite=True)]
     """Activations to train on, such as 1e9."""
     model: str | None = None
     """"pocket", a folder with config.json or a hub name; gives d and the model's own cost."""
-    layer: int | None = None
+    layer: Annotated[int, at_least(0)] | None = None
     """Block whose output is read; counted from 0. Default: the middle one."""
-    d: int | None = None
+    d: Count | None = None
     """Dimension of x; only where no model is given."""
-    parameters: float = 0.0
+    parameters: Annotated[float, at_least(0, finite=True)] = 0.0
     """Model parameters up to the site; only where no model is given. 0 leaves the model's cost out."""
-    k: int = 64
+    k: Count = 64
     """Active latents per token."""
-    batch: int = 8192
+    batch: Count = 8192
     """Tokens per training step, over all devices."""
-    uses: int = 1
+    uses: Count = 1
     """How often the same activations will be read: runs, seeds, epochs."""
-    sites: int = 1
+    sites: Count = 1
     """Sites captured at once."""
-    room: float = 4e12
+    room: Annotated[float, at_least(0, finite=True)] = 4e12
     """Bytes of disk that may be used for activations."""
     machine: Literal["a100", "h100", "h200", "here"] = "h100"
     """Hardware: stated rates, or this machine's processor, timed now."""
-    devices: int = 1
+    devices: Count = 1
     """How many of them."""
 
-    def __post_init__(self) -> None:
-        for name in ("latents", "k", "batch", "uses", "sites", "devices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name, least in (("tokens", 1), ("parameters", 0), ("room", 0)):
-            number = getattr(self, name)
-            if not least <= number < float("inf"):
-                raise ValueError(f"{name} must be at least {least} and finite; got {number}.")
+    def check(self) -> None:
         if self.k > self.latents:
             raise ValueError(f"k = {self.k} of {self.latents} latents cannot be active. Give k at most latents.")
         if (self.model is None) == (self.d is None):
@@ -76,8 +70,6 @@ class Plan(Study):
             raise ValueError("layer counts the blocks of a model; give --model as well.")
         if self.model is not None and self.parameters:
             raise ValueError("parameters are counted from the model's configuration; leave --parameters out.")
-        if self.d is not None and self.d < 1:
-            raise ValueError(f"d must be at least 1; got {self.d}.")
         if self.machine == "here" and self.devices > 1:
             raise ValueError("machine here is this machine's processor, of which there is one; leave --devices out.")
 

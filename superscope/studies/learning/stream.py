@@ -22,6 +22,7 @@ from ...features import DISTRIBUTIONS
 from ...theory import cost
 from ...worlds import World
 from .. import arguments
+from ..settings import Count, above, at_least
 from ..study import Study
 
 _FILES = (".safetensors", ".npy")
@@ -79,19 +80,19 @@ class FromStream(Study):
     """Which tensor of a .safetensors file, where it holds several."""
     text: str | None = None
     """Text for a model to read. Default: the text every Python carries."""
-    tokens: int = 300_000
+    tokens: Count = 300_000
     """Tokens of it to learn from."""
-    held_out: int = 40_000
+    held_out: Annotated[int, at_least(2)] = 40_000
     """Rows to measure on."""
-    context: int = 128
+    context: Annotated[int, at_least(2)] = 128
     """Tokens the model sees at once."""
-    n: int | None = None
+    n: Count | None = None
     """Latents. Default: 8 for each dimension."""
-    steps: int = 1000
+    steps: Count = 1000
     """Training steps."""
-    batch: int = 2048
+    batch: Annotated[int, at_least(2)] = 2048
     """Rows in one step."""
-    lr: float = 3e-3
+    lr: Annotated[float, above(0, finite=True)] = 3e-3
     """Peak learning rate, in units of the scaled x."""
     outliers: Literal["leave-out", "keep"] = "leave-out"
     """Rows of a model whose norm is over 10 times the median and far outside the spread of the others: leave them out
@@ -100,13 +101,6 @@ class FromStream(Study):
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
     """Of the starts, the order of rows and the bootstrap."""
-
-    def __post_init__(self) -> None:
-        for name, lowest in {"tokens": 1, "held_out": 2, "context": 2, "steps": 1, "batch": 2}.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}; got {getattr(self, name)}.")
-        if self.n is not None and self.n < 1:
-            raise ValueError(f"n must be at least 1; got {self.n}.")
 
     def open_stream(self, beside: Sequence[str] = (), join: Join = SAE.join) -> Stream:
         """The stream that the source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.

@@ -19,6 +19,7 @@ from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
 from .. import arguments
+from ..settings import Count, above, at_least, at_most
 from ..study import Progress
 from .learners import LEARNERS, complete, listing, settings
 from .stream import FromStream, Stream, length
@@ -59,15 +60,15 @@ class Train(FromStream):
     that a crosscoder learns of beside it."""
     architecture: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(sorted(LEARNERS))}}}")] = "topk"
     """Who learns: a sparse autoencoder, a transcoder, a crosscoder or a classical learner."""
-    k: int | None = None
+    k: Count | None = None
     """Latents active in a row, where the architecture has a k. Default: 32, or n/4 if that is less."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME=VALUE: a setting of the architecture's own; `--set help` says what they mean. May be repeated."""
-    k_from: float | None = None
+    k_from: Annotated[float, at_least(0, finite=True)] | None = None
     """Begin with so many times k, and go to k over the first `ramp` of the steps."""
-    penalty_from: float | None = None
+    penalty_from: Annotated[float, at_least(0, finite=True)] | None = None
     """Begin with so many times the penalty's coefficient, and go to it over the first `ramp` of the steps."""
-    ramp: float = 0.2
+    ramp: Annotated[float, at_least(0), at_most(1)] = 0.2
     """Share of the steps."""
     whiten: Literal["none", "zca", "pca", "scale"] = "none"
     """Learn from rows of equal variance in every direction (zca, pca) or of unit mean square (scale); the weights that
@@ -75,28 +76,24 @@ class Train(FromStream):
     precision: Literal["auto", "full", "bfloat16", "int8"] = "auto"
     """What the encoder's product is made in: bfloat16 where the device multiplies it faster, or as said. "int8" looks
     for what is active by whole numbers (topk, abstopk, batchtopk, matryoshka; CPUs with VNNI)."""
-    clip: float | None = None
+    clip: Annotated[float, above(0, finite=True)] | None = None
     """Largest norm of the gradient."""
-    resample_every: int = 0
+    resample_every: Annotated[int, at_least(0)] = 0
     """Steps between replacements of dead latents; 0 never."""
-    dead_after: int | None = None
+    dead_after: Count | None = None
     """Rows of silence that make a latent dead. Default: a twentieth of all rows, at most 50 000."""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """Steps between checkpoints: a kill loses no more than these."""
-    groups: int = 1
+    groups: Count = 1
     """Groups of processes that see different rows, where torchrun starts several; in a group each has other latents."""
-    patience: float = 10.0
+    patience: Annotated[float, above(0, finite=True)] = 10.0
     """Minutes to wait for another process before calling it lost."""
     tracker: Name = "none"
     """Also write the curve to a tracker, which must be installed."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         kind = self.learner
         settings(self.architecture, self.set, self.k)
-        super().__post_init__()
-        for name in ("checkpoint_every", "groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         if issubclass(kind, Learner) and (set_ := [name for name in _DESCENT if getattr(self, name) != usual[name]]):
             raise ValueError(
@@ -245,11 +242,10 @@ class Train(FromStream):
         about = RunFolder.open(folder).about
         if about["kind"] != self.kind:
             raise FormatError(f"{folder} is a run of `superscope {about['kind']}`, which has no rows to learn from.")
-        fields = {field.name: field for field in dataclasses.fields(self)}
-        files.refuse_unknown(about["settings"], tuple(fields), f"{folder}/about.json")
-        given = {name: getattr(self, name) for name in fields if getattr(self, name) != fields[name].default}
-        settings = about["settings"] | {name: value for name, value in given.items() if name != "source"}
-        return dataclasses.replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        given = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        given.pop("source", None)
+        return self.read(about["settings"] | given, where=f"{folder}/about.json")
 
     def _learn(self, training: Training, run: Run) -> Generator[Progress, None, dict[str, list[Any]]]:
         # Of several processes all keep their part of a checkpoint in the folder, and one has the run.

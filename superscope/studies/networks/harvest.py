@@ -20,6 +20,7 @@ from ...capture.store.places import Local, Place
 from ...core import Answer, Findings, Measurement, Run, files
 from ...core.units import Executor, executor
 from ...theory import cost
+from ..settings import Count, at_least
 from ..study import Progress, Study
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,7 +51,7 @@ class Harvest(Study):
     """Pictures to read, in a folder, where the model is a vision model; a row is then a patch."""
     store: str | None = None
     """Where rows go: a folder, or an address such as s3://bucket/run. Default: the folder `store` in the run folder."""
-    tokens: int | None = 1_000_000
+    tokens: Count | None = 1_000_000
     """Tokens of text, or patches, to read; less if there are fewer."""
     policy: Annotated[Policy, tyro.conf.arg(name="")] = _POLICY
     """How text becomes rows."""
@@ -58,24 +59,20 @@ class Harvest(Study):
     """Of rows on disk."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the model runs in; "auto" times both and takes the faster."""
-    batch_tokens: int | None = None
+    batch_tokens: Count | None = None
     """Tokens in one forward pass. Default: on processors as many as stay in the cache, elsewhere 8192."""
-    per_unit: int | None = None
+    per_unit: Count | None = None
     """Windows in a unit. Default: as many as make 128 MiB."""
     executor: Literal["inline", "processes", "slurm", "ray"] = "inline"
     """Who makes the units; all but "inline" load the model in each worker."""
-    workers: int = 0
+    workers: Annotated[int, at_least(0)] = 0
     """Worker processes; 0 means one a core."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
     """Of the order of documents and windows."""
 
-    def __post_init__(self) -> None:
-        for name in ("tokens", "batch_tokens", "per_unit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}.")
+    def check(self) -> None:
         if self.images is not None and self.text is not None:
             raise ValueError("a harvest reads a text or pictures; give one of --text and --images.")
 

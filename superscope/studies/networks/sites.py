@@ -35,7 +35,7 @@ class Sites(Study):
     device: str = "cpu"
     """Where to run: cpu, cuda, mps."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for role in self.roles:
             if role not in capture.ROLES:
                 raise ValueError(f"there is no role {role!r}. Roles are {', '.join(capture.ROLES)}.")

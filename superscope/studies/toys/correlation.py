@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -14,6 +14,7 @@ from ...core import Answer, Findings, Measurement, Run
 from ...features import Correlated
 from ...measure.toy import FAINT, dimensionalities
 from ...toys import Ensemble, Recipe, Tied
+from ..settings import Count, above, at_least, at_most
 from ..study import Progress, Study
 from .kept import kept_training
 
@@ -31,29 +32,26 @@ class ToyCorrelation(Study):
 
     kind: ClassVar[str] = "toy-correlation"
 
-    d: int = 5
+    d: Count = 5
     """Hidden dimensions."""
     ratios: tuple[int, ...] = (1, 2, 4, 8)
     """Features per dimension, n/d."""
     correlations: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Correlation of two gates of one set; 1 is always together."""
-    size: int = 5
+    size: Annotated[int, at_least(2)] = 5
     """Features in a set; n must be a multiple of it."""
-    density: float = 0.1
+    density: Annotated[float, above(0), at_most(1)] = 0.1
     """P(feature active), the same throughout."""
-    seeds: int = 5
+    seeds: Annotated[int, at_least(2)] = 5
     """Models for each cell of the grid."""
-    steps: int = 2000
+    steps: Count = 2000
     """Training steps."""
-    batch: int = 256
+    batch: Count = 256
     """Rows in one step."""
-    lr: float = 5e-3
+    lr: Annotated[float, above(0, finite=True)] = 5e-3
     """Adam's peak learning rate, falling along a cosine."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("d", 1), ("size", 2), ("seeds", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+    def check(self) -> None:
         if len(self.ratios) < 2 or min(self.ratios) < 1 or len(self.correlations) < 2:
             raise ValueError(
                 "ratios and correlations each need at least two values, ratios of at least 1, to show a trend."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ...features import Independent
 from ...theory import toy_loss
 from ...toys import Ensemble, Recipe, Tied, best_of
 from ...toys.exact import MOST_FEATURES
+from ..settings import Count, above, at_least, at_most
 from ..study import Progress, Study
 from .kept import keep, kept_training
 
@@ -33,17 +34,17 @@ class PhaseDiagram(Study):
 
     kind: ClassVar[str] = "phase"
 
-    n: int = 2
+    n: Annotated[int, at_least(1), at_most(MOST_FEATURES, because="for the loss is exact")] = 2
     """Features, at most 8; theory is known for n = 2, d = 1 and n = 3, d = 2."""
-    d: int = 1
+    d: Count = 1
     """Hidden dimensions."""
-    size: int = 100
+    size: Annotated[int, at_least(2)] = 100
     """Cells along each axis."""
-    restarts: int = 10
+    restarts: Count = 10
     """Models per cell; the best counts."""
-    steps: int = 700
+    steps: Annotated[int, at_least(8)] = 700
     """Steps of the restarts that survive; most are dropped after a quarter, when the better ones show."""
-    lr: float = 0.03
+    lr: Annotated[float, above(0, finite=True)] = 0.03
     """Adam's peak learning rate; it falls to 0 along a cosine."""
     densities: tuple[float, float] = (0.01, 1.0)
     """Smallest and largest P(feature active), spaced by ratio."""
@@ -52,19 +53,13 @@ class PhaseDiagram(Study):
     seed: int = 0
     """Of the first start; restart r uses seed + r."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("d", 1), ("size", 2), ("restarts", 1), ("steps", 8)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
-        if self.n > MOST_FEATURES:
-            raise ValueError(f"n must be at most {MOST_FEATURES}, for the loss is exact; got {self.n}.")
+    def check(self) -> None:
         low, high = self.densities
         if not 0 < low < high <= 1:
             raise ValueError(f"densities must rise within (0, 1], P(feature active); got {self.densities}.")
         low, high = self.ratios
         if not 0 < low < high < math.inf:
             raise ValueError(f"ratios must be positive and rise; got {self.ratios}.")
-        Recipe(lr=self.lr)
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         densities = np.geomspace(*self.densities, self.size).tolist()

@@ -31,7 +31,7 @@ class Reproduce(Study):
     only: tuple[str, ...] = ()
     """Experiments to run, such as E5 E8; all by default."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.what != "toy-models":
             raise ValueError(f"what must be 'toy-models'; got {self.what!r}.")
         for name in self.only:

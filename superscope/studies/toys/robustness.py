@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from scipy.stats import spearmanr
@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from ...core import Answer, Findings, Measurement, Run
 from ...features import Independent
 from ...toys import Ensemble, Recipe, Tied, attacked
+from ..settings import Count, above, at_least
 from ..study import Progress, Study
 from .kept import kept_training
 
@@ -31,33 +32,28 @@ class ToyRobustness(Study):
 
     kind: ClassVar[str] = "toy-robustness"
 
-    n: int = 80
+    n: Count = 80
     """Features."""
-    d: int = 10
+    d: Count = 10
     """Hidden dimensions."""
     densities: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
     """P(feature active); the first is the model that others are compared with, and should be dense."""
-    size: float = 0.1
+    size: Annotated[float, above(0)] = 0.1
     """Size of a perturbation, in mean norms of the input (of the weights, for weight noise)."""
-    attack: float = 0.0
+    attack: Annotated[float, at_least(0, finite=True)] = 0.0
     """Train against the attack too: its size in training, in mean norms."""
-    steps: int = 3000
+    steps: Count = 3000
     """Training steps."""
-    batch: int = 512
+    batch: Count = 512
     """Rows in one step."""
-    lr: float = 5e-3
+    lr: Annotated[float, above(0, finite=True)] = 5e-3
     """Adam's peak learning rate, falling along a cosine."""
     seed: int = 0
     """Of starts, data and noise."""
 
-    def __post_init__(self) -> None:
-        for name in ("n", "d"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+    def check(self) -> None:
         if len(self.densities) < 3 or not all(0 < p <= 1 for p in self.densities):
             raise ValueError(f"densities must be at least three numbers in (0, 1]; got {self.densities}.")
-        if not self.size > 0:
-            raise ValueError(f"size must be above 0; got {self.size}.")
         self._recipe()
 
     def _recipe(self) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from scipy.stats import linregress, t
@@ -12,6 +12,7 @@ from scipy.stats import linregress, t
 from ...core import Answer, Findings, Measurement, Run
 from ...features import Uniform, Zipf
 from ...toys import Ensemble, Recipe, Tied
+from ..settings import Count, above, at_least
 from ..study import Progress, Study
 from .kept import kept_training
 
@@ -31,34 +32,30 @@ class ToyScaling(Study):
 
     kind: ClassVar[str] = "toy-scaling"
 
-    n: int = 512
+    n: Count = 512
     """Features."""
     widths: tuple[int, ...] = (6, 8, 12, 16, 24)
     """Hidden dimensions d."""
-    alpha: float = 1.0
+    alpha: Annotated[float, at_least(0)] = 1.0
     """Densities fall as rank^-alpha."""
-    active: float = 1.0
+    active: Annotated[float, above(0)] = 1.0
     """Features active in one row, on average."""
-    decay: float = 1.0
+    decay: Annotated[float, above(0, because="its sign is the regime's")] = 1.0
     """Size of the weight decay, positive for the weak and negative for the strong regime."""
-    seeds: int = 2
+    seeds: Count = 2
     """Models at each width."""
-    steps: int = 1500
+    steps: Count = 1500
     """Training steps."""
-    batch: int = 256
+    batch: Count = 256
     """Rows in one step."""
-    lr: float = 1e-2
+    lr: Annotated[float, above(0, finite=True)] = 1e-2
     """Adam's peak learning rate, with a warm-up over a tenth of the steps and a cosine."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if len(self.widths) < 3 or min(self.widths) < 1 or len(set(self.widths)) < len(self.widths):
             raise ValueError(
                 f"widths must be at least three different positive numbers, to fit a slope; got {self.widths}."
             )
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
-        if not self.decay > 0:
-            raise ValueError(f"decay must be above 0, its sign is the regime's; got {self.decay}.")
         Zipf(self.n, self.alpha, self.active)
         self._recipe("weak")
 

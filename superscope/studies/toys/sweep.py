@@ -18,6 +18,7 @@ from ...measure.geometry.polytope import polytopes
 from ...measure.toy import FAINT, dimensionalities, jumps, overlaps
 from ...toys import FAMILIES, Ensemble, Family, Recipe, train
 from .. import arguments
+from ..settings import Count, above, at_least
 from ..study import Progress, Study
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
@@ -42,15 +43,15 @@ class ToySweep(Study):
 
     kind: ClassVar[str] = "toy"
 
-    n: int = 20
+    n: Count = 20
     """Features."""
-    d: int = 5
+    d: Count = 5
     """Hidden dimensions (neurons, for the families with a hidden ReLU)."""
     densities: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
     """P(feature active), one model each."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Starts and data of each density; densities of one seed share both."""
-    importance: float = 1.0
+    importance: Annotated[float, at_least(0)] = 1.0
     """Feature i weighs importance^i in the loss."""
     family: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(_FAMILIES)}}}")] = "tied"
     """The model: ReLU(W'W f + b), its linear twin, two matrices, a ReLU in the hidden layer, or one that computes: |f|,
@@ -61,37 +62,30 @@ class ToySweep(Study):
     """Law of an active feature: uniform, gaussian, fixed, each with its numbers after colons (uniform:-1:1,
     gaussian:0:1, fixed:1). Default: what the family's definition has: U[0, 1], U[-1, 1] where it takes features of
     either sign, 1 where it takes booleans."""
-    steps: int = 10_000
+    steps: Count = 10_000
     """Training steps."""
-    batch: int = 1024
+    batch: Count = 1024
     """Rows in one step."""
-    lr: float = 1e-3
+    lr: Annotated[float, above(0, finite=True)] = 1e-3
     """Adam's learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, at_least(0, finite=True)] = 0.01
     """AdamW's; 0 to compare with exact optima."""
     estimator: Literal["sampled", "stratified", "exact"] = "sampled"
     """The published recipe, or fewer sampled terms, or none: see superscope.toys.Recipe."""
-    l1: float = 0.0
+    l1: Annotated[float, at_least(0, finite=True)] = 0.0
     """Penalty on hidden activations."""
-    record: int = 40
+    record: Annotated[int, at_least(0)] = 40
     """Snapshots kept of training, evenly spaced; 0 for none."""
     metrics: tuple[str, ...] = METRICS
     """Which of these to report for each model."""
 
-    def __post_init__(self) -> None:
-        for name in ("n", "d"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+    def check(self) -> None:
         if not self.densities or not all(0 < p <= 1 for p in self.densities):
             raise ValueError(f"densities must be numbers in (0, 1], P(feature active); got {self.densities}.")
         if not self.seeds:
             raise ValueError("seeds must name at least one seed.")
-        if not self.importance >= 0:
-            raise ValueError(f"importance must be at least 0; got {self.importance}.")
-        if self.record < 0:
-            raise ValueError(f"record must be at least 0; got {self.record}.")
         if unknown := [name for name in self.metrics if name not in METRICS]:
             raise ValueError(f"metrics knows {', '.join(METRICS)}; got {unknown[0]!r}.")
         # The rest is checked where it is used; here, before anything has run.
