@@ -64,7 +64,7 @@ def test_a_number_out_of_its_limits_is_refused_by_name(command: str, kind: type[
         assert refused
         for number in refused:
             with pytest.raises(ValueError, match=rf"^{setting.name} must be .*; got "):
-                example(command, kind, **{setting.name: number})
+                example(command, kind, **{setting.name: (number,) if setting.many else number})
 
 
 @pytest.mark.parametrize(("command", "kind"), kinds())
