@@ -11,14 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ..core import Measurement, Report
+from ..measure.words import WORDS, word_for
 
-_HEADLINES = {
-    "recurring_features": "recurring",
-    "recurring_per_dimension": "per dim.",
-    "fraction_variance_unexplained": "unexplained",
-    "l0": "l0",
-    "cross_entropy_recovered": "CE kept",
-}
+_HEADLINES = {name: known.heading for name, known in WORDS.items() if known.headline}
 
 _GAP = 2
 
@@ -102,7 +97,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _headlines(figures: Sequence[Figure]) -> dict[str, str]:
     """The columns of an overview, or none where a list reads better: one place, or too many quantities."""
-    names = {f.name: _label(f.name) for f in figures}
+    names = {f.name: word_for(f.name).heading for f in figures}
     chosen = {name: label for name, label in _HEADLINES.items() if name in names}
     places = {_place(f) for f in figures if f.name in chosen}
     # One of them alone is a figure among others, not an overview; without a place there is nothing to look over.
@@ -198,8 +193,8 @@ def _listing(figures: Sequence[Figure], width: int) -> list[Text]:
     # (label, figure, unit): a label with no figure is a heading, and has its line for itself.
     rows: list[tuple[str, Figure | None, str]] = []
     for name, group in groups.items():
-        title, unit = _label(name), group[0].unit
-        unit = "" if unit == title else unit
+        title, unit = word_for(name).label, group[0].unit
+        unit = "" if unit == title.lower() else unit
         if len(group) == 1:
             place = _place(group[0])
             rows.append((title + (f" ({place})" if place else ""), group[0], unit))
@@ -233,11 +228,6 @@ def _listing(figures: Sequence[Figure], width: int) -> list[Text]:
         where = _place(dataclasses.replace(figures[0], at=everywhere, lost=0))
         lines += [Text(line.plain, style="italic dim") for line in _folded(f"Place of all figures: {where}.", width)]
     return lines
-
-
-def _label(name: str) -> str:
-    """A measurement's name as it is printed."""
-    return name.replace("_", " ")
 
 
 def _joined(label: str, unit: str) -> str:

@@ -92,6 +92,9 @@ from .toy import interference as interference
 from .toy import jumps as jumps
 from .toy import overlaps as overlaps
 from .toy import representedness as representedness
+from .words import WORDS as WORDS
+from .words import Word as Word
+from .words import word_for as word_for
 
 METRICS = (
     capacity_used,

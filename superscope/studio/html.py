@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core import Report, RunFolder
 from ..core.files import read_json, write_text
+from ..measure.words import WORDS
 
 # A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
@@ -142,7 +143,17 @@ def payload(report: Report) -> dict[str, Any]:
         "tables": tables,
         "arrays": {name: list(tensor.shape) for name, tensor in report.arrays.items()},
         "left_out": left_out,
+        "words": _words(report),
     }
+
+
+def _words(report: Report) -> dict[str, dict[str, str]]:
+    """What the names that a report holds are called and mean: those of measurements, and of columns of the like."""
+    names = [m.name for m in report.measurements]
+    names += [column for table in report.tables.values() for column in table]
+    fields = ("label", "heading", "definition", "reading")
+    known = (WORDS[name] for name in dict.fromkeys(names) if name in WORDS)
+    return {word.name: {field: getattr(word, field) for field in fields} for word in known}
 
 
 def figures(folder: Path) -> list[dict[str, str]]:

@@ -41,9 +41,9 @@ def test_figures_of_no_place_are_a_list() -> None:
         measured("l0", 4.0), measured("fraction_variance_unexplained", 0.25), measured("recall", 0.5, threshold=0.9)
     )
     assert [line.split()[:2] for line in text.splitlines() if "share" in line] == [
-        ["l0", "4"],
-        ["fraction", "variance"],
-        ["recall", "(threshold"],
+        ["Active", "latents"],
+        ["Variance", "unexplained"],
+        ["Recall", "(threshold"],
     ]
     assert "In brackets" not in text
 
@@ -88,7 +88,7 @@ def test_a_seed_without_a_value_is_counted_and_left_out_of_the_mean() -> None:
     lost = Measurement(name="loss", value=None, unit="share", n=9, of="steps", at={"seed": 2}, caution="diverged")
     (figure,) = averaged([measured("loss", 1.0, seed=0), measured("loss", 2.0, seed=1), lost])
     assert (figure.value, figure.seeds, figure.lost) == (1.5, 3, 1)
-    assert "loss (2 of 3 seeds)" in shown(measured("loss", 1.0, seed=0), measured("loss", 2.0, seed=1), lost)
+    assert "Loss (2 of 3 seeds)" in shown(measured("loss", 1.0, seed=0), measured("loss", 2.0, seed=1), lost)
 
 
 def test_one_seed_alone_is_no_range() -> None:

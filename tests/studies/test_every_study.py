@@ -1,4 +1,4 @@
-"""What holds for every study: its report, saved and loaded, says when it was made."""
+"""What holds for every study: its report, saved and loaded, says when it was made, and every number has a word."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from superscope.core import Report, files
+from superscope.measure import WORDS
 from superscope.studies import STUDIES
 
 SMALL = {
@@ -38,7 +39,7 @@ SMALL = {
     },
     "toy-scaling": {"n": 12, "widths": (2, 3, 4), "seeds": 1, "steps": 20, "batch": 16},
     "toy-robustness": {"n": 6, "d": 3, "densities": (1.0, 0.6, 0.3), "steps": 20, "batch": 16},
-    "bounds": {"n": 32, "d": 8},
+    "bounds": {"n": 32, "d": 8, "k": 2},
     "theory": {},
     "recover": {"trials": 4, "ks": (1, 2)},
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
@@ -62,7 +63,9 @@ def settings(tmp_path: Path) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("command", [entry.command for entry in STUDIES])
-def test_its_report_says_when_it_was_made(command: str, settings: dict[str, dict], tmp_path: Path) -> None:
+def test_its_report_says_when_it_was_made_and_every_number_has_a_word(
+    command: str, settings: dict[str, dict], tmp_path: Path
+) -> None:
     entry = next(entry for entry in STUDIES if entry.command == command)
     study = entry.load()(**settings[command])
     made = study.run(tmp_path / "run")
@@ -72,3 +75,4 @@ def test_its_report_says_when_it_was_made(command: str, settings: dict[str, dict
     assert report.environment["seconds"] >= 0
     assert report.environment["python"]
     assert report.kind == study.kind
+    assert {m.name for m in report.measurements} <= WORDS.keys()

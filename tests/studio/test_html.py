@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superscope.core import FormatError, Measurement, Report, RunFolder
+from superscope.measure import word_for
 from superscope.studio import html, write_html
 from superscope.studio.html import embed, payload, plain, template
 
@@ -101,6 +102,17 @@ def test_numpy_cells_are_plain() -> None:
     assert plain(np.float32(0.1)) == 0.1
     assert plain(np.arange(3)) == [0, 1, 2]
     assert plain(1e300) == 1e300
+
+
+def test_the_page_has_the_words_of_the_names_it_holds(report: Report) -> None:
+    words = payload(report)["words"]
+    names = {m.name for m in report.measurements}
+    # One measurement of the example is invented, as one from outside would be.
+    assert names - words.keys() == {"braid_index"}
+    assert words["l0"]["label"] == word_for("l0").label
+    assert words["fraction_variance_unexplained"]["heading"] == "unexplained"
+    one = Report(title="A training", kind="train", measurements=(), tables={"training": {"step": [1], "loss": [0.5]}})
+    assert payload(one)["words"].keys() == {"loss"}
 
 
 def test_a_large_run_keeps_its_most_reliable_latents(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:

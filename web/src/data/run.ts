@@ -39,6 +39,16 @@ export interface Drawing {
   svg: string;
 }
 
+/** What a measurement is called and means: see superscope/measure/words. */
+export interface Word {
+  label: string;
+  /** The label where there is room for a column's head only. */
+  heading: string;
+  definition: string;
+  /** How to read it, for someone who has never met it. */
+  reading: string;
+}
+
 export interface Run {
   title: string;
   kind: string;
@@ -51,4 +61,6 @@ export interface Run {
   /** Tables of which only the first rows by importance are in the page. */
   left_out: Record<string, LeftOut>;
   figures: Drawing[];
+  /** The words of the names above, of those that have one. */
+  words: Record<string, Word>;
 }

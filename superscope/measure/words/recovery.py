@@ -1,0 +1,132 @@
+"""Words for how much of a known truth was found."""
+
+from __future__ import annotations
+
+from .word import Word
+
+WORDS = {
+    "Atoms against the truth": (
+        Word(
+            "mean_matched_cosine",
+            "Mean matched cosine",
+            "cosine",
+            "Mean |cosine| over the best one-to-one matching of found and true atoms.",
+            "1 if all are found. A wide dictionary of random atoms scores well in few dimensions: compare with chance.",
+            by="measure.mean_matched_cosine",
+        ),
+        Word(
+            "mean_nearest_cosine",
+            "Truth's mean nearest cosine",
+            "cosine",
+            "Cosine of each true atom with the nearest found one, averaged.",
+            "Like a recall: 1 if every true atom is there. It does not fall for atoms too many.",
+            by="measure.mean_nearest_cosine",
+        ),
+        Word(
+            "truth_in_found",
+            "Truth among the found",
+            "cosine",
+            "Cosine of each true atom with the nearest found one, averaged.",
+            "Like a recall: 1 if every true atom is there. It does not fall for atoms too many.",
+            by="measure.mean_nearest_cosines",
+        ),
+        Word(
+            "found_in_truth",
+            "Found among the truth",
+            "cosine",
+            "Cosine of each found atom with the nearest true one, averaged.",
+            "Like a precision: 1 if every found atom is a true one. It does not fall for atoms that were missed.",
+            by="measure.mean_nearest_cosines",
+        ),
+        Word(
+            "atom_recall",
+            "Atom recall",
+            "share of true atoms",
+            "Share of the true atoms that can be paired, one to one, with a found atom above the threshold.",
+            "What the dictionary has of the truth; a narrower one cannot reach 1.",
+            by="measure.atom_scores",
+        ),
+        Word(
+            "atom_precision",
+            "Atom precision",
+            "share of found atoms",
+            "Share of the found atoms that can be paired, one to one, with a true atom above the threshold.",
+            "Duplicates and dead latents count against it; a wider dictionary cannot reach 1.",
+            by="measure.atom_scores",
+        ),
+        Word(
+            "atom_f1",
+            "Atom F1",
+            "share",
+            "Harmonic mean of atom recall and atom precision.",
+            "High only if both are.",
+            by="measure.atom_scores",
+        ),
+        Word(
+            "distinct_targets",
+            "Distinct targets",
+            "share of found atoms",
+            "Different true atoms that are nearest to some found one, over the found atoms.",
+            "1 if every atom has a true one to itself; low where many crowd around few.",
+            by="measure.atom_scores",
+        ),
+    ),
+    "Codes against the truth": (
+        Word(
+            "support_precision",
+            "Support precision",
+            "share of active latents",
+            "Share of the active latents whose paired feature is truly active.",
+            "Low where latents fire beside their feature.",
+            by="measure.code_scores",
+        ),
+        Word(
+            "support_recall",
+            "Support recall",
+            "share of active features",
+            "Share of the truly active features whose paired latent is active.",
+            "Low where features are missed, of few latents allowed or of no atom at all.",
+            by="measure.code_scores",
+        ),
+        Word(
+            "support_f1",
+            "Support F1",
+            "share",
+            "Harmonic mean of support precision and support recall.",
+            "High only if both are.",
+            by="measure.code_scores",
+        ),
+        Word(
+            "feature_value_r2",
+            "Feature values explained",
+            "share of variance",
+            "R²: one less the squared error of the features' values over their variance.",
+            "1 if all values are read right, 0 if no better than each feature's mean, below 0 if worse.",
+            by="measure.code_scores",
+        ),
+        Word(
+            "latent_precision",
+            "Latent precision",
+            "share",
+            "Of each latent, the share of its activity on which the feature of its nearest atom is there; averaged.",
+            "Low where latents fire for several features.",
+            by="measure.code_scores",
+        ),
+        Word(
+            "latent_recall",
+            "Latent recall",
+            "share",
+            "Of each latent, the share of its nearest feature's activity on which it fires; averaged.",
+            "Low where a feature is split over several latents.",
+            by="measure.code_scores",
+        ),
+        Word(
+            "latent_f1",
+            "Latent F1",
+            "share",
+            "Harmonic mean of each latent's precision and recall, averaged over latents.",
+            "1 if each latent is a perfect detector of one feature.",
+            by="measure.code_scores",
+        ),
+    ),
+}

@@ -1,0 +1,36 @@
+import type { Page } from "./page";
+import * as Downloads from "./Downloads.svelte";
+import * as Features from "./Features.svelte";
+import * as Figures from "./Figures.svelte";
+import * as Geometry from "./Geometry.svelte";
+import * as Learning from "./Learning.svelte";
+import * as Method from "./Method.svelte";
+import * as Neurons from "./Neurons.svelte";
+import * as Others from "./Others.svelte";
+import * as Overview from "./Overview.svelte";
+import * as Reconstruction from "./Reconstruction.svelte";
+import * as Site from "./Site.svelte";
+import * as Sparsity from "./Sparsity.svelte";
+import * as Superposition from "./Superposition.svelte";
+
+/** The sections in the page's order. */
+export const PAGES: readonly Page[] = [
+  Overview,
+  Site,
+  Superposition,
+  Sparsity,
+  Reconstruction,
+  Geometry,
+  Neurons,
+  Features,
+  Figures,
+  Learning,
+  Others,
+  Method,
+  Downloads,
+];
+
+/** The measurements that have a place in a section by site. */
+export const PLACED: ReadonlySet<string> = new Set(
+  PAGES.filter(({ about }) => about.of !== "run").flatMap(({ about }) => about.measurements ?? []),
+);
