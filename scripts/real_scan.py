@@ -147,7 +147,7 @@ def pictures(run: Path, site: str) -> None:
             "() => document.querySelectorAll('*').forEach(e => "
             "{ if (getComputedStyle(e).position === 'sticky') e.style.position = 'static' })"
         )
-        take(page, "overview", most=836)
+        take(page, "overview", most=948)
         take(page, "superposition", most=600)
         take(page, "features", most=760)
         browser.close()

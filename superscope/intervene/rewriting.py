@@ -32,6 +32,7 @@ def replace(
         ValueError: inside the block, if the function changes the shape, or `rows` does not fit.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, bias=False))
         >>> with replace(model, "0", torch.zeros_like):
         ...     model(torch.ones(1, 3)).tolist()

@@ -122,7 +122,7 @@ class RecoveryCoder(IterativeCoder):
             raise ValueError(f"{cls.__name__} finds nonnegative features only. Take another solver, OMP say.")
         settings: dict[str, Any] = {"k": k, "nonnegative": nonnegative} | cls.noiseless()
         taken = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(W, **{name: value for name, value in settings.items() if name in taken})
+        return cls(W, **{name: value for name, value in settings.items() if name in taken})  # type: ignore[call-arg]
 
     @classmethod
     def noiseless(cls) -> dict[str, Any]:

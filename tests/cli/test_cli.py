@@ -92,7 +92,7 @@ def test_a_value_of_another_kind_is_said_in_words(capsys: pytest.CaptureFixture[
     for arguments, words in (
         (["bounds", "--n", "5", "--d", "five"], "--d: 'five' is no whole number"),
         (["bounds", "--n", "5", "--d", "2", "--eps", "x"], "--eps: 'x' is no number"),
-        (["toy", "--n", "5", "--d", "2", "--family", "tie"], "--family"),
+        (["toy", "--n", "5", "--d", "2", "--estimator", "tie"], "--estimator"),
         (["bounds", "--n", "5"], "--d"),
     ):
         assert main(arguments) == 2

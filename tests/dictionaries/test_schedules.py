@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import pytest
@@ -136,7 +137,8 @@ def test_float64_weights_are_left_as_they_are():
 
 @pytest.mark.parametrize(("can", "chosen"), [(True, "bfloat16"), (False, "full")])
 def test_auto_follows_the_device(monkeypatch, can, chosen):
-    monkeypatch.setattr("superscope.dictionaries.train.multiplies_bfloat16", lambda device: can)
+    trainer = importlib.import_module("superscope.dictionaries.train")
+    monkeypatch.setattr(trainer, "multiplies_bfloat16", lambda device: can)
     training = train(TopK(16, 64, 3), exactly_k(64, 16, 3), steps=1, precision="auto")
     assert isinstance(training, Training)
     assert training.settings["precision"] == chosen

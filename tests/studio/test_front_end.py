@@ -147,3 +147,33 @@ def test_third_party_notices_travel_along() -> None:
     notices = (STATIC / "THIRD_PARTY.md").read_text(encoding="utf-8")
     assert "svelte" in notices
     assert "d3-scale" in notices
+
+
+OUTSIDE = """
+<script module lang="ts">
+  import type { About } from "./page";
+  export const about: About = { id: "outside", label: "From outside", of: "run", shows: () => true };
+</script>
+
+<script lang="ts">
+  import type { PageProps } from "./page";
+  let { source }: PageProps = $props();
+</script>
+
+<section id="outside" data-view="outside" data-state="loaded"><h2>From outside</h2><p>{source.head.title}</p></section>
+"""
+
+
+def test_a_section_is_one_file_and_its_name_in_the_list(hook: ModuleType, tmp_path: Path) -> None:
+    """Built with the section added, the page has it in its list; App.svelte and the other sections are as they were."""
+    shutil.copytree(ROOT / "web", tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist"))
+    (tmp_path / "superscope" / "studio").mkdir(parents=True)
+    views = tmp_path / "web" / "src" / "views"
+    (views / "Outside.svelte").write_text(OUTSIDE)
+    index = (views / "index.ts").read_text()
+    assert index.count("  Downloads,\n") == 1
+    index = index.replace("  Downloads,\n", "  Downloads,\n  Outside,\n")
+    (views / "index.ts").write_text('import * as Outside from "./Outside.svelte";\n' + index)
+    assert hook.build(tmp_path)
+    page = (tmp_path / "superscope" / "studio" / "static" / "report.html").read_text()
+    assert "From outside" in page

@@ -95,6 +95,7 @@ def outlier_limit(norms: Float[Tensor, "rows"], multiple: float = 10.0) -> float
         ValueError: if the multiple is not above 1.
 
     Example:
+        >>> import torch
         >>> outlier_limit(torch.tensor([1.0, 1.0, 1.0, 1.0, 70.0]))
         10.0
         >>> outlier_limit(torch.tensor([0.0, 0.0, 0.0, 1.0]))

@@ -29,7 +29,7 @@ def fitted_images(model: nn.Module, pixels: Float[Tensor, "S c h w"], names: Seq
         ValueError: if the model reads no pictures, or others than these.
 
     Example:
-        >>> import transformers
+        >>> import torch, transformers
         >>> shape = transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
         ...     intermediate_size=8, image_size=8, patch_size=4)
         >>> images = fitted_images(transformers.ViTModel(shape), torch.zeros(3, 3, 8, 8))

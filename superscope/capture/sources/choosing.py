@@ -21,7 +21,7 @@ def parameters_to(model: nn.Module, sites: Sequence[Site]) -> int:
     """Parameters of the blocks that run before the last of `sites` has: half the operations a token costs.
 
     Example:
-        >>> from .huggingface import load
+        >>> from superscope.capture import load
         >>> model = load("pocket").model
         >>> parameters_to(model, [Site("transformer.h.0")]) * 4 == parameters_to(model, [Site("transformer.h.3")])
         True

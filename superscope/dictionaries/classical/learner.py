@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,6 @@ from ..._version import __version__
 from ...core import ActivationSource, Dictionary, FormatError, SparseCoder, files
 from ...core.source import only
 from ..sae.base import read_about
-from .rows import Source
 
 KIND = "learner"
 """What `about.json` of a saved one says it is."""
@@ -25,6 +23,8 @@ class Learner(SparseCoder):
 
     name: ClassVar[str]
     """What commands call it."""
+    fit: ClassVar[Callable[..., Any]]
+    """A class method: `fit(source, n, ...)` learns n atoms of a source, or of rows."""
     sized_by: ClassVar[tuple[str, ...]] = ()
     """Arguments of `fit` that the rows settle: none, for it reads the rows itself."""
 
@@ -36,11 +36,6 @@ class Learner(SparseCoder):
             ValueError: if there are several.
         """
         return only(cls.__name__, sources)
-
-    @classmethod
-    @abstractmethod
-    def fit(cls, source: Source, n: Any, **settings: Any) -> Learner:
-        """Learns n atoms of a source, or of rows."""
 
     def save(self, folder: Path | str, *, notes: Mapping[str, Any] | None = None) -> None:
         """Writes weights.safetensors and about.json, each atomically.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import operator
 import warnings
 from types import ModuleType
 from typing import Any
@@ -32,7 +33,9 @@ def training_rows(caller: str, source: Source, rows: int, seed: int) -> Float[Te
         x = source[:rows]
     else:
         parts, have = [], 0
-        for batch in source.batches(min(1024, rows), seed=seed):
+        # A source that says how many rows it has gives no batch of more.
+        size = min(1024, rows, max(operator.length_hint(source, rows), 1))
+        for batch in source.batches(size, seed=seed):
             parts.append(batch.x[: rows - have])
             have += len(parts[-1])
             if have == rows:

@@ -51,7 +51,7 @@ def outlier_share(ordinary: Moments, outliers: Float[Tensor, "rows d"]) -> Outli
     Example:
         >>> share = outlier_share(Moments(99, torch.zeros(2), torch.eye(2)), torch.tensor([[100.0, 0.0]]))
         >>> round(share.squared_norm, 2), round(share.participation_without, 1), round(share.participation_with, 2)
-        (0.98, 2.0, 1.04)
+        (0.98, 2.0, 1.02)
     """
     x = outliers.double().to(ordinary.mean.device)
     mean, covariance, n = ordinary.mean.double(), ordinary.covariance.double(), ordinary.rows

@@ -126,11 +126,12 @@ class Train(FromStream):
                 run.follow(first)
         run.require_space(64 * 2**20)
         yield Progress(f"Opening {self.source}", 0, 1)
-        stream = self.open_stream(self.to, self.learner.join)
-        if issubclass(self.learner, Learner):
-            return (yield from self._fitted(self.learner, stream, run))
+        kind = self.learner
+        stream = self.open_stream(self.to, kind.join)
+        if issubclass(kind, Learner):
+            return (yield from self._fitted(kind, stream, run))
         # Arguments out of range are errors of the architecture's own.
-        sae = self.learner(**self.settings_for(stream.train)).to(self.device)
+        sae = kind(**self.settings_for(stream.train)).to(self.device)
         white, rows = self._whitened(sae, stream.train, run)
         options: dict[str, Any] = {
             "steps": self.steps,

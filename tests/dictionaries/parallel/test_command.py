@@ -123,7 +123,7 @@ def test_bad_settings_are_told_once(tmp_path: Path, processes: Processes) -> Non
 
 
 def test_saved_settings_can_be_changed_and_others_are_refused(alone: Path, tmp_path: Path) -> None:
-    changed = Train(str(alone), seed=1, steps=30)._saved()
+    changed = Train(str(alone), seed=1, steps=30).meant()
     assert changed is not None
     assert (changed.seed, changed.steps, changed.n, changed.source) == (1, 30, 65, "world:exactly_k")
     about = json.loads((alone / "about.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from superscope import measure
-from superscope.capture import StoredSource
+from superscope.capture import MemorySource
 from superscope.core import Dictionary
 from superscope.dictionaries import SHORT, Archetypal, TopK, Transcoder, train
 from superscope.dictionaries.checkpoint import load_state, save_state
@@ -21,7 +21,7 @@ from superscope.worlds import exactly_k
 def started(n: int, x: torch.Tensor, seed: int = 0, batch: int = 512) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     atoms = torch.nn.functional.normalize(torch.randn(n, x.shape[1], generator=random), dim=1)
-    order = StoredSource(x)
+    order = MemorySource(x)
     rows = (given.x for epoch in range(100) for given in order.batches(batch, seed=100 * seed + epoch))
     residual_atoms(atoms, x.mean(0), rows, random)
     return atoms
@@ -80,7 +80,7 @@ def test_nothing_recurs_in_gaussian_rows():
     x = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0)) * spread
     saes = [TopK(64, 256, 4, seed=seed) for seed in range(3)]
     for seed, sae in enumerate(saes):
-        for _ in train(sae, StoredSource(x), steps=100, batch=512, seed=seed, **SHORT):
+        for _ in train(sae, MemorySource(x), steps=100, batch=512, seed=seed, **SHORT):
             pass
     recurring = measure.recurring_features([sae.dictionary for sae in saes], covariance=spread.square().diag())
     count = recurring.measurements[0]
@@ -91,19 +91,19 @@ def test_a_training_so_begun_resumes_to_the_bit(tmp_path: Path):
     x = torch.randn(3000, 6, generator=torch.Generator().manual_seed(0)) + 1
     settings = {**SHORT, "steps": 9, "batch": 64, "seed": 3}
     whole, begun, resumed = (TopK(6, 12, 2) for _ in range(3))
-    losses = [step.loss for step in train(whole, StoredSource(x), **settings)]
-    training = train(begun, StoredSource(x), **settings)
+    losses = [step.loss for step in train(whole, MemorySource(x), **settings)]
+    training = train(begun, MemorySource(x), **settings)
     for _ in range(4):
         next(training)
     save_state(tmp_path / "state", training.state())
-    rest = train(resumed, StoredSource(x), **settings).restore(load_state(tmp_path / "state"))
+    rest = train(resumed, MemorySource(x), **settings).restore(load_state(tmp_path / "state"))
     assert [step.loss for step in rest] == losses[4:]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_it_is_refused_where_rows_are_no_atoms():
-    source = StoredSource(torch.randn(100, 6))
+    source = MemorySource(torch.randn(100, 6))
     with pytest.raises(ValueError, match="the atoms stay as they are"):
         train(TopK(6, 12, 2), source, steps=1, batch=16, start="residuals", initialise=False)
     archetypal = example(Archetypal)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superscope.core import Activations, Dictionary
-from superscope.measure import effective_features
-from superscope.measure.codes import polysemanticity
+from superscope.measure import effective_features, polysemanticity
 from superscope.measure.codes.polysemanticity import random_directions
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from superscope.core import Dictionary, ShapeError, SparseCode
-from superscope.measure import axis_alignment, coherence, read_out_interference
-from superscope.measure.geometry import isometry
+from superscope.measure import axis_alignment, coherence, isometry, read_out_interference
 from superscope.theory import welch
 from superscope.theory.rip import BASIS_PURSUIT_NEEDS
 

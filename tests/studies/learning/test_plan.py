@@ -55,7 +55,7 @@ def test_a_plan_for_the_pocket_model_is_its_cost_model(tmp_path: Path) -> None:
 
 def test_plan_and_train_decide_alike_whether_to_keep_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same model, site, width and number of uses: `plan` says Store where `train` holds its rows in memory."""
-    monkeypatch.setattr(stream, "_held", lambda *_: MemorySource(torch.zeros(2, 192)))
+    monkeypatch.setattr(stream, "_held", lambda *_: [MemorySource(torch.zeros(2, 192))])
     decided = []
     for latents in (96, 1536, 20_000, 200_000):
         for uses in (1, 2, 5):

@@ -189,7 +189,7 @@ def test_every_classical_learner_is_trained_scored_saved_and_read_back(tmp_path:
     x = torch.rand(400, 6, generator=random) * (torch.rand(400, 6, generator=random) < 0.4)
     np.save(tmp_path / "x.npy", x.numpy())
     n = 6 if learner.name == "ica" else 9
-    study = Train(str(tmp_path / "x.npy"), architecture=learner.name, n=n, held_out=80, set=("rows=300",))
+    study = Train(str(tmp_path / "x.npy"), architecture=learner.name, n=n, held_out=80, set=("rows=5000",))
     report = study.run(tmp_path / "run")
     assert -1e-6 < (report["fraction_variance_unexplained"][0].value or 0) < 1
     coder = load_coder(tmp_path / "run" / "dictionary")
