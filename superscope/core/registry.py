@@ -23,3 +23,8 @@ def members(base: type[T], names: Mapping[str, Any]) -> tuple[type[T], ...]:
     """
     classes = (value for value in names.values() if isinstance(value, type) and issubclass(value, base))
     return tuple(dict.fromkeys(kind for kind in classes if kind is not base and not inspect.isabstract(kind)))
+
+
+def one_of_each(base: type[T], names: Mapping[str, Any]) -> tuple[T, ...]:
+    """A member of each kind, of a family whose members are made without arguments."""
+    return tuple(kind() for kind in members(base, names))

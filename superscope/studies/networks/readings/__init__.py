@@ -1,6 +1,6 @@
 """What is read at a site: one reading a file. A scan is this list over its sites; other studies choose theirs."""
 
-from ....core.registry import members
+from ....core.registry import one_of_each
 from .activation import Activation as Activation
 from .base import CONTROL as CONTROL
 from .base import TRAINED as TRAINED
@@ -14,5 +14,5 @@ from .outliers import Outliers as Outliers
 from .reconstruction import CrossEntropy as CrossEntropy
 from .reconstruction import Reconstruction as Reconstruction
 
-READINGS: tuple[Reading, ...] = tuple(kind() for kind in members(Reading, globals()))
+READINGS: tuple[Reading, ...] = one_of_each(Reading, globals())
 """One of each kind imported above."""
