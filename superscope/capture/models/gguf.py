@@ -7,6 +7,7 @@ import io
 import math
 import mmap
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -83,7 +84,8 @@ def read(file: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any], Any]:
     auto: Any = transformers.AutoModel if shape.is_encoder_decoder else transformers.AutoModelForCausalLM
     with _sentences(file):
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **_source(file))
+            with _alone(file) as folder:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_source(file))
         except (ValueError, LookupError) as error:
             raise FileNotFoundError(
                 f"load: '{file}' carries no tokenizer that transformers reads ({_reason(error)}). Take the model as a "
@@ -95,6 +97,18 @@ def read(file: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any], Any]:
                 file.parent, config=shape, dtype=dtype, output_loading_info=True, **plain, **_source(file)
             )
     return network, found, tokenizer
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[str]:
+    """A folder that holds the file and nothing else.
+
+    Where a tokenizer's own files lie beside it, transformers takes neither theirs nor the file's special tokens, and
+    windows would begin without the beginning-of-sequence token.
+    """
+    with tempfile.TemporaryDirectory(prefix="superscope-gguf-") as folder:
+        (Path(folder) / file.name).symlink_to(file.resolve())
+        yield folder
 
 
 def _source(file: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import gguf
@@ -213,6 +214,18 @@ def test_a_folder_that_holds_one_is_a_model_too(file: Path, folder: Path) -> Non
     loaded = load(str(file.parent))
     assert loaded.name == str(file.parent)
     assert torch.equal(logits(loaded.model), logits(load(str(file)).model))
+
+
+def test_its_tokenizer_is_its_own_whatever_lies_beside_it(file: Path, tmp_path: Path) -> None:
+    alone = load(str(file)).tokenizer
+    assert alone.bos_token == "<|endoftext|>"
+    for name in ("saved", "other"):
+        (tmp_path / name).mkdir()
+        beside = Path(shutil.copy(file, tmp_path / name))
+        (alone if name == "saved" else make_tokenizer(bos_token="<other>")).save_pretrained(tmp_path / name)
+        found = load(str(beside)).tokenizer
+        assert found.special_tokens_map == alone.special_tokens_map
+        assert found("some text").input_ids == alone("some text").input_ids
 
 
 def test_safetensors_come_first(file: Path, folder: Path, tmp_path: Path) -> None:
