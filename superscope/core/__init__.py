@@ -8,7 +8,7 @@ from .errors import FormatError, ShapeError, SiteNotFound
 from .files import RunFolder
 from .findings import Findings, Measured
 from .report import Measurement, Report, Table
-from .run import Answer, Run
+from .run import Answer, Run, result_of
 from .source import Activations, ActivationSource, Site
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "Step",
     "Table",
     "descend",
+    "result_of",
 ]

@@ -188,6 +188,15 @@ class Run:
         return report
 
 
+def result_of(stages: Generator[Any, None, T]) -> T:
+    """What a generator returns, whatever it yields on the way."""
+    while True:
+        try:
+            next(stages)
+        except StopIteration as end:
+            return end.value
+
+
 def environment() -> dict[str, Any]:
     """What a result was made with: versions and machine, for the record."""
     versions = {"superscope": __version__, "python": platform.python_version()}

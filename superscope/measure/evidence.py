@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..core import Activations, Dictionary, SparseCoder
+from .agreement.stability import Recurrence, recurring_features
 from .reconstruction import Evaluation, evaluate
 from .stream import Moments, moments
 
@@ -74,6 +75,21 @@ class Evidence:
             wanted: evaluate(coder, self.held, documents=self.documents, seed=self.seed)
             for wanted, coder in self.learned.items()
         }
+
+    def recurrence(self, wanted: tuple[Wanted, ...]) -> Recurrence:
+        """Which atoms recur in how many of these dictionaries, beside random ones with the rows' covariance."""
+        if wanted not in self._recurrences:
+            self._recurrences[wanted] = recurring_features(
+                [self.learned[each].dictionary for each in wanted],
+                alive=[self.alive(each) for each in wanted],
+                covariance=self.moments.covariance,
+                seed=self.seed,
+            )
+        return self._recurrences[wanted]
+
+    @cached_property
+    def _recurrences(self) -> dict[tuple[Wanted, ...], Recurrence]:
+        return {}
 
     def alive(self, wanted: Wanted) -> Bool[Tensor, "n"]:
         """Which latents of a dictionary are ever active on what was held out."""

@@ -31,6 +31,7 @@ def learned(
     *,
     steps: int,
     batch: int,
+    device: torch.device,
     stage: str,
     folder: Callable[[Wanted], str],
     notes: Mapping[str, Any],
@@ -42,6 +43,7 @@ def learned(
         source: rows to learn from.
         run: keeps them.
         steps, batch: of each training, with the trainer's arguments for few steps.
+        device: where the rows are.
         stage: what is being done, in words.
         folder: of each in the run.
         notes: kept with each.
@@ -51,13 +53,13 @@ def learned(
     for each in wanted:
         place = folder(each)
         if run.has(*(f"{place}/{name}" for name in (*SAVED, _CURVE))):
-            found[each] = (TopK.load(run / place), files.read_json(run / f"{place}/{_CURVE}"))
+            found[each] = (TopK.load(run / place).to(device), files.read_json(run / f"{place}/{_CURVE}"))
             yield Progress(stage, len(found) * steps, total, "taken from the interrupted run", resumed=True)
     if not found:
         yield Progress(stage, 0, total)
     done = dict.fromkeys(found, steps)
     missing = [each for each in wanted if each not in found]
-    for number, step, result in _side_by_side([_training(each, source, steps, batch) for each in missing]):
+    for number, step, result in _side_by_side([_training(each, source, steps, batch, device) for each in missing]):
         each = missing[number]
         if result is not None:
             found[each] = result
@@ -72,10 +74,9 @@ def learned(
 
 
 def _training(
-    wanted: Wanted, source: MemorySource | StoreSource, steps: int, batch: int
+    wanted: Wanted, source: MemorySource | StoreSource, steps: int, batch: int, device: torch.device
 ) -> Generator[Step, None, Learned]:
     """The steps worth showing of one training."""
-    device = next(iter(source.rows(1))).x.device
     sae = TopK(d=source.d, n=wanted.n, k=wanted.k, seed=wanted.seed).to(device)
     curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
     settings = {**SHORT, "batch": min(batch, len(source)), "seed": wanted.seed}

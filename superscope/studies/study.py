@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
-from ..core import Answer, Report, Run, files
+from ..core import Answer, Report, Run, files, result_of
 from . import settings
 
 S = TypeVar("S", bound="Study")
@@ -97,9 +97,4 @@ class Study(ABC):
 
     def run(self, out: Path | str | None = None) -> Report:
         """The Report, without watching. With `out`, also the run folder."""
-        stages = self.stages(None if out is None else Path(out))
-        while True:
-            try:
-                next(stages)
-            except StopIteration as end:
-                return end.value
+        return result_of(self.stages(None if out is None else Path(out)))

@@ -77,12 +77,12 @@ def read(file: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any], Any]:
     """
     import transformers
 
-    shape = config(file)
     # Newer versions of transformers leave weights packed, where they find a kernel for them, unless told otherwise.
     packing = getattr(transformers, "GgufConfig", None)
     plain = {} if packing is None else {"quantization_config": packing(dequantize=True)}
-    auto: Any = transformers.AutoModel if shape.is_encoder_decoder else transformers.AutoModelForCausalLM
     with _sentences(file):
+        shape = transformers.AutoConfig.from_pretrained(file.parent, **_source(file))
+        auto: Any = transformers.AutoModel if shape.is_encoder_decoder else transformers.AutoModelForCausalLM
         try:
             with _alone(file) as folder:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_source(file))

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from ...core import Measurement
-from ..agreement.stability import Recurrence, recurring_features
 from ..evidence import Evidence, Wanted
 from .base import Counter
 
@@ -25,14 +24,4 @@ class RecurringFeatures(Counter):
         return tuple(Wanted(n, k, seed) for seed in seeds)
 
     def count(self, seen: Evidence, wanted: tuple[Wanted, ...]) -> Iterable[Measurement]:
-        return [m for m in self.recurrence(seen, wanted) if m.name != "recurring_features_most"]
-
-    @staticmethod
-    def recurrence(seen: Evidence, wanted: tuple[Wanted, ...]) -> Recurrence:
-        """Which atoms recur in how many of the dictionaries."""
-        return recurring_features(
-            [seen.learned[each].dictionary for each in wanted],
-            alive=[seen.alive(each) for each in wanted],
-            covariance=seen.moments.covariance,
-            seed=seen.seed,
-        )
+        return [m for m in seen.recurrence(wanted) if m.name != "recurring_features_most"]

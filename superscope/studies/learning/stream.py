@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ... import capture, worlds
 from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
-from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files
+from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files, result_of
 from ...dictionaries import SAE
 from ...features import DISTRIBUTIONS
 from ...theory import cost
@@ -235,12 +235,8 @@ def _held(
     loaded: Subject, sites: Sequence[Site], corpus: Corpus, limits: Mapping[Site, float]
 ) -> list[ActivationSource]:
     """All rows of a corpus at each site, in memory, from one pass of the model."""
-    recording = capture.record(loaded, sites, corpus, limits=limits)
-    while True:
-        try:
-            next(recording)
-        except StopIteration as end:
-            return [end.value[site] for site in sites]
+    recorded = result_of(capture.record(loaded, sites, corpus, limits=limits))
+    return [recorded[site] for site in sites]
 
 
 def open_world(name: str, pairs: Sequence[str]) -> World:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 import tyro
 
-from ... import capture, intervene, measure
+from ... import measure
 from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
 from ...dictionaries import SAE, Learner, Ramp, Whitening, train
 from ...dictionaries.checkpoint import save_state
@@ -20,6 +19,7 @@ from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
 from .. import arguments
 from ..settings import Count, above, at_least, at_most
+from ..spliced import loss_recovered
 from ..study import Progress
 from .learners import LEARNERS, complete, listing, settings
 from .stream import FromStream, Stream, length
@@ -302,37 +302,21 @@ class Train(FromStream):
             found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
         # What stands for one site can be put in its place; a transcoder or crosscoder stands for none alone.
         if stream.loaded is not None and stream.corpus is not None and stream.site is not None and not stream.beside:
-            found += _recovered(sae, stream, self.seed)
+            found += loss_recovered(
+                stream.loaded,
+                stream.site,
+                stream.corpus,
+                min(_SPLICED_WINDOWS, len(stream.corpus)),
+                sae,
+                next(stream.train.batches(256, seed=0)).x.mean(0),
+                left_out=getattr(stream.held_out, "left_out", None),
+                seed=self.seed,
+            )
         yield Progress("Measuring", 1, 1)
         return [
             measurement.at_site(site=str(stream.site)) if stream.site is not None else measurement
             for measurement in found
         ]
-
-
-def _recovered(sae: SAE | Learner, stream: Stream, seed: int) -> list[Measurement]:
-    assert stream.loaded is not None
-    assert stream.corpus is not None
-    assert stream.site is not None
-    corpus = stream.corpus.take(torch.arange(min(_SPLICED_WINDOWS, len(stream.corpus))))
-    mean = next(stream.train.batches(256, seed=0)).x.mean(0)
-    # Outliers, on which no dictionary was trained, stay as they are.
-    where = capture.ordinary_places(stream.corpus, getattr(stream.held_out, "left_out", None))[: len(corpus)]
-    changes = (None, sae.reconstruct, lambda x: mean.expand_as(x))
-    with torch.no_grad():
-        clean, spliced, ablated = (
-            intervene.next_token_loss(
-                stream.loaded, corpus, splice=None if change is None else {stream.site: change}, where=where
-            )
-            for change in changes
-        )
-    if not int(clean.counts.sum()):
-        return []
-    return list(
-        measure.cross_entropy_recovered(
-            clean.nats, spliced.nats, ablated.nats, clean.counts, documents=corpus.document, seed=seed
-        )
-    )
 
 
 def _keep(run: Run, training: Training, curve: dict[str, list[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from ...measure import Wanted
 from ..learned import learned
 from ..settings import Count, at_least
 from ..study import Progress, Study
-from .readings import READINGS, Reading, View
+from .readings import READINGS, SPLICED_TOKENS, Reading, View
 
 _ROOM = 3 * 2**30
 """Bytes of activations held in memory; more are kept on disk while the survey runs."""
@@ -27,8 +28,6 @@ _ROOM = 3 * 2**30
 _RECORDING, _MEASURING = 0.3, 1.5
 """What a multiply-add takes while recording and while measuring, in the time of one while learning. Timed on the pocket
 model; a kind of stage that has been seen is judged by its own time."""
-_SPLICED = 3 * 16_384
-"""Tokens that the model reads while a site is measured."""
 
 Rows = MemorySource | StoreSource
 
@@ -98,7 +97,7 @@ class Survey(Study):
         parts = {"activations": corpus, "held-out activations": held_out}
         for label, subject in subjects.items():
             of = f" ({label})" if len(subjects) > 1 else ""
-            own_loss = _remembered(subject)
+            own_loss = functools.cache(functools.partial(_own_loss, subject, held_out))
             with self._room(subject, sites, parts.values(), run) as folder:
                 if folder is not None:
                     # What has been recorded is kept from here on, should the study be interrupted.
@@ -121,7 +120,8 @@ class Survey(Study):
                         source,
                         run,
                         steps=self.steps,
-                        batch=min(self.batch, len(source)),
+                        batch=self.batch,
+                        device=subject.model.device,
                         stage=f"Learning {site}{of}",
                         folder=_folders(f"saes/{label}/{str(site).replace(':', '-')}", own),
                         notes={"model": subject.name, "site": str(site), "tokens": len(source)},
@@ -162,7 +162,7 @@ class Survey(Study):
                 row = subject.d * (4 if subject.kind_of(site) == "neurons" else 1) * (self.n or 8 * subject.d)
                 ahead[f"Learning {site}{of}"] = float(row * self.seeds * self.steps * self.batch)
                 encoded = row * ((self.seeds + 1) * held + corpus.n_tokens)
-                ahead[f"Measuring {site}{of}"] = _MEASURING * encoded + token * min(_SPLICED, 3 * held)
+                ahead[f"Measuring {site}{of}"] = _MEASURING * encoded + 3 * token * min(SPLICED_TOKENS, held)
         return ahead
 
     def corpora(self, loaded: Subject) -> tuple[Corpus, Corpus]:
@@ -240,17 +240,10 @@ def sentences(readings: Sequence[Reading], findings: Findings, sites: Sequence[S
     return [sentence for reading in ranked for sentence in reading.sentences(findings, sites)]
 
 
-def _remembered(subject: Subject) -> Callable[[Corpus], intervene.Loss]:
-    """The model's own loss on a text, which is the same whatever the site, computed once."""
-    known: list[intervene.Loss] = []
-
-    def own_loss(corpus: Corpus) -> intervene.Loss:
-        if not known:
-            with torch.no_grad():
-                known.append(intervene.next_token_loss(subject, corpus))
-        return known[0]
-
-    return own_loss
+def _own_loss(subject: Subject, corpus: Corpus, windows: int) -> intervene.Loss:
+    """What the model itself loses on the first windows of a text."""
+    with torch.no_grad():
+        return intervene.next_token_loss(subject, corpus.take(torch.arange(windows)))
 
 
 def _counted(

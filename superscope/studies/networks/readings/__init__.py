@@ -11,6 +11,7 @@ from .geometry import Geometry as Geometry
 from .latents import Latents as Latents
 from .neurons import Neurons as Neurons
 from .outliers import Outliers as Outliers
+from .reconstruction import SPLICED_TOKENS as SPLICED_TOKENS
 from .reconstruction import CrossEntropy as CrossEntropy
 from .reconstruction import Reconstruction as Reconstruction
 

@@ -12,8 +12,7 @@ from .... import capture, intervene
 from ....capture import Corpus, MemorySource, StoreSource, Subject
 from ....core import Findings, Site
 from ....dictionaries import SAE
-from ....measure import Evidence, Nearest, Recurrence, Wanted, nearest
-from ....measure.counts import RecurringFeatures
+from ....measure import Evidence, Nearest, Wanted, nearest
 
 TRAINED, CONTROL = "trained", "control"
 """What the model's own weights are called in tables, and random ones in their place."""
@@ -31,7 +30,7 @@ class View(Evidence):
         corpus: the text learned from.
         held_out: the text measured on.
         wanted: the dictionaries of the settings: one for each seed, alike but for it.
-        own_loss: what the model itself loses on some windows, the same at every site.
+        own_loss: what the model itself loses on the first so many windows of the text measured on.
         about: further columns of the table of sites, filled by readings.
         notes: sentences for this site, added by readings.
     """
@@ -44,7 +43,7 @@ class View(Evidence):
     corpus: Corpus
     held_out: Corpus
     wanted: tuple[Wanted, ...]
-    own_loss: Callable[[Corpus], intervene.Loss]
+    own_loss: Callable[[int], intervene.Loss]
     about: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -64,11 +63,6 @@ class View(Evidence):
     def kind(self) -> capture.Kind:
         """What stands at the site: the stream, neurons, or something else."""
         return self.subject.kind_of(self.site)
-
-    @cached_property
-    def recurrence(self) -> Recurrence:
-        """Which atoms the seeds agree on."""
-        return RecurringFeatures.recurrence(self, self.wanted)
 
     @cached_property
     def nearest(self) -> Nearest:

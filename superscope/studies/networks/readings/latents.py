@@ -47,7 +47,7 @@ class Latents(Reading):
         mean = torch.zeros(sae.n, dtype=torch.float64).index_add_(0, indices, values) / count.clamp(min=1)
         promoted = _promoted(seen, texts)
         # What every seed found first, among it the clearest (clarity is at most 1); the silent last.
-        recurs = seen.recurrence.counts.cpu()
+        recurs = seen.recurrence(seen.wanted).counts.cpu()
         order = (2.0 * recurs + clear.score - 2.0 * (count == 0)).argsort(descending=True, stable=True)
         findings.rows(
             "latents",

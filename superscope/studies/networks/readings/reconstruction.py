@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-import torch
-
-from .... import capture, intervene, measure
+from .... import measure
 from ....core import Findings, Site
+from ...spliced import loss_recovered
 from .base import TRAINED, Reading, View
 
-_SPLICED_TOKENS = 16_384
+SPLICED_TOKENS = 16_384
 """Held-out tokens on which the model runs with a reconstruction in place of x."""
 
 
@@ -56,21 +55,17 @@ class CrossEntropy(Reading):
     needs: ClassVar[tuple[str, ...]] = ("causal",)
 
     def read(self, seen: View, findings: Findings) -> None:
-        windows = max(_SPLICED_TOKENS // seen.held_out.context, 2)
-        corpus = seen.held_out.take(torch.arange(min(windows, len(seen.held_out))))
-        # Outliers, on which no dictionary was trained, stay as they are.
-        where = capture.ordinary_places(seen.held_out, seen.other.left_out)[: len(corpus)]
-        sae, mean = seen.sae, seen.moments.mean.to(seen.sae.atoms)
-        clean = seen.own_loss(corpus)
-        if not int(clean.counts.sum()):
-            return
-        with torch.no_grad():
-            spliced, ablated = (
-                intervene.next_token_loss(seen.subject, corpus, splice={seen.site: change}, where=where)
-                for change in (sae.reconstruct, lambda x: mean.expand_as(x))
-            )
-        recovered = measure.cross_entropy_recovered(
-            clean.nats, spliced.nats, ablated.nats, clean.counts, documents=corpus.document, seed=seen.seed
+        windows = min(max(SPLICED_TOKENS // seen.held_out.context, 2), len(seen.held_out))
+        recovered = loss_recovered(
+            seen.subject,
+            seen.site,
+            seen.held_out,
+            windows,
+            seen.sae,
+            seen.moments.mean.to(seen.sae.atoms),
+            left_out=seen.other.left_out,
+            own=seen.own_loss(windows),
+            seed=seen.seed,
         )
         findings.add(recovered, at=seen.at)
 
