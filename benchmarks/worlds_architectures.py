@@ -386,7 +386,7 @@ def page(
         f"# Architectures on a SynthSAEBench replica at scale {arguments.scale:g}\n\n"
         f"{environment()}. World: n = {world.n}, d = {world.d}, E[L0] = {law.l0:.2f}, of which "
         f"{float(law.density[: world.n // 4].sum()):.2f} among the {world.n // 4} most frequent features; difficulty "
-        f"{world.difficulty:.2f}. {world.n // 4} latents, k = {k} (JumpReLU: L0 steered to it; ReLU, Gated and "
+        f"{world.kappa_cs:.2f}. {world.n // 4} latents, k = {k} (JumpReLU: L0 steered to it; ReLU, Gated and "
         "PAnnealed: the coefficient that came nearest to it on seed 0), "
         f"{arguments.rows:,} rows, batches of {arguments.batch}, learning rate {rates}, the best tried for "
         f"BatchTopK on seed 0; a latent is dead after {SILENT} batches. Scores on {arguments.evaluate:,} rows not "

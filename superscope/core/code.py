@@ -56,6 +56,32 @@ class SparseCode:
         indices = f.abs().topk(min(k, f.shape[-1]), dim=-1).indices
         return cls(f.gather(-1, indices), indices, f.shape[-1])
 
+    @classmethod
+    def from_entries(
+        cls, rows: Int[Tensor, "e"], indices: Int[Tensor, "e"], values: Float[Tensor, "e"], shape: tuple[int, int]
+    ) -> SparseCode:
+        """Entries in any order, none of them twice; within a row they come to stand by index.
+
+        Args:
+            rows, indices, values: of the nonzeros.
+            shape: number of rows, and n.
+
+        Example:
+            >>> one = torch.tensor([1.0])
+            >>> SparseCode.from_entries(torch.tensor([1]), torch.tensor([2]), one, (2, 3)).dense()
+            tensor([[0., 0., 0.],
+                    [0., 0., 1.]])
+        """
+        count, n = shape
+        order = (rows * n + indices).argsort()
+        rows, indices, values = rows[order], indices[order], values[order]
+        per_row = torch.bincount(rows, minlength=count)
+        k = max(int(per_row.max()), 1)
+        place = torch.arange(len(rows), device=rows.device) - (per_row.cumsum(0) - per_row)[rows]
+        slots, at = values.new_zeros(count, k), indices.new_zeros(count, k)
+        slots[rows, place], at[rows, place] = values, indices
+        return cls(slots, at, n)
+
     def dense(self) -> Float[Tensor, "*batch n"]:
         """Rows of n numbers, zeros written out."""
         f = self.values.new_zeros(*self.values.shape[:-1], self.n)

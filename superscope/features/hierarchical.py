@@ -83,6 +83,14 @@ class Hierarchical(FeatureDistribution):
             feature = self.parents[feature]
         return frozenset(chain)
 
+    @property
+    def density(self) -> Float[Tensor, "n"]:
+        density = torch.as_tensor(self.p, dtype=torch.float64).expand(self.n).tolist()
+        for child, parent in enumerate(self.parents):
+            if parent >= 0:
+                density[child] *= density[parent]
+        return torch.tensor(density, dtype=torch.float64)
+
     def gates(self) -> Float[Tensor, "n n"]:
         p = torch.as_tensor(self.p, dtype=torch.float64).expand(self.n)
         chains = [self._chain(i) for i in range(self.n)]

@@ -129,11 +129,5 @@ def sample_independent(law: FeatureDistribution, count: int, generator: torch.Ge
         events = torch.unique(torch.cat([events, rows * law.n + features]))
         missing = wanted - torch.bincount(events % law.n, minlength=law.n)
     rows, features = events // law.n, events % law.n
-    per_row = torch.bincount(rows, minlength=count)
-    k = max(int(per_row.max()), 1)
-    place = torch.arange(len(events), device=density.device) - (per_row.cumsum(0) - per_row)[rows]
-    values = torch.zeros(count, k, device=density.device)
-    indices = torch.zeros(count, k, dtype=torch.long, device=density.device)
     q = torch.rand(len(events), generator=generator, device=density.device)
-    values[rows, place], indices[rows, place] = law.magnitude.quantile(q), features
-    return SparseCode(values, indices, law.n)
+    return SparseCode.from_entries(rows, features, law.magnitude.quantile(q), (count, law.n))

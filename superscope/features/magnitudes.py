@@ -121,5 +121,112 @@ class Fixed(Magnitude):
         return self.value**2
 
 
+@dataclass(frozen=True)
+class Exponential(Magnitude):
+    r"""$m \sim \mathrm{Exp}(1 / scale)$: most magnitudes small, none 0, and no largest one.
+
+    Args:
+        scale: mean, above 0.
+
+    Raises:
+        ValueError: if scale is not positive and finite.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_scale("Exponential", self.scale)
+
+    def quantile(self, q: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        # A quantile of 0 would be a feature that is on and off at once.
+        return -self.scale * torch.log1p(-q.clamp(2**-25, 1 - 2**-24))
+
+    @property
+    def mean(self) -> float:
+        return self.scale
+
+    @property
+    def square(self) -> float:
+        return 2 * self.scale**2
+
+
+@dataclass(frozen=True)
+class LogNormal(Magnitude):
+    r"""$\ln m \sim N(\ln centre, spread^2)$: magnitudes over orders of magnitude.
+
+    Args:
+        centre: median, above 0.
+        spread: standard deviation of ln m, above 0.
+
+    Raises:
+        ValueError: if a number is not positive and finite.
+    """
+
+    centre: float = 1.0
+    spread: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_scale("LogNormal", self.centre, "centre")
+        _check_scale("LogNormal", self.spread, "spread")
+
+    def quantile(self, q: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return self.centre * torch.exp(self.spread * torch.special.ndtri(q.clamp(2**-25, 1 - 2**-24)))
+
+    @property
+    def mean(self) -> float:
+        return self.centre * math.exp(self.spread**2 / 2)
+
+    @property
+    def square(self) -> float:
+        return self.centre**2 * math.exp(2 * self.spread**2)
+
+
+@dataclass(frozen=True)
+class FoldedNormal(Magnitude):
+    r"""$m = |z|$, $z \sim N(centre, scale^2)$.
+
+    Args:
+        centre: mean of z, at least 0; 0 is the half-normal law.
+        scale: standard deviation of z, above 0.
+
+    Raises:
+        ValueError: if centre is negative, scale not positive, or a number not finite.
+    """
+
+    centre: float = 1.0
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_scale("FoldedNormal", self.scale)
+        if not (math.isfinite(self.centre) and self.centre >= 0):
+            raise ValueError(f"FoldedNormal: centre must be finite and at least 0; got {self.centre}.")
+
+    def quantile(self, q: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        # No closed form but at centre 0: the sign of z has probability 1/2 given |z| only there. Drawing z from q and
+        # folding it is another map of a uniform, with the same law.
+        return (self.centre + self.scale * torch.special.ndtri(q.clamp(2**-25, 1 - 2**-24))).abs()
+
+    @property
+    def mean(self) -> float:
+        ratio = self.centre / self.scale
+        half = self.scale * math.sqrt(2 / math.pi) * math.exp(-(ratio**2) / 2)
+        return half + self.centre * math.erf(ratio / math.sqrt(2))
+
+    @property
+    def square(self) -> float:
+        return self.centre**2 + self.scale**2
+
+
+def _check_scale(law: str, value: float, name: str = "scale") -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{law}: {name} must be finite and above 0; got {value}.")
+
+
 UNIT = Uniform()
 """U[0, 1], the default of every law: the toy paper's magnitudes."""
+
+WELL_ABOVE_ZERO = Uniform(0.5, 1.5)
+"""U[1/2, 3/2], the default of every world: magnitudes that no threshold has to guess at."""
+
+ONE = Fixed(1.0)
+"""Always 1: booleans, and no scale at all."""

@@ -62,6 +62,7 @@ from .packing import (
     random_count,
 )
 from .readout import readout_recall, readout_success, readout_threshold, threshold_success
+from .regime import kappa_cs, kappa_lin
 from .rip import (
     matching_pursuit_needs,
     rip_ceiling,
@@ -98,6 +99,8 @@ __all__ = [
     "frame_interference",
     "half_normal",
     "interference_floor",
+    "kappa_cs",
+    "kappa_lin",
     "least_square",
     "levenshtein",
     "levenshtein_count",

@@ -227,7 +227,7 @@ class Forest:
             entries.append((row, feature, value))
             first += size
         rows, features, values = (torch.cat(parts) for parts in zip(*entries, strict=True))
-        return _packed(rows, features, values, count, self.n)
+        return SparseCode.from_entries(rows, features, values, (count, self.n))
 
 
 def _survives(p: Float[Tensor, "groups siblings"]) -> Float[Tensor, "groups siblings"]:
@@ -243,16 +243,3 @@ def _survives(p: Float[Tensor, "groups siblings"]) -> Float[Tensor, "groups sibl
                 )
         answer[:, i] = p[:, i] * (law / torch.arange(1, siblings + 1)).sum(1)
     return answer
-
-
-def _packed(rows: Tensor, features: Tensor, values: Tensor, count: int, n: int) -> SparseCode:
-    """Entries in any order, as a code; within a row by feature."""
-    order = (rows * n + features).argsort()
-    rows, features, values = rows[order], features[order], values[order]
-    per_row = torch.bincount(rows, minlength=count)
-    k = max(int(per_row.max()), 1)
-    place = torch.arange(len(rows), device=rows.device) - (per_row.cumsum(0) - per_row)[rows]
-    dense_values = values.new_zeros(count, k)
-    indices = features.new_zeros(count, k)
-    dense_values[rows, place], indices[rows, place] = values, features
-    return SparseCode(dense_values, indices, n)

@@ -8,12 +8,10 @@ from collections.abc import Callable
 import torch
 
 from ..core import Dictionary
-from ..features import ExactlyK, Magnitude, Uniform
+from ..features import WELL_ABOVE_ZERO, ExactlyK, Magnitude
 from ..frames import random_unit
 from .forest import Forest
 from .world import FeatureLaw, World
-
-_WELL_ABOVE_ZERO = Uniform(0.5, 1.5)
 
 
 def on_random_directions(law: FeatureLaw, d: int = 64, *, noise: float = 0.0, seed: int = 0) -> World:
@@ -38,7 +36,7 @@ def exactly_k(
     d: int = 64,
     k: int = 4,
     *,
-    magnitude: Magnitude = _WELL_ABOVE_ZERO,
+    magnitude: Magnitude = WELL_ABOVE_ZERO,
     noise: float = 0.0,
     seed: int = 0,
 ) -> World:
@@ -53,7 +51,7 @@ def exactly_k(
         seed: of the directions.
 
     Example:
-        >>> exactly_k().difficulty < 1
+        >>> exactly_k().kappa_cs < 1
         True
     """
     return on_random_directions(ExactlyK(n=n, k=k, magnitude=magnitude), d, noise=noise, seed=seed)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import Activations, ActivationSource, Dictionary, ShapeError, SparseCode
+from ..core import Activations, Dictionary, ShapeError, SparseCode
+from ..theory import regime
+from .drawn import DrawnSource
+from .truth import Truth
+
+_ROWS = 2**16
+"""Rows that densities are measured on where the law does not say them."""
 
 
 @runtime_checkable
 class FeatureLaw(Protocol):
-    """What a world asks of a law of f: every distribution of `features/` has it, and so may any class of your own."""
+    """What a world asks of a law of f: every distribution of `features/` has it, and so may any class of your own.
+
+    Where it has a `density` too, P(f_i != 0) of each feature, the world's truth takes it from there; else it is
+    measured.
+    """
 
     @property
     def n(self) -> int:
@@ -35,12 +44,10 @@ class FeatureLaw(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class World(ActivationSource):
+class World(DrawnSource):
     r"""$x = W f + b + V g + \sigma \varepsilon$: f from a law, g and epsilon standard normal.
 
-    An unbounded source whose batches carry the f that made them. Batch i is drawn from the pair (seed, i) alone, so
-    `batches_from(i, ...)` costs nothing for the batches that it leaves out, and gives the very ones that would have
-    followed. Another size makes other rows.
+    An unbounded source whose batches carry the f that made them.
 
     Args:
         features: law of f.
@@ -48,9 +55,12 @@ class World(ActivationSource):
         noise: sigma, the standard deviation of white noise in each coordinate.
         nuisance: V, one row per direction: variance of x that is nobody's feature, dense and Gaussian, of the length
             of the row in that direction. None is none.
+        component: which component each atom belongs to, numbered from 0; -1 is none, for an atom that is not to be
+            found. Atoms of one component are active in the same rows. None: each atom is one.
 
     Raises:
-        ShapeError: if features and dictionary differ in n, or nuisance and dictionary in d.
+        ShapeError: if features and dictionary differ in n, nuisance and dictionary in d, or component and dictionary
+            in n.
         ValueError: if noise is negative or not finite.
 
     Example:
@@ -66,6 +76,7 @@ class World(ActivationSource):
     dictionary: Dictionary
     noise: float = 0.0
     nuisance: Dictionary | None = None
+    component: Int[Tensor, "n"] | None = None
 
     def __post_init__(self) -> None:
         if self.features.n != self.dictionary.n:
@@ -77,6 +88,10 @@ class World(ActivationSource):
             raise ShapeError(
                 f"World: nuisance lives in d = {self.nuisance.d} and the dictionary in d = {self.dictionary.d}. "
                 "Give directions of the same space."
+            )
+        if self.component is not None and len(self.component) != self.dictionary.n:
+            raise ShapeError(
+                f"World: {len(self.component)} components for {self.dictionary.n} atoms. Give one per atom, or none."
             )
         if not (math.isfinite(self.noise) and self.noise >= 0):
             raise ValueError(f"World: noise must be a finite standard deviation, at least 0; got {self.noise}.")
@@ -92,18 +107,42 @@ class World(ActivationSource):
         return self.dictionary.n
 
     @property
-    def difficulty(self) -> float:
-        r"""$2\, l_0 \ln(n / l_0) / d$: below 1 a sparse f can be read back from x and W; above 1 nobody can.
+    def device(self) -> torch.device:
+        """Where rows are drawn: the dictionary's."""
+        return self.dictionary.atoms.device
 
-        The yardstick of compressed sensing for large random dictionaries, about the Donoho-Tanner threshold. Print it
-        beside every score: in a world above 1 a low score says nothing of the learner.
+    @property
+    def kappa_cs(self) -> float:
+        """`theory.kappa_cs` of all features: below 1 a sparse f can be read back; above 1 nobody can."""
+        return regime.kappa_cs(self.n, self.d, self.features.l0)
 
-        Source:
-            Donoho and Tanner, "Counting faces of randomly projected polytopes when the projection radically lowers
-            dimension", 2009.
-        """
-        l0 = self.features.l0
-        return 2 * l0 * math.log(self.n / l0) / self.d if l0 < self.n else math.inf
+    @property
+    def kappa_lin(self) -> float:
+        """`theory.kappa_lin` of all features: where it is large no linear read-out is exact."""
+        return regime.kappa_lin(self.n, self.d, self.features.l0)
+
+    @cached_property
+    def density(self) -> Float[Tensor, "n"]:
+        """P(f_i != 0): the law's own, else measured on 65 536 rows."""
+        own = getattr(self.features, "density", None)
+        if isinstance(own, Tensor):
+            return own.double().cpu()
+        code = self.features.sample(_ROWS, generator=torch.Generator(self.device).manual_seed(0))
+        return torch.bincount(code.indices[code.values != 0].flatten(), minlength=self.n).double().cpu() / _ROWS
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The components, and which atoms span them."""
+        component = torch.arange(self.n) if self.component is None else self.component.cpu()
+        rows = (component >= 0).nonzero()[:, 0]
+        numbers, component = component[rows].unique(return_inverse=True)
+        density = torch.zeros(len(numbers), dtype=torch.float64).scatter_reduce_(
+            0, component, self.density[rows], "amax"
+        )
+        # Where no atom is left out, rows are numbered as atoms are.
+        own = self.dictionary
+        found = Dictionary(own.atoms.cpu()[rows], None if own.bias is None else own.bias.cpu())
+        return Truth(found, component, density, float(self.density[rows].sum()), rows if len(rows) < self.n else None)
 
     @torch.no_grad()
     def draw(self, rows: int, *, generator: torch.Generator) -> Activations:
@@ -126,31 +165,3 @@ class World(ActivationSource):
 
     def _normal(self, rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "rows columns"]:
         return torch.randn(rows, columns, generator=generator, device=generator.device).to(self.dictionary.atoms)
-
-    def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
-        """Batches of `size` rows, for ever.
-
-        Raises:
-            ValueError: if size is below 1 or seed negative.
-        """
-        return self.batches_from(0, size, seed=seed)
-
-    def batches_from(self, start: int, size: int, *, seed: int) -> Iterator[Activations]:
-        """The same batches from number `start` on; those before it are not generated.
-
-        Raises:
-            ValueError: if size is below 1, or seed or start negative.
-        """
-        for name, value, least in (("size", size, 1), ("seed", seed, 0), ("start", start, 0)):
-            if value < least:
-                raise ValueError(f"World: {name} must be at least {least}; got {value}.")
-        return self._batches(size, seed, start)
-
-    def _batches(self, size: int, seed: int, index: int) -> Iterator[Activations]:
-        device = self.dictionary.atoms.device
-        while True:
-            # A generator per batch, not one that runs through them: that is what makes starting anywhere free. CPU
-            # generators take 32 bits of it, so that among 10 000 batches two are alike with probability 0.01.
-            state = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-            yield self.draw(size, generator=torch.Generator(device=device).manual_seed(state))
-            index += 1

@@ -55,8 +55,8 @@ def test_dtype_follows_the_dictionary():
 
 def test_difficulty_is_that_of_the_counting_argument():
     world = exactly_k(n=256, d=64, k=4)
-    assert world.difficulty == pytest.approx(2 * 4 * torch.tensor(64.0).log().item() / 64)
-    assert World(Independent(n=4, p=1.0), random_unit(n=4, d=2)).difficulty == float("inf")
+    assert world.kappa_cs == pytest.approx(2 * 4 * torch.tensor(64.0).log().item() / 64)
+    assert World(Independent(n=4, p=1.0), random_unit(n=4, d=2)).kappa_cs == float("inf")
 
 
 @pytest.mark.parametrize(
