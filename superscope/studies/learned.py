@@ -17,6 +17,8 @@ from ..dictionaries.sae.base import SAVED
 from ..measure import Wanted
 from .study import Progress
 
+Rows = MemorySource | StoreSource
+
 Learned = tuple[SAE, dict[str, list[float]]]
 """An SAE and the curve of its training."""
 
@@ -26,7 +28,7 @@ _EVERY = 10
 
 def learned(
     wanted: Sequence[Wanted],
-    source: MemorySource | StoreSource,
+    source: Rows | Callable[[Wanted], Rows],
     run: Run,
     *,
     steps: int,
@@ -40,7 +42,7 @@ def learned(
 
     Args:
         wanted: which, each once.
-        source: rows to learn from.
+        source: rows to learn from, or for each dictionary its own.
         run: keeps them.
         steps, batch: of each training, with the trainer's arguments for few steps.
         device: where the rows are.
@@ -59,7 +61,8 @@ def learned(
         yield Progress(stage, 0, total)
     done = dict.fromkeys(found, steps)
     missing = [each for each in wanted if each not in found]
-    for number, step, result in _side_by_side([_training(each, source, steps, batch, device) for each in missing]):
+    of = source if callable(source) else lambda _: source
+    for number, step, result in _side_by_side([_training(each, of(each), steps, batch, device) for each in missing]):
         each = missing[number]
         if result is not None:
             found[each] = result
@@ -74,7 +77,7 @@ def learned(
 
 
 def _training(
-    wanted: Wanted, source: MemorySource | StoreSource, steps: int, batch: int, device: torch.device
+    wanted: Wanted, source: Rows, steps: int, batch: int, device: torch.device
 ) -> Generator[Step, None, Learned]:
     """The steps worth showing of one training."""
     sae = TopK(d=source.d, n=wanted.n, k=wanted.k, seed=wanted.seed).to(device)

@@ -2,6 +2,10 @@
 
 from ...core.registry import one_of_each
 from .base import Counter as Counter
+from .consensus import Consensus as Consensus
+from .consensus import Richness as Richness
+from .consensus import consensus as consensus
+from .consensus import richness as richness
 from .recurring import RecurringFeatures as RecurringFeatures
 
 COUNTERS: tuple[Counter, ...] = one_of_each(Counter, globals())
