@@ -1,0 +1,161 @@
+"""How many features, how sure, and when must nothing be said? One answer of all that was looked at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...core import Measurement
+from .search import Look, Search
+
+_LEVEL, _Z = 0.9, 1.645
+
+_FLOOR = 0.035
+"""Deviation of the logarithm of a count that no look shows: worlds of the families for tuning were miscounted by so much
+where all looks agreed."""
+
+_SHARE, _TRACE = 0.5, 0.25
+"""Directions that carry less of the activations than the first are at most some of those there are, and less than the
+second no answer at all: rows of independent coordinates without sparse features have shown up to .15."""
+
+_CROWDED = 1.5
+"""kappa_cs beyond which sparse features cannot be read back, whoever looks."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How many features there are.
+
+    Args:
+        value: the count; None where the answer is that it cannot be known.
+        low, high: of a 90 % interval; high is inf where the answer is "at least".
+        l0: active features in a row.
+        kappa_cs, kappa_lin: of the count in these dimensions; NaN where nothing was counted.
+        reasons: what the answer rests on, or why there is none, in sentences.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    l0: float
+    kappa_cs: float
+    kappa_lin: float
+    reasons: tuple[str, ...]
+
+    @property
+    def at_least(self) -> bool:
+        """Whether there may be any number more."""
+        return self.value is not None and math.isinf(self.high)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether nothing can be said."""
+        return self.value is None
+
+
+def combined(found: Search, d: int) -> Answer:
+    """The count over all plausible looks, the spread between them as its uncertainty; "at least" where it still rose.
+
+    Each look counts with the inverse of its own variance, that of `_FLOOR` included. A look's own logarithm is the
+    mean of what was counted and of what that extrapolates to, and half their distance is added to its deviation, for
+    both what recurs by habit and what is missed are part of it.
+
+    Args:
+        found: the looks.
+        d: dimensions.
+    """
+    best = found.best
+    if not best.count.counted:
+        return Answer(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+            "No direction recurs between dictionaries of disjoint rows: there is nothing sparse in these rows, or more "
+            "than can be told apart.",
+        ))  # fmt: skip
+    if best.agreed.share < _TRACE:
+        return Answer(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+            f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too little "
+            "to say that the rows are made of such directions.",
+        ))  # fmt: skip
+    l0 = float(best.agreed.densities[~best.agreed.sums].sum())
+    logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
+    weights = [1 / (variance + _FLOOR**2) for variance in variances]
+    total = sum(weights)
+    mean = sum(w * log for w, log in zip(weights, logs, strict=True)) / total
+    between = sum(w * (log - mean) ** 2 for w, log in zip(weights, logs, strict=True)) / total
+    within = sum(w * v for w, v in zip(weights, variances, strict=True)) / total
+    deviation = math.sqrt(between + within + _FLOOR**2)
+    value = math.exp(mean)
+    kappa_cs, kappa_lin = _kappas(value, l0, d)
+    reasons = [_spoken(found)]
+    low, high = value * math.exp(-_Z * deviation), value * math.exp(_Z * deviation)
+    if kappa_cs > _CROWDED:
+        reasons.append(
+            f"With {l0:.1f} of {value:,.0f} active in {d} dimensions kappa is {kappa_cs:.2f}: above {_CROWDED} sparse "
+            "features cannot be told apart, so no count is given."
+        )
+        return Answer(None, low, math.inf, l0, kappa_cs, kappa_lin, tuple(reasons))
+    rising = [name for name, still in found.flat.items() if not still]
+    if best.agreed.share < _SHARE or not best.count.extrapolated:
+        reasons.append(
+            f"Only {best.agreed.share:.0%} of activations are on directions that recur, so there are at least so many."
+        )
+        high = math.inf
+    elif rising:
+        words = {"n": "wider dictionaries", "k": "another k", "steps": "longer training"}
+        reasons.append(f"The budget ended before {' and '.join(words[name] for name in rising)} was seen to change nothing.")
+        high = math.inf
+    return Answer(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons))
+
+
+def _own(look: Look) -> tuple[float, float]:
+    """Logarithm of a look's count, and its variance."""
+    counted, value = math.log(look.count.counted), math.log(look.count.value)
+    half = (value - counted) / 2
+    return counted + half, half**2 + look.count.deviation**2
+
+
+def _kappas(n: float, l0: float, d: int) -> tuple[float, float]:
+    if not 0 < l0 < n:
+        return math.nan, math.nan
+    return 2 * l0 * math.log(n / l0) / d, l0**2 * math.log(n) / d
+
+
+def _spoken(found: Search) -> str:
+    best = found.best
+    return (
+        f"{best.count.counted:,} directions recur between dictionaries of disjoint rows ({best.setting}), and they carry "
+        f"{best.agreed.share:.0%} of activations; {len(found.plausible)} of {len(found.looks)} settings tried do as well."
+    )
+
+
+def measurements(answer: Answer, found: Search, rows: int) -> list[Measurement]:
+    """The answer as numbers of a report."""
+    best = found.best
+    how = "90 %: spread over plausible settings, captures over dictionaries, and what worlds were miscounted by"
+    caution = "" if not (answer.abstains or answer.at_least) else answer.reasons[-1]
+    bounded = answer.value is not None and math.isfinite(answer.high)
+    return [
+        Measurement(
+            name="feature_count",
+            value=answer.value,
+            unit="features",
+            n=rows,
+            of="rows",
+            low=answer.low if bounded else None,
+            high=answer.high if bounded else None,
+            how=how if bounded else f"no upper end; 95 % sure of {answer.low:,.0f}" if answer.at_least else "abstained",
+            chance=0.0,
+            chance_is="Gaussian rows",
+            caution=caution,
+        ),
+        Measurement(
+            name="directions_recurring", value=float(best.count.counted), unit="directions", n=best.agreed.runs,
+            of="dictionaries", at={"n": best.setting.n, "k": best.setting.k, "steps": best.setting.steps},
+        ),
+        Measurement(
+            name="share_recurring", value=best.agreed.share, unit="share of activations", n=best.agreed.runs,
+            of="dictionaries", chance=0.0, chance_is="Gaussian rows",
+        ),
+    ]  # fmt: skip
+
+
+__all__ = ["Answer", "combined", "measurements"]
