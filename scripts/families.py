@@ -29,6 +29,7 @@ FAMILIES = (
     ("FeatureDistribution", "features", "superscope train world:NAME", names(features.DISTRIBUTIONS)),
     ("Magnitude", "features", "--world magnitude=, toy --magnitude", names(features.MAGNITUDES)),
     ("a function", "worlds/presets.py", "superscope train world:NAME", list(worlds.PRESETS)),
+    ("a function", "worlds/families", "superscope train world:NAME, calibration", list(worlds.FAMILIES)),
     ("Format", "dictionaries/formats", "superscope convert", [each.name for each in formats.FORMATS]),
     ("Counter", "measure/counts", "superscope scan", names(map(type, COUNTERS))),
     ("Reading", "studies/networks/readings", "superscope scan", names(map(type, READINGS))),

@@ -13,6 +13,7 @@ from .elliptical import surrogate as surrogate
 from .families import FAMILIES as FAMILIES
 from .families import HELD_OUT as HELD_OUT
 from .families import Family as Family
+from .families import Known as Known
 from .forest import Forest as Forest
 from .presets import PRESETS as PRESETS
 from .presets import exactly_k as exactly_k

@@ -143,12 +143,13 @@ class Sinks(Altered):
     def alter(self, batch: Activations, generator: torch.Generator) -> Activations:
         """The batch with its sinks."""
         x, device = batch.x, batch.x.device
-        sink = torch.rand(len(x), 1, generator=generator, device=device) < self.share
-        jitter = 1 + 0.01 * torch.randn(x.shape, generator=generator, device=device).to(x)
+        which = (torch.rand(len(x), generator=generator, device=device) < self.share).nonzero()[:, 0]
+        jitter = 1 + 0.01 * torch.randn(len(which), self.d, generator=generator, device=device).to(x)
         code = batch.code
         if code is not None:
-            code = SparseCode(code.values.masked_fill(sink, 0), code.indices, code.n)
-        return Activations(torch.where(sink, self.row * jitter, x), code, batch.tokens, batch.places, batch.target)
+            code = SparseCode(code.values.index_fill(0, which, 0), code.indices, code.n)
+        x = x.index_copy(0, which, self.row.to(x) * jitter)
+        return Activations(x, code, batch.tokens, batch.places, batch.target)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,17 +9,29 @@ from superscope.core import SparseCode
 from superscope.features import (
     DISTRIBUTIONS,
     Anticorrelated,
+    Circuit,
     Correlated,
     ExactlyK,
+    Exponential,
     Fixed,
+    FoldedNormal,
     Gaussian,
     Hierarchical,
     Independent,
+    LogNormal,
     Uniform,
     Zipf,
 )
 
-MAGNITUDES = [Uniform(), Uniform(-1.0, 1.0), Gaussian(1.0, 0.5), Fixed(2.0)]
+MAGNITUDES = [
+    Uniform(),
+    Uniform(-1.0, 1.0),
+    Gaussian(1.0, 0.5),
+    Fixed(2.0),
+    Exponential(0.5),
+    LogNormal(1.0, 0.3),
+    FoldedNormal(0.3, 0.5),
+]
 
 
 def laws(magnitude):
@@ -33,6 +45,7 @@ def laws(magnitude):
         Anticorrelated(2, 3, 0.6, magnitude),
         Hierarchical((-1, 0, 0, 1, -1), (0.5, 0.6, 0.7, 0.8, 0.2), magnitude),
         Zipf(6, 1.2, 1.5, magnitude),
+        Circuit(8, 4, 0.4, 2, magnitude=magnitude),
     ]
 
 
@@ -137,6 +150,14 @@ def test_gates_of_a_correlated_set_have_the_correlation_asked_for():
         (lambda: Uniform(1.0, 1.0), "low must be below high"),
         (lambda: Gaussian(0.0, 0.0), "scale must be above 0"),
         (lambda: Fixed(0.0), "not 0"),
+        (lambda: Exponential(0.0), "scale must be finite and above 0"),
+        (lambda: LogNormal(-1.0), "centre must be finite and above 0"),
+        (lambda: LogNormal(1.0, 0.0), "spread must be finite and above 0"),
+        (lambda: FoldedNormal(-0.1), "centre must be finite and at least 0"),
+        (lambda: Circuit(1, 2, 0.5), "n must be at least 2"),
+        (lambda: Circuit(4, 2, 0.5, 4), "depth must be 1, 2 or 3"),
+        (lambda: Circuit(9, 2, 0.5), "2 inputs and depth 2 give no 9 variables"),
+        (lambda: Circuit(4, 2, 0.0), r"must lie in \(0, 1\]"),
         (lambda: Independent(3, 0.5).sample(0), "count must be at least 1"),
         (lambda: Independent(13, 0.5).supports(), "at most 12"),
     ],
@@ -144,3 +165,30 @@ def test_gates_of_a_correlated_set_have_the_correlation_asked_for():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("magnitude", MAGNITUDES, ids=repr)
+def test_moments_of_magnitudes_are_those_of_their_draws(magnitude):
+    q = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
+    m = magnitude.quantile(q)
+    assert float(m.mean()) == pytest.approx(magnitude.mean, rel=1e-4, abs=1e-6)
+    assert float(m.square().mean()) == pytest.approx(magnitude.square, rel=2e-4)
+
+
+def test_a_half_normal_law_has_the_moments_of_the_books():
+    assert FoldedNormal(0.0, 2.0).mean == pytest.approx(2 * (2 / torch.pi) ** 0.5)
+    assert LogNormal(1.0, 0.5).mean == pytest.approx(torch.tensor(0.125).exp().item())
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_circuit_computes_its_gates_and_no_variable_is_a_combination_of_others(depth):
+    law = Circuit(12, 6, 0.5, depth, seed=depth)
+    f = law.sample(4000, generator=torch.Generator().manual_seed(0)).dense()
+    on = f == 1
+    for number, (either, one, other) in enumerate(law.wires, law.inputs):
+        a, b = on[:, one], on[:, other]
+        assert torch.equal(on[:, number], a | b if either else a & b)
+        assert max(one, other) < number
+    # All 64 inputs were drawn, so the columns span what the functions span.
+    assert len(f.unique(dim=0)) == 64
+    assert int(torch.linalg.matrix_rank(f.double())) == 12

@@ -20,7 +20,7 @@ from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site,
 from ...dictionaries import SAE
 from ...features import DISTRIBUTIONS
 from ...theory import cost
-from ...worlds import World
+from ...worlds import Known, World
 from .. import arguments
 from ..settings import Count, above, at_least
 from ..study import Study
@@ -74,7 +74,7 @@ class FromStream(Study):
     site: str | None = None
     """Where to read a model or store: `resid_post.6`, a module path. Default: the stream behind the middle block."""
     world: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """NAME=VALUE: a number of the world that SOURCE names (world:zipf --world n=512 --world active=8); `--world help`
+    """NAME=VALUE: a number of the world that SOURCE names (world:zipf --world n=512 --world l0=8); `--world help`
     lists them. May be repeated."""
     tensor: str | None = None
     """Which tensor of a .safetensors file, where it holds several."""
@@ -128,7 +128,7 @@ class FromStream(Study):
                 )
             world = open_world(name, self.world)
             joined = join([world])
-            return Stream(joined, joined, name, world.dictionary, float(world.features.l0))
+            return Stream(joined, joined, name, *_scored(world))
         path = Path(self.source)
         if path.suffix in _FILES:
             matrices = [_matrix(path, tensor) for tensor in (self.tensor, *beside)]
@@ -239,14 +239,26 @@ def _held(
     return [recorded[site] for site in sites]
 
 
-def open_world(name: str, pairs: Sequence[str]) -> World:
-    """A preset by its name, or a law of features by its own, on random directions.
+def _scored(world: Known) -> tuple[Dictionary | None, float | None]:
+    """The atoms that codes of the world's batches are numbered by, and how many are active; None in a null."""
+    truth = worlds.truth_of(world)
+    if truth is None or not truth.n:
+        return None, None
+    if isinstance(world, World):
+        return world.dictionary, truth.l0
+    # Atoms that codes number otherwise have no score by number.
+    return (truth.dictionary, truth.l0) if truth.rows is None else (None, None)
+
+
+def open_world(name: str, pairs: Sequence[str]) -> Known:
+    """A preset or a family by its name, or a law of features by its own, on random directions.
 
     Raises:
         Asked: if one of the pairs is "help".
         ValueError: if there is none of that name, or it has no such number or lacks one.
     """
-    make = arguments.pick(name, {**worlds.PRESETS, **arguments.by_name(DISTRIBUTIONS)}, "world")
+    families = {family.name: family.make for family in worlds.FAMILIES.values()}
+    make = arguments.pick(name, {**arguments.by_name(DISTRIBUTIONS), **worlds.PRESETS, **families}, "world")
     if not isinstance(make, type):
         return make(**arguments.read(pairs, make, name=name, option="world"))
     frame = arguments.parameters(worlds.on_random_directions, ("law",))

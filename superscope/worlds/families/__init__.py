@@ -13,6 +13,7 @@ from .dependent import bows, copula, gated, hierarchy
 from .disturbed import bias, noise, outlier_coordinates, planted, sinks, token_norms
 from .family import HELD_OUT as HELD_OUT
 from .family import Family as Family
+from .family import Known as Known
 from .independent import coherent, log_uniform, magnitudes, uniform, zipf
 from .networks import circuits, toy_networks
 from .nulls import autoregressive, coloured, elliptical, gaussian, shuffled, surrogate

@@ -16,7 +16,8 @@ from .dependent import solved
 from .independent import share_active
 
 _REPRESENTED = 0.5
-"""Length from which an atom of a trained toy is represented: trained ones are near 0 or near 1."""
+"""Length from which an atom of a trained toy is represented: near 0 or near 1 where features are sparse, and no clear
+cut where they are dense."""
 
 
 def toy_networks(n: int = 64, d: int = 16, l0: float = 1.0, *, steps: int = 2000, seed: int = 0) -> World:

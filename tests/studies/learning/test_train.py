@@ -12,6 +12,7 @@ from superscope.dictionaries import CLASSICAL, Crosscoder, SkipTranscoder, Trans
 from superscope.features import DISTRIBUTIONS
 from superscope.studies.arguments import Asked
 from superscope.studies.learning.train import Train
+from superscope.worlds import FAMILIES
 
 SMALL = {"n": 32, "steps": 24, "batch": 64, "held_out": 200, "checkpoint_every": 5}
 
@@ -226,7 +227,9 @@ def test_a_model_is_read_once_for_all_sites() -> None:
     ("world", "own"),
     [
         ("independent", ("n=24", "p=0.1")),
-        ("zipf", ("n=24", "active=2", "magnitude=uniform:0.5:1.5")),
+        ("zipf", ("n=24", "l0=2", "magnitude=uniform:0.5:1.5")),
+        ("rings", ("n=12", "l0=2", "magnitude=fixed")),
+        ("circuit", ("n=24", "inputs=12", "p=0.1")),
         ("correlated", ("sets=6", "size=4", "p=0.1")),
         ("anticorrelated", ("sets=6", "size=4", "p=0.1", "magnitude=fixed")),
         ("hierarchical", ("parents=-1,0,0,-1", "p=0.3")),
@@ -235,7 +238,7 @@ def test_a_model_is_read_once_for_all_sites() -> None:
     ],
 )
 def test_a_world_has_any_law(world: str, own: tuple[str, ...]) -> None:
-    own = own if world == "exactly_k" else (*own, "d=9", "noise=0.01")
+    own = (*own, "d=9") if world in FAMILIES else own if world == "exactly_k" else (*own, "d=9", "noise=0.01")
     stream = Train(f"world:{world}", world=own).open_stream()
     assert stream.train.d == 9
     batch = next(stream.train.batches(5, seed=0))
@@ -246,9 +249,18 @@ def test_a_world_has_any_law(world: str, own: tuple[str, ...]) -> None:
 
 def test_every_law_is_among_the_worlds() -> None:
     for law in DISTRIBUTIONS:
-        with pytest.raises(Asked, match="(?s)magnitude: .*d: dimensions"):
+        with pytest.raises(Asked, match="(?s)(magnitude: .*d: dimensions|d: dimensions.*magnitude: )"):
             Train(f"world:{law.__name__.lower()}", world=("help",)).open_stream()
-    with pytest.raises(ValueError, match=r"zipf needs n: give --world n=VALUE"):
-        Train("world:zipf").open_stream()
+    with pytest.raises(ValueError, match=r"independent needs n, p: give --world n=VALUE"):
+        Train("world:independent").open_stream()
     with pytest.raises(ValueError, match="zipf has no setting 'beta'"):
         Train("world:zipf", world=("beta=2",)).open_stream()
+
+
+def test_every_family_of_worlds_is_among_the_worlds() -> None:
+    for name, family in FAMILIES.items():
+        with pytest.raises(Asked, match=f"world {name}|{name}: what --world NAME=VALUE can set"):
+            Train(f"world:{name}", world=("help",)).open_stream()
+        if family.null:
+            stream = Train(f"world:{name}", world=("d=6",)).open_stream()
+            assert (stream.truth, stream.l0, stream.train.d) == (None, None, 6)
