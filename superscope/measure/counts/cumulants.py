@@ -6,26 +6,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, eigsh
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...core import Measured, Measurement
 from ..evidence import Evidence, Wanted
 from .base import Counter
+from .rank_one import RankOne, SymmetricBasis, rank_one_directions
 from .rows import WhiteRows, rows_of, white_rows
 
 # Sign flips of the groups: the largest of 19 is the edge that noise exceeds once in 20 times.
 _FLIPS = 19
 _ROUNDS = 8
+_LANCZOS = 50
 _CHUNK = 4096
 # Rows for each entry of the symmetric basis, below which the noise of the matrix hides nearly every feature.
 _ROWS_PER_PRODUCT = 8
-_ITERATIONS = 100
-_STARTS_PER_RANK = 8
-_STARTS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +30,13 @@ class Cumulants(Measured):
     """What `cumulant_rank` found; iterating gives the measurements.
 
     Args:
-        measurements: `cumulant_rank`, `cumulant_directions`, `norm_variation`, `feature_dependence`.
+        measurements: `cumulant_rank`, `cumulant_directions`, `cumulant_components`, `norm_variation`,
+            `feature_dependence`.
         eigenvalues: of the fourth-cumulant matrix, largest first; a feature that is on with probability p and varies
             little has about 1/p of them times its squared norm in white coordinates.
         edge: what noise alone exceeds once in 20 times.
         directions: unit directions in x of the rank-one parts, the clearest first.
+        isolated: which of them stand alone: neither dependent on others nor of several dimensions.
         dimensions: d', in which the matrix was made.
         certificate: whether more independent sources than dimensions are shown, in a sentence; "" where they are not.
     """
@@ -46,6 +45,7 @@ class Cumulants(Measured):
     eigenvalues: Float[Tensor, "m"]
     edge: float
     directions: Float[Tensor, "n d"]
+    isolated: Bool[Tensor, "n"]
     dimensions: int
     certificate: str = ""
 
@@ -76,15 +76,15 @@ def cumulant_rank(
     its norm instead: less noise where norms vary by much, but the features are then no longer quite independent.
 
     Dependence adds to the rank: up to one for each pair of dependent features, and m (m + 1) / 2 for one of m
-    dimensions. Three things tell. `cumulant_directions` counts the directions v with $v \otimes v$ in the range of Q
-    (each a maximum of $\|P (v \otimes v)\|$, climbed to from random starts), which are features themselves, against
-    the best that random subspaces of that rank hold. `feature_dependence` is the share of
-    $\sum_{ij} K_{ij}$-energy off the diagonal, K being Q in terms of those directions,
-    $K_{ij} = \mathrm{cum}(f_i, f_i, f_j, f_j)$, each product taken from two halves of the rows so that noise cancels.
-    And the caution says where either disagrees.
+    dimensions. `cumulant_directions` counts the directions v with $v v^\top$ in the range of Q, which are features
+    themselves, against the best that random ranges of that rank hold (`rank_one_directions`). One that can be turned
+    without leaving the range depends on another, or is of a feature of several dimensions: `cumulant_components`
+    counts what hangs together so as one. `feature_dependence` is the share of energy off the diagonal of K, which is Q
+    in terms of those directions, $K_{ij} = \mathrm{cum}(f_i, f_i, f_j, f_j)$, each product taken from two halves of
+    the rows so that noise cancels: 0 where features are independent, noise aside.
 
-    Certificate: rank above the dimensions in which x varies, not above d': a projection of d independent features has
-    rank d too.
+    Certificate: more directions that stand alone than dimensions in which x varies. The rank alone shows none, since
+    d' dependent sources can have a rank of d' (d' + 1) / 2, and a projection of d independent ones a rank of d > d'.
 
     Abstains (rank None) in fewer than 1 000 rows or 1 000 different rows, where x varies in fewer than two directions.
 
@@ -121,51 +121,47 @@ def cumulant_rank(
     if isinstance(white, str):
         return _abstained(len(x), x.shape[-1], white)
     generator = torch.Generator().manual_seed(seed)
-    y, K = _projected(white, dimensions, generator)
+    y = _projected(white, dimensions, generator)
     if normalise:
         y = y * (y.shape[1] ** 0.5 / y.norm(dim=1, keepdim=True).clamp(min=1e-30))
         y = y - y.mean(0)
     rank = _Rank.of(y, groups, normalise, generator)
-    units, fit, chance = _rank_one(rank, generator)
-    return _answer(white, y, K, rank, units, fit, chance)
+    found = rank_one_directions(rank.basis, rank.eigenvectors[:, : rank.rank], generator)
+    return _answer(white, y, rank, found)
 
 
-def _projected(white: WhiteRows, dimensions: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """y in at most so many dimensions, and the frame that took it there."""
+def _projected(white: WhiteRows, dimensions: int, generator: torch.Generator) -> Tensor:
+    """y in at most so many dimensions."""
     r = white.r
     affordable = int(((1 + 8 * len(white.y) / _ROWS_PER_PRODUCT) ** 0.5 - 1) / 2)
     size = max(min(r, dimensions, affordable), 2)
     if size == r:
-        return white.y, torch.eye(r)
+        return white.y
     frame, _ = torch.linalg.qr(torch.randn(r, size, generator=generator, dtype=torch.float64))
-    frame = frame.float().to(white.y.device)
-    return white.y @ frame, frame
+    return white.y @ frame.to(white.y)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rank:
-    """The matrix on the basis e_i e_i, (e_i e_j + e_j e_i) / sqrt 2, its decomposition, and what counts in it."""
+    """The matrix, its decomposition, and what counts in it."""
 
+    basis: SymmetricBasis
     halves: tuple[Tensor, Tensor]
     eigenvalues: Tensor
     eigenvectors: Tensor
     rank: int
     edge: float
     variation: float
-    i: Tensor
-    j: Tensor
-    weight: Tensor
 
     @classmethod
     def of(cls, y: Float[Tensor, "rows r"], groups: int, normalised: bool, generator: torch.Generator) -> _Rank:
         r = y.shape[1]
-        i, j = torch.triu_indices(r, r).cpu()
-        weight = torch.where(i == j, 1.0, 2.0**0.5)
-        m = len(i)
+        basis = SymmetricBasis(r)
+        m, (i, j) = basis.m, basis.pairs
         parts = torch.zeros(groups, m, m, dtype=torch.float64)
         for g, part in enumerate(y.tensor_split(groups)):
             for block in part.split(_CHUNK):
-                products = block[:, i] * block[:, j] * weight.to(block)
+                products = basis.squares(block)
                 parts[g] += (products.T @ products).double().cpu()
             parts[g] /= len(part)
         # The fourth moments of white Gaussian rows; of uniform ones on the sphere a factor less.
@@ -186,9 +182,9 @@ class _Rank:
         signs = torch.ones(_FLIPS, groups, dtype=torch.float64)
         for flip in signs:
             flip[torch.randperm(groups, generator=generator)[: groups // 2]] = -1
-        noise = (signs @ parts.flatten(1) / groups).view(_FLIPS, m, m)
+        noise = (signs @ parts.flatten(1) / groups).view(_FLIPS, m, m).float()
         rank, edge = _above_noise(eigenvalues, eigenvectors, noise)
-        return cls(halves, eigenvalues, eigenvectors, rank, edge, variation, i, j, weight)
+        return cls(basis, halves, eigenvalues, eigenvectors, rank, edge, variation)
 
 
 def _common(a: Tensor, b: Tensor, diagonal: Tensor) -> float:
@@ -206,73 +202,37 @@ def _above_noise(eigenvalues: Tensor, eigenvectors: Tensor, noise: Tensor) -> tu
     """How many eigenvalues noise does not explain, and the edge that says so."""
     rank, edge = 0, 0.0
     for _ in range(_ROUNDS):
-        left = eigenvectors[:, rank:].numpy()
-        if not left.shape[1]:
+        if rank == len(eigenvalues):
             break
-        edge = max(_largest(left, draw.numpy()) for draw in noise)
+        edge = float(_largest(noise, eigenvectors[:, :rank].to(noise)).max())
         more = int((eigenvalues > edge).sum())
-        if more <= rank:
+        settled, rank = more <= 1.01 * rank, max(more, rank)
+        if settled:
             break
-        rank = more
     return rank, edge
 
 
-def _largest(basis: np.ndarray, matrix: np.ndarray) -> float:
-    """The largest eigenvalue of a symmetric matrix within a subspace."""
-    size = basis.shape[1]
-    if size < 64:
-        return float(np.linalg.eigvalsh(basis.T @ matrix @ basis)[-1])
-    operator = LinearOperator((size, size), matvec=lambda v: basis.T @ (matrix @ (basis @ v)), dtype=np.float64)
-    start = np.random.default_rng(0).normal(size=size)
-    return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])
-
-
-def _rank_one(rank: _Rank, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Unit v with v v^T in the range of Q, how nearly each is, and the nearest that random ranges hold."""
-    r = int(rank.j.max()) + 1
-    if not rank.rank:
-        return torch.zeros(0, r), torch.zeros(0), 0.0
-    m = len(rank.i)
-    random, _ = torch.linalg.qr(torch.randn(m, rank.rank, generator=generator, dtype=torch.float64))
-    _, by_chance = _climbed(random.float(), rank, 128, generator)
-    chance = float(by_chance.max())
-    range_of_q = rank.eigenvectors[:, : rank.rank].float()
-    starts = max(_STARTS_PER_RANK * rank.rank, 128)
-    v, fit = _climbed(range_of_q, rank, starts, generator)
-    order = fit.argsort(descending=True)
-    v, fit = v[order], fit[order]
-    # Half way between chance and a perfect fit; nearly one direction, however often it was climbed to, is one.
-    v, fit = v[fit > (1 + chance) / 2], fit[fit > (1 + chance) / 2]
-    near, kept = (v @ v.T).abs() > 0.8, []
-    for row in range(len(v)):
-        if not bool(near[row, kept].any()):
-            kept.append(row)
-    return v[kept], fit[kept], chance
-
-
-def _climbed(span: Tensor, rank: _Rank, starts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Maxima of |P (v x v)|^2 over unit v from random starts, P the projection on the span of the columns."""
-    r = int(rank.j.max()) + 1
-    i, j, weight = rank.i, rank.j, rank.weight
-    v = torch.nn.functional.normalize(torch.randn(starts, r, generator=generator), dim=1)
-    ends, fits = [], []
-    for u in v.split(_STARTS_AT_ONCE):
-        square = torch.zeros(len(u), r, r)
-        fit = torch.zeros(len(u))
-        for _ in range(_ITERATIONS):
-            inside = (u[:, i] * u[:, j] * weight) @ span
-            fit = inside.square().sum(1)
-            entries = (inside @ span.T) / weight
-            square[:, i, j] = entries
-            square[:, j, i] = entries
-            new = torch.nn.functional.normalize(torch.bmm(square, u[:, :, None])[:, :, 0], dim=1)
-            still = float((new * u).sum(1).min()) > 1 - 1e-6
-            u = new
-            if still:
-                break
-        ends.append(u)
-        fits.append(fit)
-    return torch.cat(ends), torch.cat(fits)
+def _largest(matrices: Float[Tensor, "b m m"], without: Float[Tensor, "m k"]) -> Float[Tensor, "b"]:
+    """The largest eigenvalue of each symmetric matrix on what is orthogonal to some columns, by Lanczos steps."""
+    b, m, _ = matrices.shape
+    steps = min(_LANCZOS, m - without.shape[1])
+    v = torch.randn(b, m, generator=torch.Generator().manual_seed(0)).to(matrices)
+    vectors = matrices.new_zeros(b, 0, m)
+    tridiagonal = matrices.new_zeros(b, steps, steps)
+    for step in range(steps):
+        # Twice, for what rounding leaves.
+        for _ in range(2):
+            v = v - (v @ without) @ without.T
+            v = v - torch.einsum("bs,bsm->bm", torch.einsum("bsm,bm->bs", vectors, v), vectors)
+        length = v.norm(dim=1)
+        if step:
+            tridiagonal[:, step, step - 1] = tridiagonal[:, step - 1, step] = length
+        v = v / length.clamp(min=torch.finfo(v.dtype).tiny)[:, None]
+        vectors = torch.cat([vectors, v[:, None]], 1)
+        w = torch.bmm(matrices, v[:, :, None])[:, :, 0]
+        tridiagonal[:, step, step] = (w * v).sum(1)
+        v = w
+    return torch.linalg.eigvalsh(tridiagonal)[:, -1]
 
 
 def _lifted(white: WhiteRows, y: Tensor, units: Tensor) -> Float[Tensor, "n d"]:
@@ -280,6 +240,8 @@ def _lifted(white: WhiteRows, y: Tensor, units: Tensor) -> Float[Tensor, "n d"]:
 
     The third power leaves of features that overlap with v little but the one that v is of.
     """
+    if not len(units):
+        return torch.zeros(0, white.from_white.shape[1])
     lifted, third = [], []
     for v in units.to(y).split(256):
         sums = torch.zeros(len(v), white.r, dtype=torch.float64)
@@ -303,7 +265,7 @@ def _dependence(rank: _Rank, units: Tensor) -> float | None:
     count = len(units)
     if count < 2:
         return None
-    atoms = (units[:, rank.i] * units[:, rank.j] * rank.weight).double()
+    atoms = rank.basis.squares(units).double()
     inverse = torch.linalg.pinv(atoms, rtol=1e-3)
     a, b = (inverse.T @ half @ inverse for half in rank.halves)
     both = a * b
@@ -311,10 +273,9 @@ def _dependence(rank: _Rank, units: Tensor) -> float | None:
     return (whole - float(both.diagonal().sum())) / whole if whole > 0 else None
 
 
-def _answer(
-    white: WhiteRows, y: Tensor, K: Tensor, rank: _Rank, units: Tensor, fit: Tensor, chance: float
-) -> Cumulants:
-    size, m = y.shape[1], len(rank.i)
+def _answer(white: WhiteRows, y: Tensor, rank: _Rank, found: RankOne) -> Cumulants:
+    size, m, units = y.shape[1], rank.basis.m, found.vectors
+    isolated = int(found.isolated.sum())
     cautions = list(white.cautions)
     if rank.rank > 0.8 * m:
         cautions.append(f"{m} is the most that {size} dimensions can show: there may be any number more")
@@ -323,18 +284,18 @@ def _answer(
     if rank.variation > 0.05:
         cautions.append(f"row norms vary (a common factor adds {rank.variation:.2g} of the Gaussian's fourth moments)")
     dependence = _dependence(rank, units)
-    if rank.rank >= 8 and len(units) < 0.75 * rank.rank and rank.rank < 0.6 * m:
+    if isolated < 0.75 * len(units):
         cautions.append(
-            f"only {len(units)} single directions lie in a range of rank {rank.rank}: features depend on each other, "
-            "or have several dimensions"
+            f"of {len(units)} directions only {isolated} stand alone: the others depend on each other or belong to "
+            "features of several dimensions, which adds to the rank"
         )
     elif dependence is not None and dependence > 0.2:
         cautions.append("features depend on each other, which adds to the rank")
     certificate = ""
-    if rank.rank > white.r:
+    if isolated > white.r and rank.rank > white.r:
         certificate = (
-            f"At least {rank.rank} independent non-Gaussian sources stand behind x, which varies in {white.r} "
-            "dimensions: superposition, at 95 %, where sources are independent up to a factor common to the row."
+            f"Superposition: fourth moments hold {isolated} single non-Gaussian directions that stand alone, and x "
+            f"varies in {white.r} dimensions. No dictionary was learned for this."
         )
     common = {"n": len(y), "of": "rows"}
     measurements = (
@@ -354,7 +315,16 @@ def _answer(
             unit="directions",
             how="no interval: those that random starts came to",
             chance=0.0,
-            chance_is=f"random ranges hold fits up to {chance:.2f}; only fits above {(1 + chance) / 2:.2f} count",
+            chance_is=f"random ranges hold fits up to {found.chance:.2f}; only fits above {found.threshold:.2f} count",
+            **common,
+        ),
+        Measurement(
+            name="cumulant_components",
+            value=float(found.components),
+            unit="components",
+            how="no interval: those that random starts came to",
+            chance=0.0,
+            chance_is="Gaussian or elliptical rows",
             **common,
         ),
         Measurement(name="norm_variation", value=rank.variation, unit="excess fourth moment", chance=0.0, **common),
@@ -364,17 +334,24 @@ def _answer(
             unit="share of cumulant energy",
             chance=0.0,
             chance_is="independent features",
-            caution="" if dependence is not None else "fewer than two directions were found",
+            caution="" if dependence is not None else "there are no two directions whose cumulants can be told apart",
             **common,
         ),
     )
-    directions = _lifted(white, y, units) if len(units) else torch.zeros(0, white.from_white.shape[1])
-    return Cumulants(measurements, rank.eigenvalues, rank.edge, directions, size, certificate)
+    return Cumulants(
+        measurements=measurements,
+        eigenvalues=rank.eigenvalues,
+        edge=rank.edge,
+        directions=_lifted(white, y, units),
+        isolated=found.isolated,
+        dimensions=size,
+        certificate=certificate,
+    )
 
 
 def _abstained(rows: int, d: int, reason: str) -> Cumulants:
     none = Measurement(name="cumulant_rank", value=None, unit="features", n=rows, of="rows", caution=f"{reason}.")
-    return Cumulants((none,), torch.zeros(0), 0.0, torch.zeros(0, d), 0)
+    return Cumulants((none,), torch.zeros(0), 0.0, torch.zeros(0, d), torch.zeros(0, dtype=torch.bool), 0)
 
 
 class CumulantRank(Counter):
