@@ -2,6 +2,8 @@
 
 from ...core.registry import one_of_each
 from .base import Counter as Counter
+from .certified import CertifiedCount as CertifiedCount
+from .cumulants import CumulantRank as CumulantRank
 from .recurring import RecurringFeatures as RecurringFeatures
 
 COUNTERS: tuple[Counter, ...] = one_of_each(Counter, globals())
