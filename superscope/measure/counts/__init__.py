@@ -2,6 +2,8 @@
 
 from ...core.registry import one_of_each
 from .base import Counter as Counter
+from .certified import CertifiedCount as CertifiedCount
+from .cumulants import CumulantRank as CumulantRank
 from .consensus import Consensus as Consensus
 from .consensus import Richness as Richness
 from .consensus import consensus as consensus
