@@ -34,6 +34,7 @@ _NAMES = {
     "Measurement": "core",
     "Report": "core",
     "analyze_superposition": "studies",
+    "count": "studies",
     "measure_interference": "studies",
 }
 

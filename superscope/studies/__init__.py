@@ -34,6 +34,12 @@ STUDIES = (
     Entry(
         "frontier", "learning.frontier", "Frontier", "How sparse should this dictionary be? A sweep, and the k to take."
     ),
+    Entry(
+        "count",
+        "counting.count",
+        "CountFeatures",
+        "How many features are there? One number with its interval, for any rows.",
+    ),
     Entry("sweep", "sweep", "Sweep", "Any study over a grid of its settings, on one machine or many."),
     Entry("toy", "toys.sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
     Entry(
@@ -72,7 +78,11 @@ STUDIES = (
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 
-_FUNCTIONS = {"analyze_superposition": "toys.one_liners", "measure_interference": "toys.one_liners"}
+_FUNCTIONS = {
+    "analyze_superposition": "toys.one_liners",
+    "measure_interference": "toys.one_liners",
+    "count": "counting.count",
+}
 
 __all__ = ["STUDIES", "Entry", *(entry.name for entry in STUDIES), *_FUNCTIONS]
 

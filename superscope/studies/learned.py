@@ -6,6 +6,7 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def learned(
     stage: str,
     folder: Callable[[Wanted], str],
     notes: Mapping[str, Any],
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Generator[Progress, None, dict[Wanted, Learned]]:
     """A TopK dictionary for each of `wanted`, trained side by side, or taken from an interrupted run.
 
@@ -49,6 +51,7 @@ def learned(
         stage: what is being done, in words.
         folder: of each in the run.
         notes: kept with each.
+        settings: of training, beside those.
     """
     total = len(wanted) * steps
     found: dict[Wanted, Learned] = {}
@@ -62,7 +65,9 @@ def learned(
     done = dict.fromkeys(found, steps)
     missing = [each for each in wanted if each not in found]
     of = source if callable(source) else lambda _: source
-    for number, step, result in _side_by_side([_training(each, of(each), steps, batch, device) for each in missing]):
+    for number, step, result in _side_by_side(
+        [_training(each, of(each), steps, batch, device, settings) for each in missing]
+    ):
         each = missing[number]
         if result is not None:
             found[each] = result
@@ -77,12 +82,12 @@ def learned(
 
 
 def _training(
-    wanted: Wanted, source: Rows, steps: int, batch: int, device: torch.device
+    wanted: Wanted, source: Rows, steps: int, batch: int, device: torch.device, more: Mapping[str, Any]
 ) -> Generator[Step, None, Learned]:
     """The steps worth showing of one training."""
     sae = TopK(d=source.d, n=wanted.n, k=wanted.k, seed=wanted.seed).to(device)
     curve: dict[str, list[float]] = {"step": [], "fraction_variance_unexplained": [], "dead": []}
-    settings = {**SHORT, "batch": min(batch, len(source)), "seed": wanted.seed}
+    settings = {**SHORT, "batch": min(batch, len(source)), "seed": wanted.seed, **more}
     for step in train(sae, source, steps=steps, **settings):
         if step.index % _EVERY == 0 or step.index in (1, steps):
             curve["step"].append(step.index)

@@ -3,7 +3,10 @@
 from ...core.registry import one_of_each
 from .base import Counter as Counter
 from .certified import CertifiedCount as CertifiedCount
+from .certified import certified_count as certified_count
 from .cumulants import CumulantRank as CumulantRank
+from .cumulants import Cumulants as Cumulants
+from .cumulants import cumulant_rank as cumulant_rank
 from .consensus import Consensus as Consensus
 from .consensus import Richness as Richness
 from .consensus import consensus as consensus

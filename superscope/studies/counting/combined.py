@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...core import Measurement
+from ...measure.counts.cumulants import Cumulants
 from .search import Look, Search
 
 _LEVEL, _Z = 0.9, 1.645
@@ -23,7 +24,7 @@ _CROWDED = 1.5
 
 
 @dataclass(frozen=True)
-class Answer:
+class Combined:
     """How many features there are.
 
     Args:
@@ -53,7 +54,7 @@ class Answer:
         return self.value is None
 
 
-def combined(found: Search, d: int) -> Answer:
+def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | None = None) -> Combined:
     """The count over all plausible looks, the spread between them as its uncertainty; "at least" where it still rose.
 
     Each look counts with the inverse of its own variance, that of `_FLOOR` included. A look's own logarithm is the
@@ -63,17 +64,20 @@ def combined(found: Search, d: int) -> Answer:
     Args:
         found: the looks.
         d: dimensions.
+        left_out: rows that were left out for their norm.
+        beside: what a counter without dictionaries says; it is quoted, not used.
     """
+    outside = _outside(left_out, beside)
     best = found.best
     if not best.count.counted:
-        return Answer(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+        return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
             "No direction recurs between dictionaries of disjoint rows: there is nothing sparse in these rows, or more "
-            "than can be told apart.",
+            "than can be told apart.", *outside,
         ))  # fmt: skip
     if best.agreed.share < _TRACE:
-        return Answer(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+        return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
             f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too little "
-            "to say that the rows are made of such directions.",
+            "to say that the rows are made of such directions.", *outside,
         ))  # fmt: skip
     l0 = float(best.agreed.densities[~best.agreed.sums].sum())
     logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
@@ -85,14 +89,14 @@ def combined(found: Search, d: int) -> Answer:
     deviation = math.sqrt(between + within + _FLOOR**2)
     value = math.exp(mean)
     kappa_cs, kappa_lin = _kappas(value, l0, d)
-    reasons = [_spoken(found)]
+    reasons = [_spoken(found), *outside]
     low, high = value * math.exp(-_Z * deviation), value * math.exp(_Z * deviation)
     if kappa_cs > _CROWDED:
         reasons.append(
             f"With {l0:.1f} of {value:,.0f} active in {d} dimensions kappa is {kappa_cs:.2f}: above {_CROWDED} sparse "
             "features cannot be told apart, so no count is given."
         )
-        return Answer(None, low, math.inf, l0, kappa_cs, kappa_lin, tuple(reasons))
+        return Combined(None, low, math.inf, l0, kappa_cs, kappa_lin, tuple(reasons))
     rising = [name for name, still in found.flat.items() if not still]
     if best.agreed.share < _SHARE or not best.count.extrapolated:
         reasons.append(
@@ -101,9 +105,24 @@ def combined(found: Search, d: int) -> Answer:
         high = math.inf
     elif rising:
         words = {"n": "wider dictionaries", "k": "another k", "steps": "longer training"}
-        reasons.append(f"The budget ended before {' and '.join(words[name] for name in rising)} was seen to change nothing.")
+        reasons.append(
+            f"The budget ended before {' and '.join(words[name] for name in rising)} was seen to change nothing."
+        )
         high = math.inf
-    return Answer(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons))
+    return Combined(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons))
+
+
+def _outside(left_out: int, beside: Cumulants | None) -> list[str]:
+    spoken = []
+    if left_out:
+        spoken.append(f"{left_out:,} rows far beyond the others' norm were left out.")
+    if beside is not None and beside["cumulant_rank"].value is not None:
+        own = beside["cumulant_directions"].value
+        spoken.append(
+            f"Without any dictionary fourth cumulants show {own or 0:,.0f} directions in {beside.dimensions} dimensions "
+            f"(rank {beside['cumulant_rank'].value:,.0f}). {beside.certificate}".strip()
+        )
+    return spoken
 
 
 def _own(look: Look) -> tuple[float, float]:
@@ -127,7 +146,7 @@ def _spoken(found: Search) -> str:
     )
 
 
-def measurements(answer: Answer, found: Search, rows: int) -> list[Measurement]:
+def measurements(answer: Combined, found: Search, rows: int) -> list[Measurement]:
     """The answer as numbers of a report."""
     best = found.best
     how = "90 %: spread over plausible settings, captures over dictionaries, and what worlds were miscounted by"
@@ -158,4 +177,4 @@ def measurements(answer: Answer, found: Search, rows: int) -> list[Measurement]:
     ]  # fmt: skip
 
 
-__all__ = ["Answer", "combined", "measurements"]
+__all__ = ["Combined", "combined", "measurements"]

@@ -26,8 +26,14 @@ _PLAUSIBLE = 0.8
 _WIDTH, _STEPS, _BATCH = 8, 200, 1024
 """The first look: latents for each dimension, steps, and rows in a step."""
 
-_FLAT = 0.03
+_FLAT = 0.05
 """A doubling that changes the logarithm of the count by less has found what there is."""
+
+_CANDIDATES, _WORTH = 3, 0.6
+"""How many k are trained for longer, and the share of the best score that they must have."""
+
+_HELD = 0.95
+"""A wider look whose score is a smaller share of the narrower one's has found junk."""
 
 _STRETCHES = 300
 """Pieces that rows are cut into before they are dealt out to the dictionaries."""
@@ -68,22 +74,25 @@ class Look:
         setting: of the dictionaries.
         agreed: their consensus.
         count: the estimate of how many directions there are.
+        explained: share of variance, mean over the dictionaries' last steps.
         seconds: it took.
     """
 
     setting: Setting
     agreed: Consensus
     count: Richness
+    explained: float
     seconds: float
 
     @property
     def score(self) -> float:
-        """What a setting is chosen by: directions agreed on, times the squared share of activations that are theirs.
+        """What a setting is chosen by: the squared share of activations that are those of recurring directions, times
+        the share of variance explained.
 
-        A k too large makes dictionaries of junk, some of which recurs, but then its share falls; a k too small loses
-        directions. The square, for at four times the right k a third more recurred at two thirds of the share.
+        A k too small leaves variance; one too large makes dictionaries of junk, and the share falls. The number of
+        directions is no part of it, for junk recurs too.
         """
-        return self.count.counted * self.agreed.share**2
+        return self.agreed.share**2 * self.explained
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +115,14 @@ class Search:
 
     @property
     def plausible(self) -> tuple[Look, ...]:
-        """The best look, and those that might as well have been: of a score near its own."""
-        return tuple(look for look in self.looks if look.count.counted and look.score >= _PLAUSIBLE * self.best.score)
+        """The best look, and those that might as well have been: of a score near its own, and not trained for less than
+        half as long."""
+        least = self.best.setting.steps / 2
+        return tuple(
+            look
+            for look in self.looks
+            if look.count.counted and look.score >= _PLAUSIBLE * self.best.score and look.setting.steps >= least
+        )
 
 
 @dataclass(frozen=True)
@@ -128,11 +143,12 @@ class Given:
 
 
 def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Generator[Progress, None, Search]:
-    """Takes looks until a doubling of the width and of the training changes nothing, or the budget is spent.
+    """Takes looks until a doubling of the training and of the width changes nothing, or the budget is spent.
 
-    First k: doubled from 1 with narrow, short looks until the score has fallen for good, then what lies beside the
-    best. Then steps and width are doubled in turn, as long as the count rises by more than `_FLAT`; what was raised is
-    tried again after the other was.
+    First k, with narrow and short looks: doubled from 1 until the score has fallen for good, then what lies beside the
+    best. The `_CANDIDATES` best of them are trained twice as long, and again as long as the count of the best moves by
+    more than `_FLAT`: a k too small looks well until it has been trained for long. Then the width is doubled as long
+    as the count rises by more and the score does not fall.
 
     Args:
         rows: x, centred or not; about a third go to each dictionary.
@@ -160,20 +176,38 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
         for k in _between(best.setting.k, most):
             if best.count.counted and looker.affords(replace(start, k=k)):
                 look = yield from looker.at(replace(start, k=k))
-                best = max(best, look, key=lambda each: each.score)
-    raised = {"steps": given.steps is None, "n": given.n is None}
-    while any(raised.values()) and best.count.counted:
-        name = "steps" if raised["steps"] else "n"
-        more = replace(best.setting, **{name: 2 * getattr(best.setting, name)})
-        if not looker.affords(more):
+                best = max(best, look, key=_by_score)
+    before = {look.setting.k: look for look in looker.looks.values() if look.count.counted}
+    while not flat["steps"] and before:
+        longer: dict[int, Look] = {}
+        for look in sorted(before.values(), key=_by_score, reverse=True)[:_CANDIDATES]:
+            more = replace(look.setting, steps=2 * look.setting.steps)
+            if look.score >= _WORTH * best.score and looker.affords(more):
+                longer[more.k] = yield from looker.at(more)
+        longer = {k: look for k, look in longer.items() if look.count.counted}
+        if not longer:
             break
-        look = yield from looker.at(more)
-        change = math.log(look.count.value / best.count.value) if look.count.counted else -math.inf
-        raised[name], flat[name] = False, change <= _FLAT
-        if change > _FLAT:
+        best = max(longer.values(), key=_by_score)
+        flat["steps"] = abs(_change(before[best.setting.k], best)) <= _FLAT
+        before = longer
+    while not flat["n"] and best.count.counted:
+        wider = replace(best.setting, n=2 * best.setting.n)
+        if not looker.affords(wider):
+            break
+        look = yield from looker.at(wider)
+        flat["n"] = not look.count.counted or _change(best, look) <= _FLAT or look.score < _HELD * best.score
+        if not flat["n"]:
             best = look
-            raised = {other: getattr(given, other) is None for other in raised}
     return Search(tuple(looker.looks.values()), best, flat, time.perf_counter() - begun, looker.main[best.setting])
+
+
+def _by_score(look: Look) -> float:
+    return look.score
+
+
+def _change(before: Look, after: Look) -> float:
+    """Of the logarithm of the count."""
+    return math.log(after.count.value / before.count.value)
 
 
 def _between(k: int, most: int) -> tuple[int, ...]:
@@ -221,6 +255,8 @@ class _Looker:
             stage=f"Looking with {setting}",
             folder=lambda w: f"{self.place}/n{w.n}-k{w.k}-steps{setting.steps}-seed{w.seed}",
             notes={"rows": len(self.parts[0])},
+            # Latents that are dead may stay so: there are more of them than features. Reviving them took half the time.
+            settings={"auxiliary": 0.0},
         )
         atoms, densities = [], []
         for part, each in enumerate(wanted):
@@ -231,7 +267,8 @@ class _Looker:
             densities.append(density[alive])
         agreed = consensus(atoms, densities)
         seconds = time.perf_counter() - begun
-        look = Look(setting, agreed, richness(agreed), seconds)
+        unexplained = [found[each][1]["fraction_variance_unexplained"][-1] for each in wanted]
+        look = Look(setting, agreed, richness(agreed), max(1 - sum(unexplained) / RUNS, 0.0), seconds)
         self.looks[setting], self.main[setting] = look, found[wanted[0]][0]
         self.rate = max(seconds / (setting.n * setting.steps), 0.5 * self.rate)
         yield Progress(f"Looking with {setting}", 1, 1, f"{look.count.counted} directions agreed on")

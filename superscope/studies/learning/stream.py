@@ -66,8 +66,8 @@ Join: TypeAlias = Callable[[Sequence[ActivationSource]], ActivationSource]
 
 
 @dataclass(frozen=True)
-class FromStream(Study):
-    """A study that learns dictionaries of a stream of rows: what the stream is, and how long it is learned from."""
+class Streamed(Study):
+    """A study of a stream of rows: what the stream is."""
 
     source: Annotated[str, tyro.conf.Positional]
     """Model, store, world:NAME, or file of rows."""
@@ -86,14 +86,6 @@ class FromStream(Study):
     """Rows to measure on."""
     context: Annotated[int, at_least(2)] = 128
     """Tokens the model sees at once."""
-    n: Count | None = None
-    """Latents. Default: 8 for each dimension."""
-    steps: Count = 1000
-    """Training steps."""
-    batch: Annotated[int, at_least(2)] = 2048
-    """Rows in one step."""
-    lr: Annotated[float, above(0, finite=True)] = 3e-3
-    """Peak learning rate, in units of the scaled x."""
     outliers: Literal["leave-out", "keep"] = "leave-out"
     """Rows of a model whose norm is over 10 times the median and far outside the spread of the others: leave them out
     of learning and measuring, or keep them. A store's own policy decided when it was harvested."""
@@ -101,6 +93,10 @@ class FromStream(Study):
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
     """Of the starts, the order of rows and the bootstrap."""
+
+    def learning(self, d: int) -> tuple[int, float]:
+        """How many latents will be learned of rows of d numbers, and how often each row will be read."""
+        return 8 * d, 1.0
 
     def open_stream(self, beside: Sequence[str] = (), join: Join = SAE.join) -> Stream:
         """The stream that the source names: `world:NAME`, a .safetensors or .npy file, a store's folder, or a model.
@@ -153,14 +149,14 @@ class FromStream(Study):
         limits = capture.outlier_limits(loaded.model, places, learned) if self.outliers == "leave-out" else {}
         live = [HookSource(loaded.model, place, learned, limit=limits.get(place, math.inf)) for place in places]
         d = sum(source.d for source in live)
-        n = self.n or 8 * d
+        n, uses = self.learning(d)
         choice = cost.store_or_recompute(
             parameters=capture.parameters_to(loaded.model, places),
             d=d,
             n=n,
             k=min(_ACTIVE, n),
             tokens=len(live[0]),
-            uses=self.steps * self.batch / self.tokens,
+            uses=uses,
             room=_ROOM,
             number=4,
             where="in memory",
@@ -181,6 +177,23 @@ class FromStream(Study):
             note=note,
             beside=tuple(map(str, places[1:])),
         )
+
+
+@dataclass(frozen=True)
+class FromStream(Streamed):
+    """A study that learns dictionaries of a stream of rows: what the stream is, and how long it is learned from."""
+
+    n: Count | None = None
+    """Latents. Default: 8 for each dimension."""
+    steps: Count = 1000
+    """Training steps."""
+    batch: Annotated[int, at_least(2)] = 2048
+    """Rows in one step."""
+    lr: Annotated[float, above(0, finite=True)] = 3e-3
+    """Peak learning rate, in units of the scaled x."""
+
+    def learning(self, d: int) -> tuple[int, float]:
+        return self.n or 8 * d, self.steps * self.batch / self.tokens
 
 
 def length(source: ActivationSource) -> int | None:
