@@ -32,8 +32,8 @@ _FLAT = 0.05
 _CANDIDATES, _WORTH = 3, 0.6
 """How many k are trained for longer, and the share of the best score that they must have."""
 
-_HELD = 0.95
-"""A wider look whose score is a smaller share of the narrower one's has found junk."""
+_BETTER = 1.02
+"""A wider look must have a score so many times the narrower one's: else what it found more of is combinations."""
 
 _STRETCHES = 300
 """Pieces that rows are cut into before they are dealt out to the dictionaries."""
@@ -148,7 +148,7 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
     First k, with narrow and short looks: doubled from 1 until the score has fallen for good, then what lies beside the
     best. The `_CANDIDATES` best of them are trained twice as long, and again as long as the count of the best moves by
     more than `_FLAT`: a k too small looks well until it has been trained for long. Then the width is doubled as long
-    as the count rises by more and the score does not fall.
+    as the count rises by more and the score rises too.
 
     Args:
         rows: x, centred or not; about a third go to each dictionary.
@@ -195,7 +195,7 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
         if not looker.affords(wider):
             break
         look = yield from looker.at(wider)
-        flat["n"] = not look.count.counted or _change(best, look) <= _FLAT or look.score < _HELD * best.score
+        flat["n"] = not look.count.counted or _change(best, look) <= _FLAT or look.score < _BETTER * best.score
         if not flat["n"]:
             best = look
     return Search(tuple(looker.looks.values()), best, flat, time.perf_counter() - begun, looker.main[best.setting])
