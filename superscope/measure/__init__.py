@@ -43,6 +43,14 @@ from .codes.sparsity import gini as gini
 from .codes.sparsity import hoyer as hoyer
 from .codes.sparsity import participation_number as participation_number
 from .codes.sparsity import treves_rolls as treves_rolls
+from .counts.certified import Certificates as Certificates
+from .counts.certified import certified_count as certified_count
+from .counts.certified import e_benjamini_hochberg as e_benjamini_hochberg
+from .counts.cumulants import Cumulants as Cumulants
+from .counts.cumulants import cumulant_rank as cumulant_rank
+from .counts.lp_exponent import LpExponent as LpExponent
+from .counts.lp_exponent import kl_divergence as kl_divergence
+from .counts.lp_exponent import lp_exponent as lp_exponent
 from .evidence import Evidence as Evidence
 from .evidence import Wanted as Wanted
 from .geometry.axes import AxisAlignment as AxisAlignment

@@ -75,9 +75,9 @@ def lp_exponent(
 
     Estimand: where the effect of a move $\delta$ is a function of $\|f\|_p$, f being the move in terms of the
     network's features, two features together, $(u + v)/\sqrt 2$, need a longer move than each alone as soon as p > 2:
-    $r_{mix} / r_{pure} = 2^{1/2 - 1/p}$, with $r_{pure}$ the geometric mean of the two. A ReLU with a negative bias, say,
-    takes no notice of several small parts. Mixtures of features are treated as p = 2 would: so p tells a dictionary of
-    true directions from a rotated one, and it is causal: no statistic of x is in it.
+    $r_{mix} / r_{pure} = 2^{1/2 - 1/p}$, with $r_{pure}$ the geometric mean of the two. A ReLU with a negative bias,
+    say, takes no notice of several small parts. Rotated directions are treated as p = 2 would, so that p tells true
+    directions from others, and it is causal: no statistic of x is in it.
 
     For each direction 1/p is the mean over partners v from the same set with $|u \cdot v|$ below `coherence` and over
     rows of x, paired: the same rows for u, v and their mixture. Rows where any of the three radii is beyond the
@@ -150,8 +150,8 @@ def _measurements(
     if count < 4 or len(known) < 20:
         short = f"{count} directions" if count < 4 else f"{len(known)} random directions"
         reason = (
-            f"only {short} have an exponent: give more directions with small cosines to each other, a smaller level, or "
-            "a network that depends on x."
+            f"only {short} have an exponent: give more directions with small cosines to each other, a smaller level, "
+            "or a network that depends on x."
         )
         return tuple(
             Measurement(name=name, value=None, unit=unit, caution=reason, **common)
