@@ -1,7 +1,13 @@
-"""Prints the table of docs/extending.md: every family, where a member of it goes, who reads it, and who is in it."""
+"""Prints the tables of docs/extending.md and docs/worlds.md.
+
+The first: every family, where a member of it goes, who reads it, and who is in it. The second, of `families.py worlds`:
+every family of worlds, what it is and what it asks.
+"""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterable
 
 from superscope import dictionaries, features, recovery, toys, worlds
@@ -47,5 +53,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def table_of_worlds() -> str:
+    """In Markdown, a line for each family of worlds; those that are kept from tuning have a star."""
+    lines = ["| `world:` | what it is | what it asks of a count |", "|---|---|---|"]
+    for name, family in worlds.FAMILIES.items():
+        what = " ".join((inspect.getdoc(family.make) or "").split("\n\n")[0].split())
+        lines.append(f"| `{name}`{' *' * family.held_out} | {what} | {family.question} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table_of_worlds() if "worlds" in sys.argv else table())

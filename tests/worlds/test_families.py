@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import runpy
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -495,3 +497,12 @@ def test_sizes_that_no_default_has():
 def test_bad_input_is_a_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_the_page_has_a_line_for_every_family():
+    root = Path(__file__).parents[2]
+    table = runpy.run_path(str(root / "scripts/families.py"))["table_of_worlds"]()
+    page = (root / "docs/worlds.md").read_text(encoding="utf-8")
+    assert table in page, "docs/worlds.md: put what `python scripts/families.py worlds` prints in place of its table"
+    assert table.count("\n") == len(FAMILIES) + 1
+    assert sum("` * |" in line for line in table.splitlines()) == len(HELD_OUT)

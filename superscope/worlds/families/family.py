@@ -33,7 +33,7 @@ class Family:
     Example:
         >>> from superscope.worlds import FAMILIES
         >>> FAMILIES["zipf"](n=128, d=32, l0=2, seed=1).truth.count(p0=0.01)
-        72
+        49
     """
 
     make: Callable[..., Known]
