@@ -40,6 +40,12 @@ STUDIES = (
         "CountFeatures",
         "How many features are there? One number with its interval, for any rows.",
     ),
+    Entry(
+        "calibrate",
+        "counting.calibrate",
+        "Calibrate",
+        "Does the count hold where the truth is known? Error and coverage over worlds.",
+    ),
     Entry("sweep", "sweep", "Sweep", "Any study over a grid of its settings, on one machine or many."),
     Entry("toy", "toys.sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
     Entry(

@@ -4,13 +4,13 @@ from ...core.registry import one_of_each
 from .base import Counter as Counter
 from .certified import CertifiedCount as CertifiedCount
 from .certified import certified_count as certified_count
-from .cumulants import CumulantRank as CumulantRank
-from .cumulants import Cumulants as Cumulants
-from .cumulants import cumulant_rank as cumulant_rank
 from .consensus import Consensus as Consensus
 from .consensus import Richness as Richness
 from .consensus import consensus as consensus
 from .consensus import richness as richness
+from .cumulants import CumulantRank as CumulantRank
+from .cumulants import Cumulants as Cumulants
+from .cumulants import cumulant_rank as cumulant_rank
 from .recurring import RecurringFeatures as RecurringFeatures
 
 COUNTERS: tuple[Counter, ...] = one_of_each(Counter, globals())

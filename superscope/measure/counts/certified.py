@@ -162,7 +162,7 @@ def certified_count(
     judge = _Judge.of(white, directions)
     first = white.y
     later = ((held.double().to(white.mean.device) - white.mean) @ white.to_white).float()
-    ordinary = judge.ordinary(first)
+    ordinary = judge.ordinary(first) if len(judge.candidates) else 0.0
     log_e = torch.full((directions.n,), -math.inf)
     for place in range(len(judge.candidates)):
         rows, signs = judge.speaking(first, place, _CHOOSING, 0.0, ordinary)

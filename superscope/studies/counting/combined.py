@@ -12,8 +12,8 @@ from .search import Look, Search
 _LEVEL, _Z = 0.9, 1.645
 
 _FLOOR = 0.035
-"""Deviation of the logarithm of a count that no look shows: worlds of the families for tuning were miscounted by so much
-where all looks agreed."""
+"""Deviation of the logarithm of a count that no look shows: where all looks agreed, worlds of the families for tuning
+were still miscounted by so much."""
 
 _UNSURE = 0.4
 """Deviation for each share of activations that is of directions which do not recur: where features come together, what
@@ -80,8 +80,8 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         ))  # fmt: skip
     if best.agreed.share < _TRACE:
         return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
-            f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too little "
-            "to say that the rows are made of such directions.", *outside,
+            f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too "
+            "little to say that the rows are made of such directions.", *outside,
         ))  # fmt: skip
     l0 = float(best.agreed.densities[~best.agreed.sums].sum())
     logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
@@ -124,8 +124,8 @@ def _outside(left_out: int, beside: Cumulants | None) -> list[str]:
     if beside is not None and beside["cumulant_rank"].value is not None:
         own = beside["cumulant_directions"].value
         spoken.append(
-            f"Without any dictionary fourth cumulants show {own or 0:,.0f} directions in {beside.dimensions} dimensions "
-            f"(rank {beside['cumulant_rank'].value:,.0f}). {beside.certificate}".strip()
+            f"Without any dictionary fourth cumulants show {own or 0:,.0f} directions in {beside.dimensions} "
+            f"dimensions (rank {beside['cumulant_rank'].value:,.0f}). {beside.certificate}".strip()
         )
     return spoken
 
@@ -146,8 +146,9 @@ def _kappas(n: float, l0: float, d: int) -> tuple[float, float]:
 def _spoken(found: Search) -> str:
     best = found.best
     return (
-        f"{best.count.counted:,} directions recur between dictionaries of disjoint rows ({best.setting}), and they carry "
-        f"{best.agreed.share:.0%} of activations; {len(found.plausible)} of {len(found.looks)} settings tried do as well."
+        f"{best.count.counted:,} directions recur between dictionaries of disjoint rows ({best.setting}), and they "
+        f"carry {best.agreed.share:.0%} of activations; {len(found.plausible)} of {len(found.looks)} settings tried do as "
+        "well."
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...capture import MemorySource, outlier_limit
-from ...core import Answer, Findings, Report, Run, ShapeError
+from ...core import Answer, Dictionary, Findings, Report, Run, ShapeError
 from ...measure.counts import certified_count, cumulant_rank
 from ..learning.stream import Streamed, length
 from ..settings import Count as AtLeastOne
@@ -25,6 +25,9 @@ FEWEST = 3000
 
 _READ = 8192
 _CUMULANT_DIMENSIONS = 32
+
+_HELD_OUT = 6
+"""One row in so many is kept from learning, the last ones, to certify directions on."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class CountFeatures(Streamed):
         x = _gathered(stream.train, self.rows, self.seed, self.device)
         yield Progress(f"Opening {self.source}", 1, 1, f"{len(x):,} rows of {x.shape[1]} numbers")
         run.open()
-        answer, found, findings = yield from counted(
+        answer, _, findings = yield from counted(
             x,
             run,
             Given(self.n, self.k, self.steps, 60 * self.budget, self.seed),
@@ -87,12 +90,12 @@ def counted(
         ValueError: if there are too few rows, or they hold NaN, are all alike, or have one dimension.
     """
     x, left_out = ordinary(x, keep=keep_outliers)
-    found = yield from search(x, run, given)
+    learned, held = x[: -len(x) // _HELD_OUT], x[-len(x) // _HELD_OUT :]
+    found = yield from search(learned, run, given)
     yield Progress("Asking counters without dictionaries", 0, 2)
     cumulants = cumulant_rank(x, dimensions=_CUMULANT_DIMENSIONS, seed=given.seed)
     yield Progress("Asking counters without dictionaries", 1, 2)
-    half = len(x) // 2
-    certified = certified_count(x[:half], seed=given.seed) if half >= FEWEST else certified_count(x, seed=given.seed)
+    certified = certified_count(learned, Dictionary(found.directions), held, seed=given.seed)
     yield Progress("Asking counters without dictionaries", 2, 2)
     answer = combined(found, x.shape[1], left_out=left_out, beside=cumulants)
     findings = Findings()
@@ -143,8 +146,8 @@ def ordinary(x: Tensor, *, keep: bool = False) -> tuple[Tensor, int]:
     different = len(torch.unique(kept[: 2 * FEWEST], dim=0))
     if different < 1000:
         raise ValueError(
-            f"only {different:,} of the first {min(len(kept), 2 * FEWEST):,} rows differ from each other. Rows repeated, "
-            "or constant ones, say nothing of features; give different rows."
+            f"only {different:,} of the first {min(len(kept), 2 * FEWEST):,} rows differ from each other. Rows "
+            "repeated, or constant ones, say nothing of features; give different rows."
         )
     return kept.float(), len(x) - len(kept)
 
@@ -156,7 +159,8 @@ def sentence(answer: Combined, d: int) -> str:
     if answer.at_least:
         return f"At least {answer.low:,.0f} features in {d} dimensions; {answer.value:,.0f} were seen."
     against = "more features than dimensions" if answer.low > d else "which may be no more than there are dimensions"
-    return f"{answer.value:,.0f} features in {d} dimensions (90 % interval {answer.low:,.0f} to {answer.high:,.0f}): {against}."
+    interval = f"90 % interval {answer.low:,.0f} to {answer.high:,.0f}"
+    return f"{answer.value:,.0f} features in {d} dimensions ({interval}): {against}."
 
 
 def count(

@@ -18,7 +18,7 @@ from ..learned import learned
 from ..study import Progress
 
 RUNS = 3
-"""Dictionaries of a look, each of rows of its own: two say that a direction recurs, the third how often one is missed."""
+"""Dictionaries of a look, each of rows of its own: two say that a direction recurs, a third how often one is missed."""
 
 _PLAUSIBLE = 0.8
 """A setting whose score is this share of the best one's might as well have been chosen."""
@@ -104,7 +104,8 @@ class Search:
         best: the setting that the answer is read at.
         flat: for "n", "k" and "steps", whether more of it was tried and changed nothing.
         spent: seconds.
-        main: a dictionary of the best setting.
+        main: a dictionary of the best setting, of levelled rows.
+        directions: those counted, in x: unit rows, the densest first.
     """
 
     looks: tuple[Look, ...]
@@ -112,6 +113,7 @@ class Search:
     flat: Mapping[str, bool]
     spent: float
     main: SparseCoder
+    directions: Tensor
 
     @property
     def plausible(self) -> tuple[Look, ...]:
@@ -198,7 +200,15 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
         flat["n"] = not look.count.counted or _change(best, look) <= _FLAT or look.score < _BETTER * best.score
         if not flat["n"]:
             best = look
-    return Search(tuple(looker.looks.values()), best, flat, time.perf_counter() - begun, looker.main[best.setting])
+    counted = best.agreed.directions[~best.agreed.sums]
+    return Search(
+        tuple(looker.looks.values()),
+        best,
+        flat,
+        time.perf_counter() - begun,
+        looker.main[best.setting],
+        torch.nn.functional.normalize(counted.to(looker.back) @ looker.back, dim=1),
+    )
 
 
 def _by_score(look: Look) -> float:
@@ -219,7 +229,7 @@ class _Looker:
     """Takes looks, each once, and knows what they cost."""
 
     def __init__(self, rows: Tensor, run: Run, given: Given, place: str) -> None:
-        level = _levelled(rows)
+        level, self.back = _levelled(rows)
         # Neighbouring rows are alike where they are of one text: whole stretches go to a part, not single rows.
         stretches = torch.arange(len(rows)).tensor_split(min(_STRETCHES, len(rows)))
         order = torch.randperm(len(stretches), generator=torch.Generator().manual_seed(given.seed)).tolist()
@@ -275,18 +285,19 @@ class _Looker:
         return look
 
 
-def _levelled(rows: Tensor) -> Tensor:
+def _levelled(rows: Tensor) -> tuple[Tensor, Tensor]:
     r"""$(x - \bar x) (C + \epsilon\, \mathrm{tr}(C)/d\; I)^{-1/2}$: rows of nearly equal variance in all directions.
 
     x = W f becomes x = (M W) f: as many features. What is Gaussian loses its principal axes, in which dictionaries
     would agree though there is nothing to be found: of coloured rows in 32 dimensions 84 directions recurred at k = 1,
-    and none when levelled. Coordinates of ten times the others' deviation no longer hide what is in the others.
+    and none when levelled. The inverse comes with them, to turn directions back. Coordinates of ten times the others' deviation no longer hide what is in the others.
     """
     spread = moments(Activations(block) for block in rows.split(_ENCODED))
     values, vectors = torch.linalg.eigh(spread.covariance.double())
     floor = _FLOOR * values.clamp(min=0).mean().clamp(min=1e-30)
-    level = (vectors * (values.clamp(min=0) + floor).rsqrt()) @ vectors.T
-    return (rows - spread.mean.to(rows)) @ level.to(rows)
+    deviations = (values.clamp(min=0) + floor).sqrt()
+    level, back = (vectors / deviations) @ vectors.T, (vectors * deviations) @ vectors.T
+    return (rows - spread.mean.to(rows)) @ level.to(rows), back.to(rows)
 
 
 @torch.no_grad()
