@@ -178,7 +178,7 @@ def _sums_of_two(unit: Float[Tensor, "n d"]) -> Bool[Tensor, "n"]:
     return composite
 
 
-def richness(seen: Consensus) -> Richness:
+def richness(seen: Consensus, kept: Bool[Tensor, "found"] | None = None) -> Richness:
     r"""$\hat n = \sum_s m_s / P(c \ge c_0)$, with c binomial(R, q_s) within a stratum s of density.
 
     m_s directions of a stratum were found by most, c_0, of the R dictionaries. q_s maximises the likelihood of their
@@ -186,11 +186,15 @@ def richness(seen: Consensus) -> Richness:
     q from it. The deviation is that of m_s given n_s, and of q_s by its curvature, added over strata. Features that a
     dictionary never finds are in nobody's count: the estimate is a low one where densities vary within a stratum.
 
+    Args:
+        seen: what was agreed on.
+        kept: which of the directions count; all but sums of two without it.
+
     Source:
         Chiu and Chao, "Estimating and comparing microbial diversity in the presence of sequencing errors", 2016: to
         leave singletons out; truncated binomial likelihood in place of their moments.
     """
-    kept = ~seen.sums
+    kept = ~seen.sums if kept is None else kept & ~seen.sums
     captures = seen.captures[kept].numpy()
     if not len(captures):
         return Richness(0.0, math.inf, 0, math.nan, False)

@@ -105,7 +105,8 @@ class Calibrate(Study):
         world = family(**{key: offered[key] for key in inspect.signature(family.make).parameters if key in offered})
         wanted = self.rows // 3 if self.short else self.rows
         x = _rows(world, wanted, seed + _SEED)
-        truth = 0 if family.null else world.truth.count(p0=_RARE / wanted)
+        truth = world.truth
+        n_true = 0 if truth is None else truth.count(p0=_RARE / wanted)
         begun = time.process_time()
         answer, found, findings = _drained(
             counted(x, Run.begin("count", {}, None), Given(budget=60 * self.budget, seed=seed))
@@ -118,7 +119,7 @@ class Calibrate(Study):
                 "seconds": time.process_time() - begun,
             }
         }
-        for each in ("cumulant_rank", "cumulant_directions", "cumulant_components", "certified_count"):
+        for each in ("directions_certified", "cumulant_rank", "cumulant_directions", "cumulant_components"):
             measured = findings.get(each)
             if measured is not None:
                 counts[each] = {"value": measured.value}
@@ -130,9 +131,9 @@ class Calibrate(Study):
             "held_out": family.held_out,
             "size": list(size),
             "seed": seed,
-            "n": truth,
-            "kappa_cs": None if family.null else world.truth.kappa_cs,
-            "identity": None if family.null else _identity(found.directions, world.truth.dictionary.atoms),
+            "n": n_true,
+            "kappa_cs": None if truth is None else truth.kappa_cs,
+            "identity": None if truth is None else _identity(found.directions, truth.dictionary.atoms),
             "counts": counts,
         }
 

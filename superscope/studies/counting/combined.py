@@ -83,7 +83,7 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
             f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too "
             "little to say that the rows are made of such directions.", *outside,
         ))  # fmt: skip
-    l0 = float(best.agreed.densities[~best.agreed.sums].sum())
+    l0 = float(best.agreed.densities[best.kept].sum())
     logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
     weights = [1 / (variance + _FLOOR**2) for variance in variances]
     total = sum(weights)
@@ -146,9 +146,9 @@ def _kappas(n: float, l0: float, d: int) -> tuple[float, float]:
 def _spoken(found: Search) -> str:
     best = found.best
     return (
-        f"{best.count.counted:,} directions recur between dictionaries of disjoint rows ({best.setting}), and they "
-        f"carry {best.agreed.share:.0%} of activations; {len(found.plausible)} of {len(found.looks)} settings tried do as "
-        "well."
+        f"{best.agreed.counted:,} directions recur between dictionaries of disjoint rows ({best.setting}), and carry "
+        f"{best.agreed.share:.0%} of activations; {best.certified:,} of them are certified on held-out rows. "
+        f"{len(found.plausible)} of {len(found.looks)} settings tried do as well."
     )
 
 
@@ -158,6 +158,8 @@ def measurements(answer: Combined, found: Search, rows: int) -> list[Measurement
     how = "90 %: spread over plausible settings, captures over dictionaries, and what worlds were miscounted by"
     caution = "" if not (answer.abstains or answer.at_least) else answer.reasons[-1]
     bounded = answer.value is not None and math.isfinite(answer.high)
+    null = {"chance": float(found.decoy), "chance_is": "Gaussian rows of the same covariance, looked at likewise"}
+    at = {"n": best.setting.n, "k": best.setting.k, "steps": best.setting.steps}
     return [
         Measurement(
             name="feature_count",
@@ -168,19 +170,39 @@ def measurements(answer: Combined, found: Search, rows: int) -> list[Measurement
             low=answer.low if bounded else None,
             high=answer.high if bounded else None,
             how=how if bounded else f"no upper end; 95 % sure of {answer.low:,.0f}" if answer.at_least else "abstained",
-            chance=0.0,
-            chance_is="Gaussian rows",
             caution=caution,
+            **null,
         ),
         Measurement(
-            name="directions_recurring", value=float(best.count.counted), unit="directions", n=best.agreed.runs,
-            of="dictionaries", at={"n": best.setting.n, "k": best.setting.k, "steps": best.setting.steps},
+            name="directions_certified",
+            value=float(best.certified),
+            unit="directions",
+            n=rows,
+            of="rows",
+            how="a lower bound: at most 5 % of those certified are expected to be false",
+            at=at,
+            **null,
         ),
         Measurement(
-            name="share_recurring", value=best.agreed.share, unit="share of activations", n=best.agreed.runs,
-            of="dictionaries", chance=0.0, chance_is="Gaussian rows",
+            name="directions_recurring",
+            value=float(best.agreed.counted),
+            unit="directions",
+            n=best.agreed.runs,
+            of="dictionaries",
+            how="no interval: a count at one setting",
+            at=at,
+            **null,
         ),
-    ]  # fmt: skip
+        Measurement(
+            name="share_recurring",
+            value=best.agreed.share,
+            unit="share of activations",
+            n=best.agreed.runs,
+            of="dictionaries",
+            how="no interval: a mean at one setting",
+            at=at,
+        ),
+    ]
 
 
 __all__ = ["Combined", "combined", "measurements"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...capture import MemorySource, outlier_limit
-from ...core import Answer, Dictionary, Findings, Report, Run, ShapeError
-from ...measure.counts import certified_count, cumulant_rank
+from ...core import Answer, Findings, Report, Run, ShapeError
+from ...measure.counts import cumulant_rank
 from ..learning.stream import Streamed, length
 from ..settings import Count as AtLeastOne
 from ..settings import above, at_least
@@ -26,7 +26,7 @@ FEWEST = 3000
 _READ = 8192
 _CUMULANT_DIMENSIONS = 32
 
-_HELD_OUT = 6
+_HELD_OUT = 5
 """One row in so many is kept from learning, the last ones, to certify directions on."""
 
 
@@ -91,24 +91,23 @@ def counted(
     """
     x, left_out = ordinary(x, keep=keep_outliers)
     learned, held = x[: -len(x) // _HELD_OUT], x[-len(x) // _HELD_OUT :]
-    found = yield from search(learned, run, given)
-    yield Progress("Asking counters without dictionaries", 0, 2)
+    found = yield from search(learned, held, run, given)
+    yield Progress("Asking a counter without dictionaries", 0, 1)
     cumulants = cumulant_rank(x, dimensions=_CUMULANT_DIMENSIONS, seed=given.seed)
-    yield Progress("Asking counters without dictionaries", 1, 2)
-    certified = certified_count(learned, Dictionary(found.directions), held, seed=given.seed)
-    yield Progress("Asking counters without dictionaries", 2, 2)
+    yield Progress("Asking a counter without dictionaries", 1, 1)
     answer = combined(found, x.shape[1], left_out=left_out, beside=cumulants)
     findings = Findings()
     findings.add(measurements(answer, found, len(x)))
     findings.add(cumulants)
-    findings.add(certified)
     for look in found.looks:
         findings.row(
             "looks",
             n=look.setting.n,
             k=look.setting.k,
             steps=look.setting.steps,
-            directions=look.count.counted,
+            directions=look.agreed.counted,
+            certified=look.certified,
+            counted=look.count.counted,
             estimate=look.count.value,
             found=0.0 if math.isnan(look.count.found) else look.count.found,
             share=look.agreed.share,
@@ -123,6 +122,7 @@ def counted(
             "density": agreed.densities.tolist(),
             "dictionaries": agreed.captures.tolist(),
             "sum_of_two": agreed.sums.tolist(),
+            "counted": found.best.kept.tolist(),
         },
     )
     return answer, found, findings

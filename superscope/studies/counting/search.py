@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...capture import MemorySource
-from ...core import Activations, Run, SparseCoder
+from ...core import Activations, Dictionary, Run, SparseCoder
 from ...measure import Wanted, moments
-from ...measure.counts import Consensus, Richness, consensus, richness
+from ...measure.counts import Consensus, Richness, certified_count, consensus, richness
 from ..learned import learned
 from ..study import Progress
 
@@ -44,6 +44,13 @@ _FLOOR = 0.02
 _RARE = 8
 """Activations of a latent in the rows of a look, below which it is not counted as alive."""
 
+_JUDGED = 40
+"""Activations on held-out rows, as expected, below which a direction that is not certified is given the benefit of the
+doubt."""
+
+_CHOSEN = 50_000
+"""Rows that a certificate's thresholds are chosen on."""
+
 _ENCODED = 16_384
 """Rows that densities are measured on."""
 
@@ -73,6 +80,8 @@ class Look:
     Args:
         setting: of the dictionaries.
         agreed: their consensus.
+        kept: which of its directions count: no sum of two others, and certified on held-out rows or too rare to judge.
+        certified: how many are certified.
         count: the estimate of how many directions there are.
         explained: share of variance, mean over the dictionaries' last steps.
         seconds: it took.
@@ -80,6 +89,8 @@ class Look:
 
     setting: Setting
     agreed: Consensus
+    kept: Tensor
+    certified: int
     count: Richness
     explained: float
     seconds: float
@@ -106,6 +117,7 @@ class Search:
         spent: seconds.
         main: a dictionary of the best setting, of levelled rows.
         directions: those counted, in x: unit rows, the densest first.
+        decoy: how many are counted of Gaussian rows at the best k, with the first width and length of training.
     """
 
     looks: tuple[Look, ...]
@@ -114,6 +126,7 @@ class Search:
     spent: float
     main: SparseCoder
     directions: Tensor
+    decoy: int
 
     @property
     def plausible(self) -> tuple[Look, ...]:
@@ -144,7 +157,9 @@ class Given:
     seed: int = 0
 
 
-def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Generator[Progress, None, Search]:
+def search(
+    rows: Tensor, held: Tensor, run: Run, given: Given, *, place: str = "looks"
+) -> Generator[Progress, None, Search]:
     """Takes looks until a doubling of the training and of the width changes nothing, or the budget is spent.
 
     First k, with narrow and short looks: doubled from 1 until the score has fallen for good, then what lies beside the
@@ -154,12 +169,13 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
 
     Args:
         rows: x, centred or not; about a third go to each dictionary.
+        held: other rows, on which directions are certified.
         run: keeps the dictionaries, so that an interrupted search takes up where it was.
         given: settings that are fixed, and the budget.
         place: folder of the run.
     """
     begun = time.perf_counter()
-    looker = _Looker(rows, run, given, place)
+    looker = _Looker(rows, held, run, given, place)
     d = rows.shape[1]
     most = max(1, d // 2)
     start = Setting(given.n or _WIDTH * d, given.k or 1, given.steps or _STEPS)
@@ -200,7 +216,10 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
         flat["n"] = not look.count.counted or _change(best, look) <= _FLAT or look.score < _BETTER * best.score
         if not flat["n"]:
             best = look
-    counted = best.agreed.directions[~best.agreed.sums]
+    random = torch.Generator(device=rows.device).manual_seed(given.seed)
+    noise, more = (torch.randn(x.shape, generator=random, device=rows.device) for x in (rows, held))
+    decoy = yield from _Looker(noise, more, run, given, f"{place}/decoy").at(replace(start, k=best.setting.k))
+    counted = best.agreed.directions[best.kept]
     return Search(
         tuple(looker.looks.values()),
         best,
@@ -208,6 +227,7 @@ def search(rows: Tensor, run: Run, given: Given, *, place: str = "looks") -> Gen
         time.perf_counter() - begun,
         looker.main[best.setting],
         torch.nn.functional.normalize(counted.to(looker.back) @ looker.back, dim=1),
+        decoy.count.counted,
     )
 
 
@@ -228,8 +248,9 @@ def _between(k: int, most: int) -> tuple[int, ...]:
 class _Looker:
     """Takes looks, each once, and knows what they cost."""
 
-    def __init__(self, rows: Tensor, run: Run, given: Given, place: str) -> None:
-        level, self.back = _levelled(rows)
+    def __init__(self, rows: Tensor, held: Tensor, run: Run, given: Given, place: str) -> None:
+        level, self.held, self.back = _levelled(rows, held)
+        self.first = level[torch.arange(len(level)) % 2 == 0][:_CHOSEN]
         # Neighbouring rows are alike where they are of one text: whole stretches go to a part, not single rows.
         stretches = torch.arange(len(rows)).tensor_split(min(_STRETCHES, len(rows)))
         order = torch.randperm(len(stretches), generator=torch.Generator().manual_seed(given.seed)).tolist()
@@ -276,28 +297,43 @@ class _Looker:
             atoms.append(sae.dictionary.atoms.detach()[alive])
             densities.append(density[alive])
         agreed = consensus(atoms, densities)
+        kept, certified = self._judged(agreed)
         seconds = time.perf_counter() - begun
         unexplained = [found[each][1]["fraction_variance_unexplained"][-1] for each in wanted]
-        look = Look(setting, agreed, richness(agreed), max(1 - sum(unexplained) / RUNS, 0.0), seconds)
+        look = Look(
+            setting, agreed, kept, certified, richness(agreed, kept), max(1 - sum(unexplained) / RUNS, 0.0), seconds
+        )
         self.looks[setting], self.main[setting] = look, found[wanted[0]][0]
         self.rate = max(seconds / (setting.n * setting.steps), 0.5 * self.rate)
         yield Progress(f"Looking with {setting}", 1, 1, f"{look.count.counted} directions agreed on")
         return look
 
+    def _judged(self, agreed: Consensus) -> tuple[Tensor, int]:
+        """Which directions are certified on held-out rows, or too rare there to be; and how many are certified."""
+        if not agreed.counted:
+            return ~agreed.sums, 0
+        sure = certified_count(self.first, Dictionary(agreed.directions), self.held, seed=self.given.seed).certified
+        rare = agreed.densities * len(self.held) < _JUDGED
+        return (sure | rare) & ~agreed.sums, int((sure & ~agreed.sums).sum())
 
-def _levelled(rows: Tensor) -> tuple[Tensor, Tensor]:
+
+def _levelled(rows: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""$(x - \bar x) (C + \epsilon\, \mathrm{tr}(C)/d\; I)^{-1/2}$: rows of nearly equal variance in all directions.
 
     x = W f becomes x = (M W) f: as many features. What is Gaussian loses its principal axes, in which dictionaries
     would agree though there is nothing to be found: of coloured rows in 32 dimensions 84 directions recurred at k = 1,
-    and none when levelled. The inverse comes with them, to turn directions back. Coordinates of ten times the others' deviation no longer hide what is in the others.
+    and none when levelled. Coordinates of ten times the others' deviation no longer hide what is in the others.
+
+    Returns:
+        The rows, held-out rows with the same mean and map, and the inverse of the map, to turn directions back.
     """
     spread = moments(Activations(block) for block in rows.split(_ENCODED))
     values, vectors = torch.linalg.eigh(spread.covariance.double())
     floor = _FLOOR * values.clamp(min=0).mean().clamp(min=1e-30)
     deviations = (values.clamp(min=0) + floor).sqrt()
     level, back = (vectors / deviations) @ vectors.T, (vectors * deviations) @ vectors.T
-    return (rows - spread.mean.to(rows)) @ level.to(rows), back.to(rows)
+    mean = spread.mean.to(rows)
+    return (rows - mean) @ level.to(rows), (held - mean) @ level.to(rows), back.to(rows)
 
 
 @torch.no_grad()
