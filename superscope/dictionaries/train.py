@@ -230,7 +230,7 @@ class Training(Iterator[Step]):
             yield Step(step.index, step.loss, numbers)
 
     def begin(self, first: Activations) -> None:
-        """Sets the atoms to directions of rows that the atoms before them leave unexplained; `first` says about what."""
+        """Sets the atoms to directions of rows that the atoms before leave unexplained; `first` gives their centre."""
         if first.target is not None:
             raise ValueError(
                 'train: start = "residuals" takes the atoms from the rows, and the source gives targets. '
