@@ -61,6 +61,9 @@ def train_many(
     seed: int = 0,
     warmup: float | int = 0.05,
     decay: float | int = 0.5,
+    betas: tuple[float, float] = (0.9, 0.999),
+    atoms_lr: float | int = 1.0,
+    start: Literal["random", "residuals"] = "random",
     centre: Literal["mean", "median"] = "mean",
     k_ramp: Ramp | None = None,
     penalty_ramp: Ramp | None = None,
@@ -96,7 +99,8 @@ def train_many(
         k_ramp, penalty_ramp: as for `train`, for the members that have a k or a coefficient.
         precision: as for `train`. With "int8" members large enough to be screened are stepped by themselves; the
             others, in a stack or not, have dense float32 products, as alone.
-        steps, batch, lr, seed, warmup, decay, centre, dead_after, auxiliary, auxiliary_k: as for `train`.
+        steps, batch, lr, seed, warmup, decay, betas, atoms_lr, start, centre, dead_after, auxiliary, auxiliary_k: as
+            for `train`.
 
     Raises:
         ShapeError: if source and SAEs differ in d.
@@ -137,6 +141,9 @@ def train_many(
         "seed": seed,
         "warmup": warmup,
         "decay": decay,
+        "betas": betas,
+        "atoms_lr": atoms_lr,
+        "start": start,
         "centre": centre,
         "precision": precision,
         "dead_after": dead_after,
@@ -161,8 +168,7 @@ def _run(members: list[SAE], trainings: list[Training], source: ActivationSource
     shared = _Shared(Batches(members[0], source, settings["batch"], settings["seed"]))
     streams: list[tuple[list[int], Iterator[Sequence[Step]]]] = []
     for indices in _stacks(members, apart=[_is_screened(sae, settings) for sae in members]):
-        first = trainings[indices[0]]
-        streams.append((indices, _Stack([members[i] for i in indices], _Follower(shared), first).run()))
+        streams.append((indices, _Stack([trainings[i] for i in indices], _Follower(shared)).run()))
     stacked = {index for indices, _ in streams for index in indices}
     for index, training in enumerate(trainings):
         if index not in stacked:
@@ -232,8 +238,10 @@ class _Follower(Iterator[Activations]):
 class _Stack:
     """TopK members whose weights are slices of one set of tensors."""
 
-    def __init__(self, members: list[SAE], batches: _Follower, training: Training) -> None:
-        self.members, self.batches, self.settings = members, batches, training.settings
+    def __init__(self, trainings: Sequence[Training], batches: _Follower) -> None:
+        members = [training.sae for training in trainings]
+        self.trainings, self.members, self.batches = trainings, members, batches
+        self.settings = trainings[0].settings
         self.lowered = torch.bfloat16 if self.settings["precision"] == "bfloat16" else None
         self.ks = [int(sae.about["k"]) for sae in members]
         edges = [0, *itertools.accumulate(sae.n for sae in members)]
@@ -249,7 +257,7 @@ class _Stack:
             sae.encoder_bias.data, sae.bias.data = self.encoder_bias.data[part], self.bias.data[index]
         self.silent = torch.zeros(self.n, dtype=torch.long, device=self.atoms.device)
         self.runs = self._equal()
-        self.truth = training._truth
+        self.truth = trainings[0]._truth
         self.scale = 0.0
         self.zero = torch.zeros(self.d, dtype=self.atoms.dtype, device=self.atoms.device)
 
@@ -279,7 +287,9 @@ class _Stack:
         _no_target(given)
         self.scale = root_mean_square(given.x)
         self._schedule(0)
-        for sae, k in zip(self.members, self.ks, strict=True):
+        for training, sae, k in zip(self.trainings, self.members, self.ks, strict=True):
+            if settings["start"] == "residuals":
+                training.begin(given)
             made = sae.k
             sae.k = k  # type: ignore[assignment]
             sae.start(given.x, centre=settings["centre"])
@@ -287,9 +297,11 @@ class _Stack:
         lr = settings["lr"]
         optimizer = torch.optim.Adam(
             [
-                {"params": [self.atoms, self.encoder], "lr": lr},
+                {"params": [self.atoms], "lr": lr * settings["atoms_lr"]},
+                {"params": [self.encoder], "lr": lr},
                 {"params": [self.encoder_bias, self.bias], "lr": lr * self.scale, "eps": 1e-8 / self.scale},
             ],
+            betas=tuple(settings["betas"]),
             eps=1e-8,
             fused=True,
         )

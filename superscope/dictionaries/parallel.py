@@ -369,6 +369,15 @@ class ParallelTraining(Training):
                 parameter.grad /= self.where.groups
         super()._before()
 
+    def _whole(self) -> SAE:
+        return self.whole
+
+    def _begin_with(self, atoms: Tensor) -> None:
+        # The first process's, should the others' have rounded otherwise.
+        dist.broadcast(atoms, 0)
+        first, past = _part(self.whole.n, self.where)
+        super()._begin_with(atoms[first:past])
+
     def _norm(self) -> Tensor:
         own, shared = (torch.zeros((), device=self.sae.atoms.device) for _ in range(2))
         for name, parameter in self.sae.named_parameters():

@@ -188,7 +188,7 @@ class Training(Iterator[Step]):
             self._scale = root_mean_square(target)
             if self.settings["initialise"]:
                 if self.settings["start"] == "residuals":
-                    self._from_residuals(first)
+                    self.begin(first)
                 with self._scheduled():
                     self.sae.start(first.x, target=first.target, centre=self.settings["centre"])
         # What needs whole gradients, to clip them or to add up those of several processes, cannot have them deferred.
@@ -229,17 +229,29 @@ class Training(Iterator[Step]):
             began = now
             yield Step(step.index, step.loss, numbers)
 
-    def _from_residuals(self, first: Activations) -> None:
-        """Sets the atoms to directions of rows to come that the atoms before them leave unexplained."""
-        if first.target is not None or not exchange.current().alone:
-            what = "the source gives targets" if first.target is not None else "several processes share the training"
+    def begin(self, first: Activations) -> None:
+        """Sets the atoms to directions of rows that the atoms before leave unexplained; `first` gives their centre."""
+        if first.target is not None:
             raise ValueError(
-                f'train: start = "residuals" takes the atoms from the rows of one process, and {what}. '
+                'train: start = "residuals" takes the atoms from the rows, and the source gives targets. '
                 'Leave start at "random".'
             )
-        random = torch.Generator().manual_seed(self.settings["seed"])
-        rows = (given.x for given in self._batches)
-        residual_atoms(self.sae.atoms.data, first.x.mean(0), rows, random)
+        whole = self._whole()
+        # A seed of the order of rows and of the SAE's own: the members of a sweep share the first alone.
+        seeds = np.random.SeedSequence((self.settings["seed"], int(whole.about["seed"]), 2)).generate_state(2)
+        order, draws = (int(seed) for seed in seeds)
+        rows = (given.x for given in Batches(whole, self.source, self.settings["batch"], order))
+        atoms = whole.atoms.detach().clone()
+        residual_atoms(atoms, first.x.mean(0), rows, torch.Generator().manual_seed(draws))
+        self._begin_with(atoms)
+
+    def _whole(self) -> SAE:
+        """The SAE with all of its latents."""
+        return self.sae
+
+    def _begin_with(self, atoms: Tensor) -> None:
+        """Puts atoms in the place of those that the SAE was made with."""
+        self.sae.atoms.data.copy_(atoms)
 
     @contextmanager
     def _scheduled(self) -> Iterator[None]:
@@ -461,7 +473,7 @@ def train(
         atoms_lr: factor on the rate of the atoms, beside that of all other weights.
         start: which atoms to begin with. "random": those the SAE was made with. "residuals": directions of rows, drawn
             in rounds where the atoms of the rounds before leave most (`residual_atoms`); costs some ten steps, reads
-            rows of its own, and two seeds begin with different rows.
+            rows of its own, and two seeds, of the data or of the SAE, begin with different rows.
         centre: where b starts.
         k_ramp: factor on k by progress: `Ramp(4)` begins with 4 k latents a row and ends with k.
         penalty_ramp: factor on the penalty's coefficient by progress, beside the architecture's own warm-up.

@@ -57,7 +57,7 @@ class Whitening:
         cls,
         source: ActivationSource,
         *,
-        kind: Literal["zca", "pca", "scale"] = "zca",
+        kind: Literal["zca", "pca", "scale", "axes"] = "zca",
         rows: int = 65_536,
         batch: int = 2048,
         floor: float = 1e-4,
@@ -67,6 +67,8 @@ class Whitening:
 
         "zca": $T = V \Lambda^{-1/2} V^\top$, the one that moves x least. "pca": $T = \Lambda^{-1/2} V^\top$, the same
         turned to the principal axes. "scale": $T = 1 / \sqrt{\mathrm{tr}\,\Lambda / d}$, one number: unit mean square.
+        "axes": $T = V^\top$, turned to the principal axes and nothing else: errors, norms and what is learned stay what
+        they are, but for Adam, whose step for each coordinate then suits a direction's variance.
 
         Args:
             source: where x comes from.
@@ -81,8 +83,8 @@ class Whitening:
             ValueError: if an argument is out of range, the source has no batch, or x is constant.
             FloatingPointError: if x is not finite.
         """
-        if kind not in ("zca", "pca", "scale"):
-            raise ValueError(f'Whitening.of: kind must be "zca", "pca" or "scale"; got {kind!r}.')
+        if kind not in ("zca", "pca", "scale", "axes"):
+            raise ValueError(f'Whitening.of: kind must be "zca", "pca", "scale" or "axes"; got {kind!r}.')
         if rows < 2 or batch < 2:
             raise ValueError(f"Whitening.of: rows and batch must be at least 2; got {rows} and {batch}.")
         if not 0 < floor <= 1:
@@ -109,6 +111,8 @@ class Whitening:
             raise ValueError("Whitening.of: the activations are constant, so there is nothing to level.")
         if kind == "scale":
             T, back = (torch.eye(source.d, dtype=torch.float64) * f for f in (level**-0.5, level**0.5))
+        elif kind == "axes":
+            T, back = axes.T, axes
         else:
             spread = variances.clamp(min=floor * level).sqrt()
             T, back = axes / spread @ axes.T, axes * spread @ axes.T
@@ -119,7 +123,15 @@ class Whitening:
     def __call__(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """y, in the dtype and on the device of x."""
         mean, T = self.mean.to(x.device), self.T.to(x.device)
+        if self.turns:
+            # No direction is blown up, so nothing is lost in the digits of x.
+            return (x.double() - mean).to(x.dtype) @ T.T.to(x.dtype)
         return ((x.double() - mean) @ T.T).to(x.dtype)
+
+    @property
+    def turns(self) -> bool:
+        """Whether T is a rotation, so that errors and norms of y are those of x."""
+        return torch.equal(self.back, self.T.T)
 
     def source(self, source: ActivationSource) -> ActivationSource:
         """The source whose rows are y. What it knows of the truth is not carried over: that is in the units of x.

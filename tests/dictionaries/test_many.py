@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from superscope.core import Activations, ActivationSource, ShapeError
-from superscope.dictionaries import BatchTopK, Gated, JumpReLU, Ramp, ReLU, TopK, grid, train
+from superscope.dictionaries import SHORT, BatchTopK, Gated, JumpReLU, Ramp, ReLU, TopK, grid, train
 from superscope.dictionaries.many import _is_screened, _stacks, train_many
 from superscope.kernels import Screen, can_screen, choice, screen
 from superscope.worlds import exactly_k
@@ -40,9 +40,9 @@ class Double(ActivationSource):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 3e-2)])
-@pytest.mark.parametrize("dead_after", [256, 10**6])
-def test_each_member_is_what_it_is_alone(dtype, tolerance, dead_after) -> None:
-    options = {"steps": 30, "batch": 64, "lr": 0.01, "seed": 3, "dead_after": dead_after}
+@pytest.mark.parametrize(("dead_after", "recipe"), [(256, {}), (10**6, {}), (256, SHORT)])
+def test_each_member_is_what_it_is_alone(dtype, tolerance, dead_after, recipe) -> None:
+    options = {**recipe, "steps": 30, "batch": 64, "lr": 0.01, "seed": 3, "dead_after": dead_after}
     together, source = members(dtype), Double(dtype)
     steps = list(train_many(together, source, **options))
     assert len(steps) == 30
@@ -174,6 +174,9 @@ def test_every_argument_reaches_every_member() -> None:
         "seed": 4,
         "warmup": 0.5,
         "decay": 0.9,
+        "betas": (0.5, 0.95),
+        "atoms_lr": 2.0,
+        "start": "residuals",
         "centre": "median",
         "k_ramp": Ramp(3, 0.5),
         "precision": "bfloat16",

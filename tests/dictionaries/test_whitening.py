@@ -14,7 +14,7 @@ from superscope.testing import EVERY, example
 
 # Directions of very different variance about a mean far from the origin.
 SPREADS = torch.tensor([10.0, 5.0, 3.0, 1.0, 0.5, 0.3])
-KINDS = ("zca", "pca", "scale")
+KINDS = ("zca", "pca", "scale", "axes")
 NOT_FOLDED = ("Archetypal", "Crosscoder", "MatchingPursuit", "SkipTranscoder", "Transcoder")
 FOLDED = [kind for kind in EVERY if kind.__name__ not in NOT_FOLDED]
 
@@ -35,6 +35,11 @@ def test_whitened_rows_have_the_covariance_asked_for(held, kind):
     if kind == "scale":
         assert float(covariance.trace()) / 6 == pytest.approx(1)
         torch.testing.assert_close(y, (x.double() - white.mean) * float(white.T[0, 0]))
+    elif kind == "axes":
+        assert white.turns
+        level = covariance.diagonal()
+        torch.testing.assert_close(covariance, level.diag(), atol=1e-6 * float(level.max()), rtol=0)
+        torch.testing.assert_close(y.norm(dim=1), (x.double() - white.mean).norm(dim=1))
     else:
         torch.testing.assert_close(covariance, torch.eye(6, dtype=torch.float64), atol=1e-6, rtol=0)
     if kind == "zca":
@@ -59,6 +64,20 @@ def test_saved_weights_take_raw_rows_and_give_the_same_codes(held, tmp_path: Pat
     # A row whose k-th and next latents are equal to rounding may choose either: none of these 200 does.
     torch.testing.assert_close(raw.encode(x).dense(), codes, atol=1e-5 * float(codes.abs().max()), rtol=0)
     torch.testing.assert_close(white(raw(x).detach()), y_hat, atol=1e-5 * float(y_hat.abs().max()), rtol=0)
+
+
+def test_turning_to_the_axes_changes_no_error_and_no_norm(held):
+    """The fold of a rotation leaves atoms of norm 1, and what is unexplained of x is what was of y."""
+    source, x = held(rows()), rows(200)
+    white = Whitening.of(source, kind="axes", rows=4000, batch=500)
+    sae = TopK(6, 20, 2)
+    for _ in train(sae, white.source(source), steps=20, batch=64, lr=0.01):
+        pass
+    y = white(x)
+    left = (y - sae(y).detach()).norm(dim=1)
+    white.fold(sae)
+    torch.testing.assert_close((x - sae(x).detach()).norm(dim=1), left, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(sae.atoms.detach().norm(dim=1), torch.ones(20), atol=1e-5, rtol=0)
 
 
 def test_in_float64_the_codes_are_equal_to_rounding(held):

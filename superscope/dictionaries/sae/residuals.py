@@ -14,6 +14,8 @@ _ROUNDS = (1 / 8, 1 / 8, 1 / 4, 1 / 2)
 # Rows of a round, at least, and for each atom drawn from them.
 _ROWS, _PER_ATOM = 2048, 2
 _PURSUIT = 8
+# Rows that are coded at once.
+_AT_ONCE = 256
 # The share of a mean row's energy below which a residual is nothing but rounding.
 _NOTHING = 1e-9
 
@@ -47,7 +49,9 @@ def residual_atoms(
         while sum(map(len, rows)) < max(_ROWS, _PER_ATOM * wanted):
             rows.append(next(batches) - centre)
         x = torch.cat(rows)
-        left = _pursued(x, atoms[:first])
+        products = atoms[:first] @ atoms[:first].T
+        # In parts that stay in a processor's cache: each step of pursuit goes through all products with the atoms.
+        left = torch.cat([_pursued(part, atoms[:first], products) for part in x.split(_AT_ONCE)])
         energy = left.double().square().sum(1)
         least = _NOTHING * float(x.double().square().sum(1).mean())
         drawn = torch.multinomial((energy + least).clamp(min=1e-300).cpu(), wanted, generator=random).to(atoms.device)
@@ -56,16 +60,18 @@ def residual_atoms(
         atoms[first:past] = torch.where(needed, torch.nn.functional.normalize(left[drawn], dim=1), atoms[first:past])
 
 
-def _pursued(x: Float[Tensor, "b d"], atoms: Float[Tensor, "m d"]) -> Float[Tensor, "b d"]:
+def _pursued(
+    x: Float[Tensor, "b d"], atoms: Float[Tensor, "m d"], products: Float[Tensor, "m m"]
+) -> Float[Tensor, "b d"]:
     """What matching pursuit with positive values leaves of rows."""
     if not len(atoms):
         return x
-    left, products, along = x.clone(), atoms @ atoms.T, x @ atoms.T
+    left, along = x.clone(), x @ atoms.T
     for _ in range(_PURSUIT):
         value, which = along.max(1)
         value = value.clamp(min=0)[:, None]
-        along -= value * products[which]
-        left -= value * atoms[which]
+        along.addcmul_(value, products[which], value=-1)
+        left.addcmul_(value, atoms[which], value=-1)
     return left
 
 

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from ... import capture, worlds
 from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files, result_of
-from ...dictionaries import SAE
+from ...dictionaries import SAE, SHORT, AbsTopK, BatchTopK, Matryoshka, TopK
 from ...features import DISTRIBUTIONS
 from ...theory import cost
 from ...worlds import Known, World
@@ -29,6 +29,9 @@ _FILES = (".safetensors", ".npy")
 
 _ROOM = 3 * 2**30
 """Bytes of a model's rows that are held in memory; more are computed as they are needed."""
+
+_SHORT = (TopK, AbsTopK, BatchTopK, Matryoshka)
+"""Architectures for which the short recipe was measured to be the better one."""
 
 _ACTIVE = 32
 """Active latents that the cost of training is reckoned with: next to the encoder's product they hardly count."""
@@ -189,11 +192,19 @@ class FromStream(Streamed):
     """Training steps."""
     batch: Annotated[int, at_least(2)] = 2048
     """Rows in one step."""
-    lr: Annotated[float, above(0, finite=True)] = 3e-3
-    """Peak learning rate, in units of the scaled x."""
+    recipe: Literal["auto", "short", "plain"] = "auto"
+    """How to descend: short is `dictionaries.SHORT`, from atoms drawn of rows; plain the trainer's defaults. auto is
+    short where the largest latents are kept, plain for the other architectures."""
+    lr: Annotated[float, above(0, finite=True)] | None = None
+    """Peak learning rate, in units of the scaled x. Default: the recipe's, 0.006 in short and 0.003 in plain."""
 
     def learning(self, d: int) -> tuple[int, float]:
         return self.n or 8 * d, self.steps * self.batch / self.tokens
+
+    def descent(self, kind: type[SAE]) -> dict[str, Any]:
+        """The recipe's arguments of `train` for an architecture, with the rate that was set."""
+        short = self.recipe == "short" or (self.recipe == "auto" and kind in _SHORT)
+        return {**(SHORT if short else {}), **({} if self.lr is None else {"lr": self.lr})}
 
 
 def length(source: ActivationSource) -> int | None:

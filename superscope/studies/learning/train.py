@@ -27,9 +27,11 @@ from .trackers import Name, open_tracker
 
 _CHECKPOINT, _SHARDS, _CURVE = "checkpoint.safetensors", "checkpoint", "curve.json"
 _WHITENING = "whitening.safetensors"
-_DESCENT = ("steps", "batch", "lr", "k_from", "penalty_from", "ramp", "whiten", "precision", "clip", "resample_every")
-_DESCENT += ("dead_after", "checkpoint_every", "groups", "tracker")
+_DESCENT = ("steps", "batch", "recipe", "lr", "k_from", "penalty_from", "ramp", "whiten", "precision", "clip")
+_DESCENT += ("resample_every", "dead_after", "checkpoint_every", "groups", "tracker")
 """Settings that say something of descent alone, not of classical learners."""
+_AXES_ROWS, _WHITENING_ROWS = 16_384, 65_536
+"""Rows that axes and variances are taken from."""
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
 _EVALUATION = 4.0
@@ -70,9 +72,9 @@ class Train(FromStream):
     """Begin with so many times the penalty's coefficient, and go to it over the first `ramp` of the steps."""
     ramp: Annotated[float, at_least(0), at_most(1)] = 0.2
     """Share of the steps."""
-    whiten: Literal["none", "zca", "pca", "scale"] = "none"
-    """Learn from rows of equal variance in every direction (zca, pca) or of unit mean square (scale); the weights that
-    are saved take x itself."""
+    whiten: Literal["auto", "none", "axes", "zca", "pca", "scale"] = "auto"
+    """Learn from rows turned to their principal axes (axes), of equal variance in every direction (zca, pca) or of unit
+    mean square (scale); the weights that are saved take x itself. auto is axes with the short recipe, else none."""
     precision: Literal["auto", "full", "bfloat16", "int8"] = "auto"
     """What the encoder's product is made in: bfloat16 where the device multiplies it faster, or as said. "int8" looks
     for what is active by whole numbers (topk, abstopk, batchtopk, matryoshka; CPUs with VNNI)."""
@@ -133,10 +135,9 @@ class Train(FromStream):
         # Arguments out of range are errors of the architecture's own.
         sae = kind(**self.settings_for(stream.train)).to(self.device)
         white, rows = self._whitened(sae, stream.train, run)
-        options: dict[str, Any] = {
+        options: dict[str, Any] = self.descent(kind) | {
             "steps": self.steps,
             "batch": self._batch(stream.train),
-            "lr": self.lr,
             "seed": self.seed,
             "clip": self.clip,
             "resample_every": self.resample_every,
@@ -218,13 +219,18 @@ class Train(FromStream):
 
     def _whitened(self, sae: SAE, source: ActivationSource, run: Run) -> tuple[Whitening | None, ActivationSource]:
         """The whitening, that of an interrupted run where there is one, and the rows to learn from."""
-        if self.whiten == "none":
+        how = self.whiten
+        if how == "auto":
+            how = "axes" if sae.whitens and self.descent(type(sae)).get("start") == "residuals" else "none"
+        if how == "none":
             return None, source
         Whitening.check(sae)
         if run.path is not None and (run / _WHITENING).is_file():
             white = Whitening.load(run / _WHITENING)
         else:
-            white = Whitening.of(source, kind=self.whiten, batch=self._batch(source), seed=self.seed)
+            # Axes need no exact variances.
+            rows = _AXES_ROWS if how == "axes" else _WHITENING_ROWS
+            white = Whitening.of(source, kind=how, rows=rows, batch=self._batch(source), seed=self.seed)
         return white, white.source(source)
 
     def _batch(self, source: ActivationSource) -> int:

@@ -32,6 +32,7 @@ from superscope.testing import example
 
 D, N, K = 6, 13, 3
 SETTINGS: dict[str, Any] = {"batch": 32, "lr": 0.01, "dead_after": 32, "auxiliary_k": 2, "seed": 3, "clip": 1.0}
+SETTINGS |= {"start": "residuals", "betas": (0.5, 0.95), "atoms_lr": 2.0}
 WIDE = 1040
 """Latents of which a batch's pre-activations fill several blocks."""
 SHY = (1, 2, 9)

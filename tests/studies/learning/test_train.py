@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from superscope.core import FormatError, Report, ShapeError
-from superscope.dictionaries import CLASSICAL, Crosscoder, SkipTranscoder, Transcoder, load, load_coder
+from superscope.dictionaries import (
+    CLASSICAL,
+    SHORT,
+    Crosscoder,
+    ReLU,
+    SkipTranscoder,
+    TopK,
+    Transcoder,
+    load,
+    load_coder,
+    train,
+)
 from superscope.features import DISTRIBUTIONS
 from superscope.studies.arguments import Asked
 from superscope.studies.learning.train import Train
@@ -93,7 +105,7 @@ def test_a_kill_between_checkpoints_loses_no_more_than_the_interval(rows: Path, 
     assert done[0] == 10
 
 
-@pytest.mark.parametrize("whiten", ["zca", "scale"])
+@pytest.mark.parametrize("whiten", ["zca", "scale", "axes", "auto"])
 def test_weights_learned_from_whitened_rows_take_raw_ones_and_resume_to_the_bit(
     rows: Path, tmp_path: Path, whiten: str
 ) -> None:
@@ -115,6 +127,23 @@ def test_weights_learned_from_whitened_rows_take_raw_ones_and_resume_to_the_bit(
         assert torch.equal(tensor, second.state_dict()[name]), name
     if whiten == "zca":
         assert float((first.dictionary.norms - 1).abs().max()) > 0.01
+
+
+def test_the_recipe_goes_by_the_architecture_and_what_is_set_goes_first(rows: Path, tmp_path: Path) -> None:
+    study = Train(str(rows), tensor="x", **SMALL)
+    assert study.descent(TopK) == SHORT
+    assert study.descent(ReLU) == {}
+    assert dataclasses.replace(study, recipe="short", lr=0.1).descent(ReLU) == {**SHORT, "lr": 0.1}
+    plain = dataclasses.replace(study, recipe="plain", k=3, precision="full")
+    assert plain.descent(TopK) == {}
+    # The command trains as the library does with these arguments.
+    plain.run(tmp_path / "run")
+    trained, alone = load(tmp_path / "run" / "sae"), TopK(8, 32, 3)
+    held, learned = len(load_file(rows)["x"]), plain.open_stream().train
+    assert len(learned) < held
+    for _ in train(alone, learned, steps=24, batch=64):
+        pass
+    assert torch.equal(trained.atoms, alone.atoms)
 
 
 def test_what_cannot_be_whitened_is_refused_before_it_is_trained(rows: Path) -> None:
