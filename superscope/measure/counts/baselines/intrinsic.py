@@ -45,7 +45,7 @@ def neighbour_distances(x: Float[Tensor, "rows d"], k: int) -> Float[Tensor, "ro
 def two_nn(x: Float[Tensor, "rows d"], discard: float = 0.1) -> float:
     r"""$-\sum_i \ln\mu_i \ln(1 - F_i) / \sum_i (\ln\mu_i)^2$: the slope through 0 over sorted $\mu = r_2 / r_1$.
 
-    $F_i = (i - 1)/N$ of the i-th smallest ratio of the distances to second and first neighbour; the largest ratios
+    $F_i = i/N$ of the i-th smallest ratio of the distances to second and first neighbour; the largest ratios
     are left out. Dimensions of the surface that the rows lie on: about the number of features active at once, where
     they are sparse, and at most d. NaN where all ratios are 1 or undefined, as with duplicates.
 
@@ -66,7 +66,7 @@ def two_nn(x: Float[Tensor, "rows d"], discard: float = 0.1) -> float:
     ratios = (distances[:, 1] / distances[:, 0]).sort().values
     kept = int(len(x) * (1 - discard))
     logarithms = ratios[:kept].log()
-    empirical = torch.arange(kept, dtype=torch.float64, device=x.device) / len(x)
+    empirical = torch.arange(1, kept + 1, dtype=torch.float64, device=x.device) / len(x)
     return float(-(logarithms * torch.log1p(-empirical)).sum() / logarithms.square().sum())
 
 
