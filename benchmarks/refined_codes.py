@@ -39,7 +39,7 @@ def worlds(seed: int) -> Iterator[tuple[str, World, list[SAE], int]]:
     yield "easy, noise .05", noisy, [TopK(64, 256, 4, seed=seed), BatchTopK(64, 256, 4, seed=seed)], 1000
     law = Zipf(n=512, active=4.0, magnitude=Uniform(0.5, 1.5))
     zipf = on_random_directions(law, 64, noise=0.02, seed=seed)
-    yield "Zipf", zipf, [TopK(64, 512, 4, seed=seed), BatchTopK(64, 512, 4, seed=seed), JumpReLU(64, 512, seed=seed)], 1200
+    yield "Zipf", zipf, [TopK(64, 512, 4, seed=seed), BatchTopK(64, 512, 4, seed=seed), JumpReLU(64, 512, 4, seed=seed)], 1200
     replica = synth_sae_bench(1 / 16)
     k = round(replica.features.l0)
     yield "replica 1/16", replica, [TopK(192, 256, k, seed=seed)], 1200
