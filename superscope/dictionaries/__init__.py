@@ -16,6 +16,7 @@ from .loading import load as load
 from .loading import load_coder as load_coder
 from .many import grid as grid
 from .many import train_many as train_many
+from .refined import Refined as Refined
 from .sae import ARCHITECTURES as ARCHITECTURES
 from .sae import SAE as SAE
 from .sae import AbsTopK as AbsTopK

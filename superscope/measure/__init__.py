@@ -31,6 +31,10 @@ from .codes.contexts import token_kinds as token_kinds
 from .codes.contexts import token_shares as token_shares
 from .codes.contexts import token_words as token_words
 from .codes.contexts import top_contexts as top_contexts
+from .codes.interference import Features as Features
+from .codes.interference import SignedInterference as SignedInterference
+from .codes.interference import signed_interference as signed_interference
+from .codes.lifetime import feature_sparsity as feature_sparsity
 from .codes.polysemanticity import Mixing as Mixing
 from .codes.polysemanticity import effective_features as effective_features
 from .codes.polysemanticity import polysemanticity as polysemanticity
@@ -39,10 +43,13 @@ from .codes.read_out import read_out_interference as read_out_interference
 from .codes.sparsity import code_gini as code_gini
 from .codes.sparsity import code_sparsity as code_sparsity
 from .codes.sparsity import effective_number as effective_number
+from .codes.sparsity import excess_kurtosis as excess_kurtosis
 from .codes.sparsity import gini as gini
 from .codes.sparsity import hoyer as hoyer
 from .codes.sparsity import participation_number as participation_number
 from .codes.sparsity import treves_rolls as treves_rolls
+from .codes.tuning import Tuning as Tuning
+from .codes.tuning import neuron_tuning as neuron_tuning
 from .counts.certified import Certificates as Certificates
 from .counts.certified import certified_count as certified_count
 from .counts.certified import e_benjamini_hochberg as e_benjamini_hochberg
@@ -79,6 +86,7 @@ from .geometry.polytope import Polytope as Polytope
 from .geometry.polytope import nearest_polytope as nearest_polytope
 from .geometry.polytope import polytopes as polytopes
 from .geometry.polytope import tegum_name as tegum_name
+from .geometry.weights import weight_sparsity as weight_sparsity
 from .interval import Interval as Interval
 from .interval import bootstrap as bootstrap
 from .interval import jackknife as jackknife
@@ -109,6 +117,7 @@ METRICS = (
     coherence,
     dimensions_per_feature,
     effective_number,
+    excess_kurtosis,
     feature_dimensionality,
     features_per_dimension,
     frame_potential,

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core import Activations, Dictionary, SparseCoder
 from .agreement.stability import Recurrence, recurring_features
 from .reconstruction import Evaluation, evaluate
+from .remembered import Remembered
 from .stream import Moments, moments
 
 
@@ -58,6 +59,11 @@ class Evidence:
         """The dictionary that is shown; the others say how sure it is."""
         return next(iter(self.learned.values()))
 
+    @cached_property
+    def reader(self) -> SparseCoder:
+        """The main dictionary's coder for `held`, which many measurements read: it encodes each batch once."""
+        return Remembered(self.main)
+
     @property
     def d(self) -> int:
         """Numbers in a row."""
@@ -72,7 +78,9 @@ class Evidence:
     def evaluations(self) -> Mapping[Wanted, Evaluation]:
         """How well each dictionary explains what was held out."""
         return {
-            wanted: evaluate(coder, self.held, documents=self.documents, seed=self.seed)
+            wanted: evaluate(
+                self.reader if coder is self.main else coder, self.held, documents=self.documents, seed=self.seed
+            )
             for wanted, coder in self.learned.items()
         }
 

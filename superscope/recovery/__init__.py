@@ -20,6 +20,10 @@ from .proximal import ISTA as ISTA
 from .proximal import lasso_objective as lasso_objective
 from .read_out import ReadOut as ReadOut
 from .read_out import read_out as read_out
+from .refinement import REFINEMENTS as REFINEMENTS
+from .refinement import Refinement as Refinement
+from .refinement import Refit as Refit
+from .refinement import SubspacePursuit as SubspacePursuit
 from .support import refit as refit
 from .thresholding import HTP as HTP
 from .thresholding import Thresholding as Thresholding

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..core import Dictionary, ShapeError, SparseCode
@@ -39,32 +41,60 @@ def refit(W: Dictionary, x: Float[Tensor, "*batch d"], code: SparseCode, *, nonn
     """
     check_dictionary("refit", W)
     rows = check_rows("refit", W, x).reshape(-1, W.d)
-    if code.n != W.n:
-        raise ShapeError(
-            f"refit: code indexes {code.n} features but the dictionary has {W.n} atoms. Use one dictionary."
-        )
-    if code.values.shape[:-1] != x.shape[:-1]:
-        raise ShapeError(
-            f"refit: code is for rows of shape {tuple(code.values.shape[:-1])} but x has {tuple(x.shape[:-1])}. "
-            "Give one code per row of x."
-        )
+    check_code("refit", W, x, code)
     if W.bias is not None:
         rows = rows - working(W.bias.detach())
     atoms = Atoms.of(W)
     indices = code.indices.reshape(-1, code.k)
     held = (code.values != 0).reshape(-1, code.k)
     values = rows.new_zeros(held.shape)
-    step = rows_within(atoms, code.k * (atoms.d + 2 * code.k))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        chosen = atoms.unit[indices[part]] * held[part, :, None]
-        products, targets = chosen @ chosen.mT, (chosen @ rows[part, :, None])[:, :, 0]
-        if nonnegative:
-            values[part] = non_negative_on_support(products, targets, held[part])[0]
-        else:
-            values[part] = on_support(products, targets, held[part])
+    for part in chunks(len(rows), atoms, code.k):
+        products, targets = normal_equations(rows[part], indices[part], atoms)
+        values[part] = solve(products, targets, held[part], nonnegative=nonnegative)
     values /= atoms.norms[indices]
     return SparseCode(values.to(x.dtype).reshape(code.values.shape), code.indices, code.n)
+
+
+def chunks(rows: int, atoms: Atoms, k: int) -> Iterator[slice]:
+    """Parts of so many rows whose chosen atoms stay in a processor's second cache while they are worked on."""
+    # On 512 x 8192, k = 32: 67 us a row with 64 rows, 95 with 8 and 114 with 512.
+    step = max(rows_within(atoms, k * (atoms.d + 3 * k)) // 2, 8)
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def normal_equations(
+    x: Float[Tensor, "rows d"], indices: Int[Tensor, "rows k"], atoms: Atoms
+) -> tuple[Float[Tensor, "rows k k"], Float[Tensor, "rows k"]]:
+    """Inner products of each row's chosen atoms with one another, and with x."""
+    chosen = atoms.unit.index_select(0, indices.reshape(-1)).reshape(*indices.shape, atoms.d)
+    return chosen @ chosen.mT, (chosen @ x[:, :, None])[:, :, 0]
+
+
+def solve(
+    products: Float[Tensor, "rows k k"],
+    targets: Float[Tensor, "rows k"],
+    held: Bool[Tensor, "rows k"],
+    *,
+    nonnegative: bool,
+    start: Float[Tensor, "rows k"] | None = None,
+) -> Float[Tensor, "rows k"]:
+    """The best values on the held slots of each row, 0 elsewhere."""
+    if nonnegative:
+        return non_negative_on_support(products, targets, held, start)[0]
+    return on_support(products, targets, held)
+
+
+def check_code(caller: str, W: Dictionary, x: Float[Tensor, "*batch d"], code: SparseCode) -> None:
+    """Refuses a code that is not one of these rows on these atoms."""
+    if code.n != W.n:
+        raise ShapeError(
+            f"{caller}: code indexes {code.n} features but the dictionary has {W.n} atoms. Use one dictionary."
+        )
+    if code.values.shape[:-1] != x.shape[:-1]:
+        raise ShapeError(
+            f"{caller}: code is for rows of shape {tuple(code.values.shape[:-1])} but x has {tuple(x.shape[:-1])}. "
+            "Give one code per row of x."
+        )
 
 
 def on_support(

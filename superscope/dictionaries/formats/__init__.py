@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core import FormatError, SparseCode
 from ...core.errors import nearest
+from ...recovery import Refinement
 from ..loading import load
 from ..sae.base import SAE, read_about
 from . import probe as probing
@@ -67,15 +68,18 @@ class Imported:
     cautions: tuple[str, ...] = ()
     agreement: Agreement | None = None
 
-    def codes(self, x: Float[Tensor, "*batch d"]) -> SparseCode:
-        """f in the file's own units, as the package that wrote it gives them."""
-        code = self.sae.encode(normalise(x, self.rows)[0])
+    def codes(self, x: Float[Tensor, "*batch d"], *, refine: Refinement | str | None = None) -> SparseCode:
+        """f in the file's own units, as the package that wrote it gives them; with `refine`, as `SAE.encode` says."""
+        code = self.sae.encode(normalise(x, self.rows)[0], refine=refine)
         return SparseCode(code.values / self.scale.to(code.values)[code.indices], code.indices, code.n)
 
-    def reconstruct(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    def reconstruct(
+        self, x: Float[Tensor, "*batch d"], *, refine: Refinement | str | None = None
+    ) -> Float[Tensor, "*batch d"]:
         """The reconstruction of x, in the units of x; of a transcoder, its whole prediction."""
         z, shift, stretch = normalise(x, self.rows)
-        return self.sae(z) * stretch + shift
+        z_hat = self.sae(z) if refine is None else self.sae.decode(self.sae.encode(z, refine=refine))
+        return z_hat * stretch + shift
 
 
 def normalise(x: Float[Tensor, "*batch d"], rows: RowScaling) -> tuple[Tensor, Tensor, Tensor]:

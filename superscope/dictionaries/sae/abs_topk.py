@@ -39,6 +39,7 @@ class AbsTopK(SAE):
     """
 
     shards = True
+    signed = True
 
     def __init__(self, d: int, n: int, k: int, seed: int = 0) -> None:
         if not 1 <= k <= n:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..._version import __version__
 from ...core import ActivationSource, Dictionary, FormatError, ShapeError, SparseCode, SparseCoder, files
 from ...core.source import only
+from ...recovery import Refinement
 from ..step import exchange, precision
 from .rule import Rule
 
@@ -102,6 +103,8 @@ class SAE(nn.Module, SparseCoder):
         self.encoder_bias = nn.Parameter(torch.zeros(n))
         self.bias = nn.Parameter(torch.zeros(d))
 
+    signed: ClassVar[bool] = False
+    """Whether latents may be negative."""
     sized_by: ClassVar[tuple[str, ...]] = ("d",)
     """Arguments of the constructor that the source of rows settles: what it calls so."""
 
@@ -272,12 +275,19 @@ class SAE(nn.Module, SparseCoder):
         return code, exchange.current().total(code.dense() @ self.atoms) + self.bias
 
     @final
-    def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode:
+    def encode(self, x: Float[Tensor, "*batch d"], *, refine: Refinement | str | None = None) -> SparseCode:
         """The code of each row of x. Memory O(block), never (rows, n).
+
+        Args:
+            x: activations.
+            refine: what to make of the encoder's code, without gradients: "refit" gives the active latents their best
+                values, "pursuit" also trades them for others (`recovery.REFINEMENTS`, or one of them with settings of
+                your own). The error never grows, nor the number of active latents.
 
         Raises:
             ShapeError: if the rows of x have another length than d.
-            TypeError: if x has another dtype than the weights.
+            TypeError: if x has another dtype than the weights; if it is to be refined and the code is not one of x.
+            ValueError: if there is no such refinement, or another device holds a part of the latents.
         """
         if x.shape[-1] != self.d:
             raise ShapeError(
@@ -296,7 +306,27 @@ class SAE(nn.Module, SparseCoder):
         k = max(code.k for code in codes)
         codes = [_widen(code, k) for code in codes]
         values, indices = torch.cat([c.values for c in codes]), torch.cat([c.indices for c in codes])
+        if refine is not None:
+            refined = self._refined(rows, SparseCode(values, indices, self.n), Refinement.of(refine))
+            values, indices = refined.values, refined.indices
         return SparseCode(values.reshape(*x.shape[:-1], k), indices.reshape(*x.shape[:-1], k), self.n)
+
+    def _refined(self, x: Float[Tensor, "b d"], code: SparseCode, refine: Refinement) -> SparseCode:
+        if not exchange.current().alone:
+            raise ValueError(
+                f"{type(self).__name__}.encode: refining needs every latent, and other devices hold some. "
+                "Gather the dictionary on one first."
+            )
+        W, rows = self.combination(x)
+        return refine.improve(W, rows, code, nonnegative=not self.signed)
+
+    def combination(self, x: Float[Tensor, "b d"]) -> tuple[Dictionary, Float[Tensor, "b d"]]:
+        """The atoms, and the rows that a code is to add up to with them: what refining fits.
+
+        Raises:
+            TypeError: if the code of x is not meant to add up to anything that x alone says.
+        """
+        return self.dictionary, x
 
     def codes(self, x: Float[Tensor, "b d"]) -> list[SparseCode]:
         """The codes of rows, a block at a time."""

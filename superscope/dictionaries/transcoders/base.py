@@ -84,6 +84,12 @@ class Predictor(SAE):
         """g E (x - c) + e, dense."""
         return precision.product(self.encoder_bias, self.inputs(x), self.encoder)
 
+    def combination(self, x: Float[Tensor, "b d"]) -> tuple[Dictionary, Float[Tensor, "b d"]]:
+        raise TypeError(
+            f"{type(self).__name__}.encode: its code adds up to another activation than x, and fitting it to x would "
+            "mean nothing. Leave out `refine`."
+        )
+
     def rule(self) -> Largest:
         return Largest(self.k)
 

@@ -165,6 +165,10 @@ class Crosscoder(SAE):
         pre = torch.addmm(self.encoder_bias[rows], z, self.encoder[rows].T)
         return residual_share(error * self.gain, pre, self.atoms[rows], k)
 
+    def combination(self, x: Float[Tensor, "b d"]) -> tuple[Dictionary, Float[Tensor, "b d"]]:
+        """In z, where every site counts by its own spread, as in training."""
+        return Dictionary(self.atoms.detach(), self.bias.detach()), self.levelled(x)
+
     @property
     def dictionary(self) -> Dictionary:  # type: ignore[override]
         """Atoms and bias in the units of x, without gradients: D / g and b / g + c. Their norms differ."""

@@ -160,6 +160,30 @@ def treves_rolls(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     return _where_any(((1 - a) / (1 - 1 / n)).clamp(0, 1), any_mass)
 
 
+@metric(range=(-2.0, math.inf), unit="excess kurtosis", invariant=("permutation",))
+def excess_kurtosis(c: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    r"""$m_4 / m_2^2 - 3$ with $m_r = \frac1n \sum_i (c_i - \bar c)^r$: how heavy the tails of signed entries are.
+
+    0 for a long Gaussian row, about n for one entry among n; NaN where all entries are equal. Tails rest on few
+    entries, so it wants n well above one over the density of what is active. (overcomplete's `kappa_4` is
+    $\sum c^4 / (\sum c^2)^2$, which is 1/n of a fourth moment about 0: another number.)
+
+    Args:
+        c: one vector per row; signs matter.
+
+    Example:
+        >>> excess_kurtosis(torch.tensor([1.0, -1.0, 1.0, -1.0])).item()
+        -2.0
+    """
+    centred = c.double() - c.double().mean(-1, keepdim=True)
+    largest = centred.abs().amax(-1, keepdim=True)
+    # What rounding leaves of equal entries is no deviation.
+    varies = largest > 1e-12 * c.double().abs().amax(-1, keepdim=True)
+    centred = centred / torch.where(varies, largest, 1)
+    second = centred.square().mean(-1)
+    return _where_any(centred.pow(4).mean(-1) / second.square() - 3, varies.squeeze(-1))
+
+
 def code_gini(code: SparseCode) -> Float[Tensor, "b"]:
     """gini(code.dense()) without the dense rows: O(k log k) each.
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
+from torch import Tensor
 
 from ... import measure
-from ...core import ActivationSource, Answer, Findings, FormatError, Measurement, Run, RunFolder, files
-from ...dictionaries import SAE, Learner, Ramp, Whitening, train
+from ...core import (
+    ActivationSource,
+    Answer,
+    Findings,
+    FormatError,
+    Measurement,
+    Run,
+    RunFolder,
+    SparseCoder,
+    files,
+)
+from ...dictionaries import SAE, Learner, Ramp, Refined, Whitening, train
 from ...dictionaries.checkpoint import save_state
 from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group, launched, mesh, newest
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
+from ...dictionaries.transcoders import Predictor
 from .. import arguments
 from ..settings import Count, above, at_least, at_most
 from ..spliced import loss_recovered
@@ -34,6 +46,9 @@ _AXES_ROWS, _WHITENING_ROWS = 16_384, 65_536
 """Rows that axes and variances are taken from."""
 _SHOWN = 20
 _SPLICED_WINDOWS = 128
+_REFINED = ("fraction_variance_unexplained", "l0", "cross_entropy_recovered", "cross_entropy_added")
+_REFINED += ("support_precision", "support_recall", "support_f1", "feature_value_r2")
+"""What is measured once more of refined codes; the rest speaks of the dictionary."""
 _EVALUATION = 4.0
 """What measuring a row costs, in rows of training (timed)."""
 
@@ -86,6 +101,9 @@ class Train(FromStream):
     """Rows of silence that make a latent dead. Default: a twentieth of all rows, at most 50 000."""
     checkpoint_every: Count = 200
     """Steps between checkpoints: a kill loses no more than these."""
+    refine: Literal["none", "refit", "pursuit"] = "none"
+    """Also measure with codes that are refined: "refit" gives each row's active latents their best values, "pursuit"
+    trades them for others that fit better. The dictionary that is saved stays as it is."""
     groups: Count = 1
     """Groups of processes that see different rows, where torchrun starts several; in a group each has other latents."""
     patience: Annotated[float, above(0, finite=True)] = 10.0
@@ -101,6 +119,13 @@ class Train(FromStream):
             raise ValueError(
                 f"{self.architecture} is not learned by descent, so --{set_[0].replace('_', '-')} says nothing to it. "
                 "`--set help` lists what does."
+            )
+        if self.refine != "none" and issubclass(kind, Learner):
+            raise ValueError(f"{self.architecture} has no encoder whose codes --refine could refine. Leave it out.")
+        if self.refine != "none" and issubclass(kind, Predictor):
+            raise ValueError(
+                f"the codes of {self.architecture} add up to another activation than the one they are read from, so "
+                "there is nothing to refine them by. Leave out --refine."
             )
 
     @classmethod
@@ -199,6 +224,9 @@ class Train(FromStream):
             f"{what} leaves {fvu:.1%} of the variance of held-out rows unexplained, with {l0:.1f} "
             f"{'latents' if name == 'sae' else 'atoms'} active in a row."
         ]
+        if self.refine != "none":
+            better = found["fraction_variance_unexplained", self.refine].value
+            sentences.append(f"With codes refined by {self.refine} it leaves {better:.1%}.")
         if stream.truth is not None and found["mean_nearest_cosine"].value is not None:
             sentences.append(
                 f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
@@ -302,10 +330,26 @@ class Train(FromStream):
         # A world or store has no rows set apart: an order that no training draws.
         options: dict[str, Any] = {"batches": batches, "size": size, "seed": self.seed + 1_000_003}
         documents = None if stream.corpus is None else stream.corpus.document
-        found = list(measure.evaluate(sae, stream.held_out, documents=documents, **options))
+        found = self._scores(sae, stream, documents, options)
         if stream.truth is not None:
-            found += list(measure.recovery_scores(sae, stream.held_out, stream.truth, **options))
+            found += list(measure.atom_scores(sae.dictionary, stream.truth, seed=options["seed"]))
             found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
+        if self.refine != "none" and isinstance(sae, SAE):
+            refined = self._scores(Refined(sae, self.refine), stream, documents, options)
+            found += [m.at_site(code=self.refine) for m in refined if m.name in _REFINED]
+        yield Progress("Measuring", 1, 1)
+        return [
+            measurement.at_site(site=str(stream.site)) if stream.site is not None else measurement
+            for measurement in found
+        ]
+
+    def _scores(
+        self, coder: SparseCoder, stream: Stream, documents: Tensor | None, options: Mapping[str, Any]
+    ) -> list[Measurement]:
+        """What depends on the codes."""
+        found = list(measure.evaluate(coder, stream.held_out, documents=documents, **options))
+        if stream.truth is not None:
+            found += list(measure.code_scores(coder, stream.held_out, stream.truth, **options))
         # What stands for one site can be put in its place; a transcoder or crosscoder stands for none alone.
         if stream.loaded is not None and stream.corpus is not None and stream.site is not None and not stream.beside:
             found += loss_recovered(
@@ -313,16 +357,12 @@ class Train(FromStream):
                 stream.site,
                 stream.corpus,
                 min(_SPLICED_WINDOWS, len(stream.corpus)),
-                sae,
+                coder,
                 next(stream.train.batches(256, seed=0)).x.mean(0),
                 left_out=getattr(stream.held_out, "left_out", None),
                 seed=self.seed,
             )
-        yield Progress("Measuring", 1, 1)
-        return [
-            measurement.at_site(site=str(stream.site)) if stream.site is not None else measurement
-            for measurement in found
-        ]
+        return found
 
 
 def _keep(run: Run, training: Training, curve: dict[str, list[Any]]) -> None:

@@ -68,6 +68,21 @@ def test_a_world_scores_against_its_truth() -> None:
     assert report["support_f1"]
 
 
+@pytest.mark.parametrize("refine", ["refit", "pursuit"])
+def test_refined_codes_are_measured_beside_the_plain_ones_and_nothing_else_changes(refine: str, tmp_path: Path) -> None:
+    plain = Train("world:exactly_k", **(SMALL | {"n": 128}), k=4).run(tmp_path / "plain")
+    report = Train("world:exactly_k", **(SMALL | {"n": 128}), k=4, refine=refine).run(tmp_path / "refined")
+    own = [m for m in report if "code" not in m.at]
+    assert own == list(plain)
+    assert plain.findings == report.findings[:1] + report.findings[2:]
+    assert torch.equal(load(tmp_path / "plain" / "sae").atoms, load(tmp_path / "refined" / "sae").atoms)
+    before, after = report["fraction_variance_unexplained"]
+    assert after.at["code"] == refine
+    assert after.value < before.value
+    assert {m.name for m in report if m.at.get("code") == refine} >= {"l0", "support_f1", "feature_value_r2"}
+    assert "refined by" in report.findings[1]
+
+
 def test_an_interrupted_run_goes_on_to_the_bit(rows: Path, tmp_path: Path) -> None:
     study = Train(str(rows), tensor="x", k=3, **SMALL)
     whole = study.run(tmp_path / "whole")
@@ -171,6 +186,10 @@ def test_bad_settings_are_told_in_sentences() -> None:
         Train("x", k=2, set=("k=3",))
     with pytest.raises(ValueError, match="kmeans is not learned by descent, so --lr says nothing"):
         Train("x", architecture="kmeans", lr=0.1)
+    with pytest.raises(ValueError, match="kmeans has no encoder"):
+        Train("x", architecture="kmeans", refine="refit")
+    with pytest.raises(ValueError, match="codes of transcoder add up to another activation"):
+        Train("x", architecture="transcoder", refine="refit")
     with pytest.raises(Asked, match=r"width of the smoothed step|bandwidth: .*default 0.5"):
         Train("x", architecture="jumprelu", set=("help",))
     with pytest.raises(ValueError, match="relu has no option --k"):

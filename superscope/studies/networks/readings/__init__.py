@@ -8,6 +8,7 @@ from .base import Reading as Reading
 from .base import View as View
 from .counts import Counts as Counts
 from .geometry import Geometry as Geometry
+from .interference import Interference as Interference
 from .latents import Latents as Latents
 from .neurons import Neurons as Neurons
 from .outliers import Outliers as Outliers

@@ -20,6 +20,7 @@ class Geometry(Reading):
         # The pair that attains the coherence is in the table of latents, as everybody's nearest atom is.
         coherence = dataclasses.replace(measure.coherence(W), at={})
         findings.add([coherence, measure.mean_max_cosine(W), measure.interference_energy(W)], at=seen.at)
+        findings.add(measure.weight_sparsity(W, seed=seen.seed), at=seen.at)
         for what, histogram in (
             ("nearest cosine", measure.nearest_histogram(W)),
             ("interference", measure.cosine_histogram(W)),

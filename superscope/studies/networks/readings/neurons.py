@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from .... import measure
 from ....core import Findings, Site
@@ -22,9 +23,22 @@ class Neurons(Reading):
 
     def read(self, seen: View, findings: Findings) -> None:
         mixing = measure.polysemanticity(
-            seen.sae, seen.held, documents=seen.documents, top=_FEATURES_PER_NEURON, seed=seen.seed
+            seen.reader, seen.held, documents=seen.documents, top=_FEATURES_PER_NEURON, seed=seen.seed
         )
         findings.add(mixing, at=seen.at)
+        tuning = measure.neuron_tuning(seen.reader, seen.held, documents=seen.documents, seed=seen.seed)
+        findings.add(tuning, at=seen.at)
+        findings.rows(
+            "strong_features",
+            {
+                "threshold": tuning.thresholds.tolist(),
+                "features": tuning.strong.tolist(),
+                "low": _cells(tuning.low),
+                "high": _cells(tuning.high),
+                "random_directions": tuning.rotated.tolist(),
+            },
+            at=seen.at,
+        )
         numbers = mixing.effective_features.nan_to_num(-1.0)
         order = numbers.argsort(descending=True, stable=True)[:_SHOWN_NEURONS]
         order = order[numbers[order] > 0]
@@ -33,7 +47,9 @@ class Neurons(Reading):
             {
                 "neuron": order.tolist(),
                 "effective_features": mixing.effective_features[order].tolist(),
-                "explained": [None if value != value else value for value in mixing.explained[order].tolist()],
+                "explained": _cells(mixing.explained[order]),
+                "selectivity": _cells(tuning.selectivity[order]),
+                "told": [None if feature < 0 else feature for feature in tuning.told[order].tolist()],
                 "features": mixing.features[order].tolist(),
                 "shares": mixing.shares[order].tolist(),
                 "signs": mixing.signs[order].tolist(),
@@ -68,3 +84,8 @@ class Neurons(Reading):
                     f"At {site} the median neuron mixes {mixing.value:.0f} features, where a random direction of the "
                     f"same space mixes {mixing.chance:.0f}."
                 )
+
+
+def _cells(values: Tensor) -> list[float | None]:
+    """None for what is not defined."""
+    return [None if value != value else value for value in values.tolist()]

@@ -32,6 +32,8 @@ class Reconstruction(Reading):
             **measure.over_seeds(values).fields,
         )
         findings.add([*evaluations[0], over_seeds], at=seen.at)
+        sparsity = measure.feature_sparsity(seen.reader, seen.held, documents=seen.documents, seed=seen.seed)
+        findings.add(sparsity, at=seen.at)
 
     def sentences(self, findings: Findings, sites: Sequence[Site]) -> Iterable[str]:
         def values(name: str) -> list[float]:
