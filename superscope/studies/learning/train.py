@@ -198,9 +198,9 @@ class Train(FromStream):
             f"{what} leaves {fvu:.1%} of the variance of held-out rows unexplained, with {l0:.1f} "
             f"{'latents' if name == 'sae' else 'atoms'} active in a row."
         ]
-        if stream.truth is not None and found["mean_nearest_cosine"].value is not None:
+        if stream.truth is not None:
             sentences.append(
-                f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
+                f"The true atoms have a learned one at cosine {found['feature_nearest_cosine'].value:.3f} on average; "
                 f"{stream.l0:.1f} features are truly active in a row."
             )
         places = ("" if stream.site is None else str(stream.site), *stream.beside)
@@ -299,7 +299,6 @@ class Train(FromStream):
         found = list(measure.evaluate(sae, stream.held_out, documents=documents, **options))
         if stream.truth is not None:
             found += list(measure.recovery_scores(sae, stream.held_out, stream.truth, **options))
-            found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
         # What stands for one site can be put in its place; a transcoder or crosscoder stands for none alone.
         if stream.loaded is not None and stream.corpus is not None and stream.site is not None and not stream.beside:
             found += loss_recovered(
