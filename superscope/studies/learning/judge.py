@@ -228,14 +228,14 @@ class Judge(Study):
         else:
             yield (
                 f"Of {absorbed.n:,} pairs of parent and child the child's latent has taken the parent's place in "
-                f"{absorbed.value:.0%}: on {rate.value:.0%} of the rows with both only the child's latent fires, for both "
-                f"({rate.chance or 0:.0%} by chance)."
+                f"{absorbed.value:.0%}: on {rate.value:.0%} of the rows with both the child's latent fires alone for "
+                f"both ({rate.chance or 0:.0%} by chance)."
             )
         hedged = found["hedged_latents"]
         if hedged.low is not None and hedged.low > (hedged.chance or 0):
             yield (
-                f"{hedged.value or 0:.0%} of the latents hedge: they lean towards a missed feature that goes along with "
-                "their own."
+                f"{hedged.value or 0:.0%} of the latents hedge: they lean towards a missed feature that goes along "
+                "with their own."
             )
         difficulty = 2 * l0 * math.log(n / l0) / d if 0 < l0 < n else math.inf
         if difficulty > 1:
