@@ -39,6 +39,7 @@ from .transcoders import Crosscoder as Crosscoder
 from .transcoders import Paired as Paired
 from .transcoders import SkipTranscoder as SkipTranscoder
 from .transcoders import Transcoder as Transcoder
+from .turned import Turned as Turned
 from .whitening import Whitening as Whitening
 
 if not TYPE_CHECKING:

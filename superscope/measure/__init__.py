@@ -4,13 +4,19 @@ from .activations.outliers import OutlierShare as OutlierShare
 from .activations.outliers import outlier_coordinates as outlier_coordinates
 from .activations.outliers import outlier_share as outlier_share
 from .activations.spread import activation_sparsity as activation_sparsity
+from .agreement.amortisation import amortisation_gap as amortisation_gap
+from .agreement.ceilings import oracle_ceilings as oracle_ceilings
+from .agreement.detection import Detection as Detection
+from .agreement.detection import detection as detection
+from .agreement.latent_kinds import LATENT_KINDS as LATENT_KINDS
+from .agreement.latent_kinds import LatentKinds as LatentKinds
+from .agreement.latent_kinds import latent_kinds as latent_kinds
 from .agreement.matching import Matching as Matching
+from .agreement.matching import feature_nearest_cosine as feature_nearest_cosine
+from .agreement.matching import latent_nearest_cosine as latent_nearest_cosine
 from .agreement.matching import match as match
 from .agreement.matching import mean_matched_cosine as mean_matched_cosine
-from .agreement.matching import mean_nearest_cosine as mean_nearest_cosine
-from .agreement.matching import mean_nearest_cosines as mean_nearest_cosines
 from .agreement.recovery import Scores as Scores
-from .agreement.recovery import amortisation_gap as amortisation_gap
 from .agreement.recovery import atom_scores as atom_scores
 from .agreement.recovery import code_scores as code_scores
 from .agreement.recovery import recovery_scores as recovery_scores
@@ -91,6 +97,7 @@ from .interval import Interval as Interval
 from .interval import bootstrap as bootstrap
 from .interval import jackknife as jackknife
 from .interval import over_seeds as over_seeds
+from .interval import wilson as wilson
 from .metric import Declaration as Declaration
 from .metric import metric as metric
 from .reconstruction import Evaluation as Evaluation
@@ -119,14 +126,15 @@ METRICS = (
     effective_number,
     excess_kurtosis,
     feature_dimensionality,
+    feature_nearest_cosine,
     features_per_dimension,
     frame_potential,
     gini,
     hoyer,
     interference_energy,
+    latent_nearest_cosine,
     mean_matched_cosine,
     mean_max_cosine,
-    mean_nearest_cosine,
     participation_number,
     treves_rolls,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 _BLOCK = 2**22
 
@@ -143,3 +144,19 @@ def over_seeds(values: Sequence[float], *, of: str = "seeds") -> Interval:
     if len(values) < 2:
         return Interval(None, None, f"no interval: {len(values)} of {of}")
     return Interval(float(min(values)), float(max(values)), f"min and max over {len(values)} {of}")
+
+
+def wilson(hits: int, n: int, *, of: str, level: float = 0.95) -> Interval:
+    r"""Wilson's interval of a share hits / n, as if the n were drawn independently; inside [0, 1] and never empty.
+
+    Source:
+        Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+
+    Example:
+        >>> round(wilson(0, 10, of="features").high, 3)
+        0.278
+    """
+    if n < 1:
+        return Interval(None, None, f"no interval: no {of}")
+    low, high = binomtest(hits, n).proportion_ci(level, method="wilson")
+    return Interval(float(low), float(high), f"{level:.0%} Wilson interval over {n} {of}")

@@ -15,6 +15,7 @@ from .dictionary import (
 )
 from .draw import draw
 from .frontier import criteria, frontier
+from .judge import detected_by_density, kinds_of_latents, where_it_is_lost
 from .toy import dimensionality_scatter, feature_arrows, gram_matrices, phase_diagram, polytope, training_strip
 
 FIGURES = {
@@ -24,6 +25,7 @@ FIGURES = {
     "theory": FIGURES_DICTIONARY,
     "recover": (recovery_curves,),
     "frontier": (frontier, criteria),
+    "judge": (detected_by_density, kinds_of_latents, where_it_is_lost),
 }
 """The figures of each kind of report. Some want a certain d, seeds or data, and say so where a report lacks them."""
 
@@ -35,6 +37,7 @@ __all__ = [
     "certificates",
     "cosines",
     "criteria",
+    "detected_by_density",
     "dimensionality_scatter",
     "dimensions",
     "draw",
@@ -42,10 +45,12 @@ __all__ = [
     "frontier",
     "gram_matrices",
     "interference",
+    "kinds_of_latents",
     "nearest_atoms",
     "phase_diagram",
     "polytope",
     "recovery_curves",
     "recovery_phase",
     "training_strip",
+    "where_it_is_lost",
 ]

@@ -81,6 +81,12 @@ STUDIES = (
         "Convert",
         "Does this dictionary, written in another package's format, stay the same?",
     ),
+    Entry(
+        "judge",
+        "learning.judge",
+        "Judge",
+        "How much of a world's truth did this dictionary find, and what are its other latents?",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

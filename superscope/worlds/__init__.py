@@ -5,6 +5,7 @@ from .alter import Planted as Planted
 from .alter import Shuffled as Shuffled
 from .alter import Sinks as Sinks
 from .alter import truth_of as truth_of
+from .answer_key import AnswerKey as AnswerKey
 from .blocks import Blocks as Blocks
 from .copula import Copula as Copula
 from .drawn import DrawnSource as DrawnSource
@@ -20,6 +21,8 @@ from .presets import exactly_k as exactly_k
 from .presets import on_random_directions as on_random_directions
 from .presets import spread_apart as spread_apart
 from .presets import synth_sae_bench as synth_sae_bench
+from .saelens import AsGenerator as AsGenerator
+from .saelens import from_saelens as from_saelens
 from .token_norms import TokenNorms as TokenNorms
 from .truth import Truth as Truth
 from .world import FeatureLaw as FeatureLaw

@@ -44,6 +44,7 @@ SMALL = {
     "recover": {"trials": 4, "ks": (1, 2)},
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
     "convert": {"to": "sparsify"},
+    "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
     "reproduce": {"only": ("E4",)},
 }
 
@@ -58,6 +59,7 @@ def settings(tmp_path: Path) -> dict[str, dict]:
     given = {command: dict(values) for command, values in SMALL.items()}
     for command in ("theory", "recover"):
         given[command]["dictionary"] = str(matrix)
+    given["judge"]["dictionary"] = str(tmp_path / "sae")
     given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
     return given
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 
 from ...core import Dictionary, Measurement, ShapeError
 from ..interval import over_seeds
 from ..metric import metric
-from .stability import random_atoms
+from .stability import near_pairs, random_atoms
 
 _BLOCK = 2**24
+_RANDOM = "a random dictionary in place of the learned"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +67,26 @@ def match(a: Dictionary, b: Dictionary, *, signed: bool = False) -> Matching:
     return Matching(rows, columns, overlap[rows, columns])
 
 
+def nearest_rows(
+    a: Float[Tensor, "_ d"], b: Float[Tensor, "_ d"], *, signed: bool = True
+) -> tuple[Float[Tensor, "_"], Int[Tensor, "_"]]:
+    """For each unit row of a the largest cosine (or magnitude) with a unit row of b, and which row."""
+    best = []
+    for block in a.split(max(_BLOCK // len(b), 1)):
+        cosine = block @ b.T
+        best.append((cosine if signed else cosine.abs()).max(1))
+    return torch.cat([m.values for m in best]), torch.cat([m.indices for m in best])
+
+
+def pairs_above(a: Float[Tensor, "_ d"], b: Float[Tensor, "_ d"], threshold: float) -> np.ndarray:
+    """For each unit row of a its partner in a largest one-to-one pairing of cosines above the threshold; -1 without."""
+    i, j, _ = near_pairs(a, b, threshold)
+    graph = csr_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(len(a), len(b)))
+    return maximum_bipartite_matching(graph, perm_type="column")
+
+
 def _mean_nearest(a: Tensor, b: Tensor) -> float:
-    size = max(_BLOCK // len(b), 1)
-    return float(torch.cat([(block @ b.T).amax(1) for block in a.split(size)]).mean())
+    return float(nearest_rows(a, b)[0].mean())
 
 
 def _chance(of: Dictionary, draws: int, seed: int) -> list[Tensor]:
@@ -111,16 +131,16 @@ def mean_matched_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3,
     value = float(match(found, truth).cosines.mean().clamp(max=1))
     chance = [float(match(Dictionary(a), truth).cosines.mean()) for a in _chance(found, draws, seed)]
     pairs = min(found.n, truth.n)
-    return _measured("mean_matched_cosine", value, pairs, "matched pairs", chance, "a random dictionary")
+    return _measured("mean_matched_cosine", value, pairs, "matched pairs", chance, _RANDOM)
 
 
 @metric(range=(-1.0, 1.0), unit="cosine", invariant=("rotation", "permutation", "scale"))
-def mean_nearest_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3, seed: int = 0) -> Measurement:
-    r"""MMCS: $\frac1{n'} \sum_j \max_i \langle \hat a_i, \hat b_j \rangle$ over the true atoms j.
+def feature_nearest_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3, seed: int = 0) -> Measurement:
+    r"""MMCS of the truth: $\frac1{n} \sum_j \max_i \langle \hat a_i, \hat b_j \rangle$ over the n true atoms $b_j$.
 
-    How much of the truth is found, like recall; with the dictionaries exchanged, how much of what is found is true,
-    like precision. Neither alone says much: `mean_nearest_cosines` gives both. Signed; several true atoms may share a
-    found one. Chance: `found` replaced by uniform random directions.
+    How much of the truth is there, like recall; `latent_nearest_cosine` is the other side, like precision. Neither
+    alone says much. Signed; several true atoms may share a learned one. Chance: `found` replaced by uniform random
+    directions.
 
     Raises:
         ShapeError: if the dictionaries differ in d.
@@ -130,30 +150,34 @@ def mean_nearest_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3,
         Sharkey, Braun and Millidge, "Taking features out of superposition with sparse autoencoders", 2022.
 
     Example:
-        >>> mean_nearest_cosine(Dictionary(torch.eye(3)), Dictionary(torch.eye(3)[:2])).value
+        >>> feature_nearest_cosine(Dictionary(torch.eye(3)), Dictionary(torch.eye(3)[:2])).value
         1.0
     """
-    a, b = _checked(found, truth, "mean_nearest_cosine")
+    a, b = _checked(found, truth, "feature_nearest_cosine")
     value = max(-1.0, min(1.0, _mean_nearest(b, a)))
     chance = [_mean_nearest(b, c) for c in _chance(found, draws, seed)]
-    return _measured(
-        "mean_nearest_cosine", value, truth.n, "true atoms", chance, "a random dictionary in place of the found"
-    )
+    return _measured("feature_nearest_cosine", value, truth.n, "true atoms", chance, _RANDOM)
 
 
-def mean_nearest_cosines(
-    found: Dictionary, truth: Dictionary, *, draws: int = 3, seed: int = 0
-) -> tuple[Measurement, ...]:
-    """Both directions of `mean_nearest_cosine`: `truth_in_found`, like recall, and `found_in_truth`, like precision."""
-    recall = mean_nearest_cosine(found, truth, draws=draws, seed=seed)
-    a, b = _checked(found, truth, "mean_nearest_cosines")
+@metric(range=(-1.0, 1.0), unit="cosine", invariant=("rotation", "permutation", "scale"))
+def latent_nearest_cosine(found: Dictionary, truth: Dictionary, *, draws: int = 3, seed: int = 0) -> Measurement:
+    r"""MMCS of what was learned: $\frac1{n'} \sum_i \max_j \langle \hat a_i, \hat b_j \rangle$ over its n' atoms $a_i$.
+
+    How much of what was learned is true, like precision; it does not fall for features that are missed. Signed; several
+    learned atoms may share a true one. Chance: `found` replaced by uniform random directions.
+
+    Raises:
+        ShapeError: if the dictionaries differ in d.
+        ValueError: if an atom is zero.
+
+    Source:
+        Sharkey, Braun and Millidge, "Taking features out of superposition with sparse autoencoders", 2022.
+
+    Example:
+        >>> latent_nearest_cosine(Dictionary(torch.eye(3)[:2]), Dictionary(torch.eye(3))).value
+        1.0
+    """
+    a, b = _checked(found, truth, "latent_nearest_cosine")
+    value = max(-1.0, min(1.0, _mean_nearest(a, b)))
     chance = [_mean_nearest(c, b) for c in _chance(found, draws, seed)]
-    precision = _measured(
-        "found_in_truth",
-        _mean_nearest(a, b),
-        found.n,
-        "found atoms",
-        chance,
-        "a random dictionary in place of the found",
-    )
-    return dataclasses.replace(recall, name="truth_in_found"), precision
+    return _measured("latent_nearest_cosine", value, found.n, "learned atoms", chance, _RANDOM)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 
-from ...core import Dictionary, Measured, Measurement, ShapeError, SparseCode, SparseCoder
-from ...recovery import NNOMP, OMP, refit
+from ...core import Dictionary, Measured, Measurement, ShapeError, SparseCoder
 from ..interval import bootstrap, jackknife, over_seeds
 from ..stream import BlockSums, Groups, GroupSums, Rows, read
-from .matching import Matching, match, mean_matched_cosine, mean_nearest_cosines
-from .stability import near_pairs, random_atoms
+from .matching import (
+    Matching,
+    feature_nearest_cosine,
+    latent_nearest_cosine,
+    match,
+    mean_matched_cosine,
+    nearest_rows,
+    pairs_above,
+)
+from .stability import random_atoms
 
 _BLOCK = 2**24
-_CODES = ("own", "refitted", "pursuit")
 _OWN_STREAM = 0x5EED_0000
 """Added to the seed of chance: a truth drawn from the same small seed would else be its own chance level."""
 
@@ -33,9 +36,14 @@ class Scores(Measured):
 
     Args:
         measurements: each with its interval, its chance level and what it was counted over.
+        features, latents: what they are made of, a column of a table each: of every feature its density and what its
+            paired latent does, of every latent its density and what it does with its nearest feature. Empty where codes
+            were not looked at.
     """
 
     measurements: tuple[Measurement, ...]
+    features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    latents: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
@@ -50,13 +58,16 @@ def atom_scores(
 ) -> Scores:
     r"""How much of the truth is among the atoms found, and how much of what was found is true.
 
-    - `truth_in_found`, `found_in_truth`: MMCS in both directions (see `mean_nearest_cosine`).
+    - `feature_nearest_cosine`, `latent_nearest_cosine`: MMCS of the truth and of what was learned.
     - `mean_matched_cosine`: MCC, over the best one-to-one matching, sign dropped.
+    - `matched_cosine_above_chance`: $(MCC - c) / (1 - c)$ with c the MCC of random dictionaries of as many atoms: 0 for
+      one that knows nothing, 1 for the truth, at any n, n' and d. Left out where `draws` is 0.
     - `atom_recall`, `atom_precision`, `atom_f1`: with M the largest number of pairs (a found and a true atom, each in
       one pair at most) of signed cosine above `threshold`: M / n, M / n', 2 M / (n + n'). A duplicate counts once, and
       a dead latent's atom counts against precision.
-    - `distinct_targets`: share of found atoms left when those whose nearest true atom (by |cosine|) is the same count
-      as one. 1 if every atom has its own; at n' atoms drawn at random among n true ones about n/n' (1 - e^{-n'/n}).
+    - `distinct_targets`: how many different true atoms are nearest (by |cosine|) to some learned one, over n': the
+      *uniqueness* of SAELens. Taken before any matching, after which it would be 1 whatever was learned: n' copies of
+      one atom score 1/n'. n' atoms drawn at random among n true ones have about n/n' (1 - e^{-n'/n}).
 
     Chance puts uniform random directions in place of the found. Intervals resample true atoms (pairs, found atoms),
     so they speak of other atoms of the same world, not of other seeds of the learner.
@@ -84,7 +95,8 @@ def atom_scores(
     if not 0 < threshold < 1:
         raise ValueError(f"atom_scores: threshold must be a cosine in (0, 1); got {threshold}.")
     own = seed + _OWN_STREAM
-    recall, precision = mean_nearest_cosines(found, truth, draws=draws, seed=own)
+    recall = feature_nearest_cosine(found, truth, draws=draws, seed=own)
+    precision = latent_nearest_cosine(found, truth, draws=draws, seed=own)
     matched = mean_matched_cosine(found, truth, draws=draws, seed=own)
     a, b = (W.unit().atoms.detach().double().cpu() for W in (found, truth))
     chance = [
@@ -93,12 +105,13 @@ def atom_scores(
         for _ in range(draws)
     ]
     scores = [
-        _resampled(recall, _nearest(b, a)[0], seed),
-        _resampled(precision, _nearest(a, b)[0], seed),
-        _resampled(matched, match(found, truth).cosines, seed),
+        _resampled(recall, nearest_rows(b, a)[0], seed),
+        _resampled(precision, nearest_rows(a, b)[0], seed),
+        matched := _resampled(matched, match(found, truth).cosines, seed),
+        *_above_chance(matched),
     ]
-    hit = _hits(a, b, threshold)
-    by_chance = [_hits(c, b, threshold).sum() for c in chance]
+    hit = (pairs_above(b, a, threshold) >= 0).astype(np.float64)
+    by_chance = [(pairs_above(b, c, threshold) >= 0).sum() for c in chance]
     n_found, n_true = found.n, truth.n
     # Of M hits among n true atoms a resample makes another M; n' and n stay what they are.
     for name, of, n, value in (
@@ -120,7 +133,7 @@ def atom_scores(
                 **bootstrap(lambda s, value=value: value(s[:, 0]), hit[:, None], of="true atoms", seed=seed).fields,
             )
         )
-    target = _nearest(a, b, signed=False)[1]
+    target = nearest_rows(a, b, signed=False)[1]
     scores.append(
         Measurement(
             name="distinct_targets",
@@ -132,7 +145,7 @@ def atom_scores(
             reference_is="all different",
             how="no interval: a resample repeats atoms",
             **_chance(
-                [len(_nearest(c, b, signed=False)[1].unique()) / n_found for c in chance],
+                [len(nearest_rows(c, b, signed=False)[1].unique()) / n_found for c in chance],
                 "a random dictionary in place of the found",
             ),
         )
@@ -140,29 +153,34 @@ def atom_scores(
     return Scores(tuple(scores))
 
 
-def _nearest(
-    a: Float[Tensor, "_ d"], b: Float[Tensor, "_ d"], *, signed: bool = True
-) -> tuple[Float[Tensor, "_"], Int[Tensor, "_"]]:
-    """For each row of a the largest cosine (or magnitude) with a row of b, and which row."""
-    best = []
-    for block in a.split(max(_BLOCK // len(b), 1)):
-        cosine = block @ b.T
-        best.append((cosine if signed else cosine.abs()).max(1))
-    return torch.cat([m.values for m in best]), torch.cat([m.indices for m in best])
-
-
-def _hits(found: Float[Tensor, "_ d"], truth: Float[Tensor, "n d"], threshold: float) -> np.ndarray:
-    """For each true atom 1 if it is in a largest one-to-one pairing of atoms with cosine above the threshold."""
-    i, j, _ = near_pairs(truth, found, threshold)
-    graph = csr_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(len(truth), len(found)))
-    return (maximum_bipartite_matching(graph, perm_type="column") >= 0).astype(np.float64)
-
-
 def _resampled(measurement: Measurement, cosines: Tensor, seed: int) -> Measurement:
     """The mean of these cosines, with an interval from resampling them."""
     sums = np.stack([cosines.numpy(), np.ones(len(cosines))], 1)
     interval = bootstrap(lambda s: s[:, 0] / s[:, 1], sums, of=measurement.of, seed=seed)
     return dataclasses.replace(measurement, **interval.fields)
+
+
+def _above_chance(matched: Measurement) -> Iterator[Measurement]:
+    """MCC between what chance gives and 1; nothing where chance was not measured."""
+    if matched.chance is None or matched.value is None:
+        return
+    c, name = matched.chance, "matched_cosine_above_chance"
+    if c > 1 - 1e-9:
+        why = "a random dictionary scores 1 here, so there is nothing above chance to be had"
+        yield Measurement(name=name, value=None, unit="share", n=matched.n, of=matched.of, caution=why)
+        return
+    low, high = (None if end is None else (end - c) / (1 - c) for end in (matched.low, matched.high))
+    yield dataclasses.replace(
+        matched,
+        name=name,
+        unit="share",
+        value=(matched.value - c) / (1 - c),
+        low=low,
+        high=high,
+        how=f"{matched.how}; chance held at {c:.3f}",
+        chance=0.0,
+        chance_is=f"a random dictionary, whose mean matched cosine is {c:.3f}",
+    )
 
 
 def _chance(values: list[float], what: str) -> dict[str, Any]:
@@ -192,6 +210,12 @@ def code_scores(
     - `feature_value_r2`: $1 - \sum (f - z)^2 / \sum (f - \bar f)^2$, summed over features and rows before dividing;
       z is the value of the paired latent (0 without one), both in units of length along the atom. Shrinkage costs.
 
+    Means over features, each with its paired latent, one without any scoring 0, so that what is missed costs:
+
+    - `feature_recall`, `feature_f1`: the share of a feature's active rows on which its latent fires, and the harmonic
+      mean of that and of the share of the latent's active rows on which the feature is active. Over the features that
+      were active on these rows; nothing can be said of the others.
+
     And as SynthSAEBench counts, means over latents of each latent against the feature of nearest atom, which several
     latents may share, and where missed features cost nothing:
 
@@ -217,7 +241,7 @@ def code_scores(
     W = coder.dictionary
     pairs = match(W, truth)
     a, b = (V.unit().atoms.detach().double().cpu() for V in (W, truth))
-    target = _nearest(a, b, signed=False)[1]
+    cosine, target = nearest_rows(a, b, signed=False)
     feature_of = torch.full((W.n,), -1)
     feature_of[pairs.first] = pairs.second
     # A latent of an atom that points the other way stands for minus its value.
@@ -228,6 +252,7 @@ def code_scores(
     # Per group of rows: hits, active latents, active features, rows, squared error, squared values.
     sums = GroupSums(6)
     hit, fired, true = BlockSums((W.n,)), BlockSums((W.n,)), BlockSums((truth.n,))
+    found = BlockSums((truth.n,))
     first = BlockSums((truth.n,))
     shared = BlockSums((2,))
     for batch in read(rows, size=size, most=batches, seed=seed):
@@ -240,12 +265,12 @@ def code_scores(
                 f"code_scores: the true code has {batch.code.n} features and the truth {truth.n} atoms. "
                 "Give the dictionary that the rows were composed with."
             )
-        number = groups(batch)
+        number, whole = groups(batch), coder.encode(batch.x)
         step = max(_BLOCK // max(W.n, truth.n), 1)
         for start in range(0, len(batch), step):
             part = slice(start, start + step)
-            code, f = coder.encode(batch.x[part]), batch.code[part].dense().double().cpu()
-            z, g = code.dense().double().cpu(), number[part]
+            f, g = batch.code[part].dense().double().cpu(), number[part]
+            z = whole[part].dense().double().cpu()
             on, is_on = z != 0, f != 0
             paired = (f.new_zeros(len(f), truth.n), torch.zeros(len(f), truth.n, dtype=torch.bool))
             paired[0][:, pairs.second] = z[:, pairs.first] * length[pairs.first]
@@ -262,23 +287,65 @@ def code_scores(
             per_row = torch.stack([column.double() for column in columns], 1)
             sums.add(g, per_row)
             blocks = torch.from_numpy(hit.numbers(g))
-            for total in (fired, true, first, shared):
+            for total in (fired, true, found, first, shared):
                 total.numbers(g)
             for total, number_of_each in (
                 (hit, on & is_on[:, target]),
                 (fired, on),
                 (true, is_on),
+                (found, paired[1] & is_on),
                 (first, value),
                 (shared, per_row[:, 4:]),
             ):
                 torch.from_numpy(total.sums).index_add_(0, blocks, number_of_each.double())
+    n_rows = int(sums.sums[:, 3].sum())
     return Scores(
         (
             *_support(sums.sums, true.used, fired.used, pairs, groups.of, seed),
             _value(first.used, shared.used, sums.sums, groups.of),
-            *_latents(hit.used, fired.used, true.used[:, target.numpy()], int(sums.sums[:, 3].sum()), groups.of),
-        )
+            *_features(found.used, fired.used, true.used, pairs, n_rows, groups.of),
+            *_latents(hit.used, fired.used, true.used[:, target.numpy()], n_rows, groups.of),
+        ),
+        features=_feature_table(found.used.sum(0), fired.used.sum(0), true.used.sum(0), pairs, n_rows),
+        latents=_latent_table(
+            hit.used.sum(0), fired.used.sum(0), true.used.sum(0)[target.numpy()], target, cosine, feature_of, n_rows
+        ),
     )
+
+
+def _feature_table(
+    found: np.ndarray, fired: np.ndarray, true: np.ndarray, pairs: Matching, rows: int
+) -> dict[str, list[Any]]:
+    n = len(true)
+    latent: list[int | None] = [None] * n
+    cosine: list[float | None] = [None] * n
+    own = np.zeros(n)
+    own[pairs.second.numpy()] = fired[pairs.first.numpy()]
+    for i, j, c in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.cosines.tolist(), strict=True):
+        latent[j], cosine[j] = i, c
+    return {
+        "feature": list(range(n)),
+        "density": (true / rows).tolist(),
+        "latent": latent,
+        "cosine": cosine,
+        "recall": _ratio(found, true).tolist(),
+        "f1": _ratio(2 * found, own + true).tolist(),
+    }
+
+
+def _latent_table(
+    hit: np.ndarray, fired: np.ndarray, aimed: np.ndarray, target: Tensor, cosine: Tensor, feature_of: Tensor, rows: int
+) -> dict[str, list[Any]]:
+    return {
+        "latent": list(range(len(fired))),
+        "density": (fired / rows).tolist(),
+        "nearest_feature": target.tolist(),
+        "cosine": cosine.tolist(),
+        "feature": [None if i < 0 else i for i in feature_of.tolist()],
+        "precision": _ratio(hit, fired).tolist(),
+        "recall": _ratio(hit, aimed).tolist(),
+        "f1": _ratio(2 * hit, fired + aimed).tolist(),
+    }
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -339,6 +406,42 @@ def _value(first: np.ndarray, shared: np.ndarray, sums: np.ndarray, of: str) -> 
     )
 
 
+def _features(
+    found: np.ndarray, fired: np.ndarray, true: np.ndarray, pairs: Matching, rows: int, of: str
+) -> Iterator[Measurement]:
+    """Means over the features that occur of recall and F1 of the paired latent."""
+    paired = np.zeros_like(true)
+    paired[:, pairs.second.numpy()] = fired[:, pairs.first.numpy()]
+    occurs = true.sum(0) > 0
+    totals = np.stack([found, paired, true], 1)[:, :, occurs]
+    absent = int((~occurs).sum())
+    about: dict[str, Any] = {"unit": "share", "n": int(occurs.sum()), "of": "features that occur", "at": {"rows": rows}}
+    caution = f"{absent} features were active on none of these rows and are left out" if absent else ""
+    if not occurs.any():
+        for name in ("feature_recall", "feature_f1"):
+            yield Measurement(name=name, value=None, caution="no feature is active on any of these rows", **about)
+        return
+    whole = totals.sum(0)
+    p, q = whole[1] / rows, whole[2] / rows
+    by_chance = np.stack([p * q, p, q])
+    statistics: tuple[tuple[str, Callable[[np.ndarray], float]], ...] = (
+        ("feature_recall", lambda s: float(_ratio(s[0], s[2]).mean())),
+        ("feature_f1", lambda s: float(_ratio(2 * s[0], s[1] + s[2]).mean())),
+    )
+    for name, statistic in statistics:
+        yield Measurement(
+            name=name,
+            value=statistic(whole),
+            reference=float(np.isin(np.flatnonzero(occurs), pairs.second.numpy()).mean()),
+            reference_is="a perfect detector of every feature that has a latent",
+            chance=statistic(by_chance),
+            chance_is="latents of the same densities that know nothing",
+            caution=caution,
+            **about,
+            **jackknife(statistic, totals, of=f"groups of {of}").fields,
+        )
+
+
 def _latents(hit: np.ndarray, fired: np.ndarray, true: np.ndarray, rows: int, of: str) -> list[Measurement]:
     """Means over latents of precision, recall and F1 against the feature of nearest atom."""
     totals = np.stack([hit, fired, true], 1)
@@ -390,138 +493,4 @@ def recovery_scores(
     """
     atoms = atom_scores(coder.dictionary, truth, threshold=threshold, seed=seed)
     codes = code_scores(coder, rows, truth, batches=batches, size=size, seed=seed)
-    return Scores((*atoms, *codes))
-
-
-@torch.no_grad()
-def amortisation_gap(
-    coder: SparseCoder,
-    rows: Rows,
-    *,
-    k: int | None = None,
-    nonnegative: bool = True,
-    documents: Int[Tensor, "sequences"] | None = None,
-    batches: int | None = None,
-    size: int = 4096,
-    seed: int = 0,
-) -> Scores:
-    r"""What a coder leaves unexplained less what pursuit on its own atoms does, with as many active features.
-
-    What an encoder of one step loses against solving for the code: the same dictionary, as many active features. It
-    says nothing of the truth of the atoms: pursuit also fits noise, so a gap is not by itself a fault. Three codes of
-    each row stand beside each other: `own`, the coder's; `refitted`, the best amplitudes on the coder's support;
-    `pursuit`.
-
-    - `own_unexplained`, `refitted_unexplained`, `pursuit_unexplained`: squared error over the variance of x about its
-      mean over all rows, summed over dimensions,
-    - `amortisation_gap`: the first less the third,
-    - `own_l0`, `refitted_l0`, `pursuit_l0`: active features a row,
-    - `support_overlap`: mean over rows of $|S \cap S'| / |S \cup S'|$ for the supports of own code and pursuit,
-      `refitted_overlap`, of own code and refitted one (which, not negative, may lose some), and
-    - `own_true_overlap`, `refitted_true_overlap`, `pursuit_true_overlap`: the same with the true support, where every
-      batch brings its code.
-
-    Args:
-        coder: whose dictionary and code.
-        rows: a source, or batches of activations.
-        k: active features that pursuit may use; None is the coder's own mean number, rounded.
-        nonnegative: NNOMP, for codes that are; False is OMP.
-        documents: the document of each sequence: what is resampled for the intervals, as in `Groups`.
-        batches, size, seed: as for `code_scores`.
-
-    Raises:
-        ValueError: if there is nothing to read, x is constant, or the coder's code is empty.
-
-    Source:
-        O'Neill, Gumran and Klindt, "Compute optimal inference and provable amortisation gap in sparse autoencoders",
-        2025.
-    """
-    given = list(read(rows, size=size, most=batches, seed=seed))
-    codes = [coder.encode(batch.x) for batch in given]
-    W = coder.dictionary
-    if k is None:
-        k = round(float(torch.cat([code.l0 for code in codes]).double().mean()))
-        if k < 1:
-            raise ValueError("amortisation_gap: the coder's code is empty on these rows, so there is no k. Give k.")
-        k = min(k, W.n, W.d)
-    pursuit = NNOMP(W, k=k) if nonnegative else OMP(W, k=k)
-    is_true = all(batch.code is not None for batch in given)
-    groups = Groups(documents)
-    names = ["error", "l0", *(["true_overlap"] if is_true else [])]
-    columns = [f"{which}_{name}" for which in _CODES for name in names]
-    columns += ["support_overlap", "refitted_overlap", "square", "rows"]
-    at = {column: i for i, column in enumerate(columns)}
-    sums = GroupSums(len(columns) + W.d)
-    shift = given[0].x.double().mean(0)
-    for batch, own in zip(given, codes, strict=True):
-        x, centred = batch.x.double(), batch.x.double() - shift
-        best = pursuit.encode(batch.x)
-        parts: list[Tensor] = []
-        refitted = refit(W, batch.x, own, nonnegative=nonnegative)
-        for code in (own, refitted, best):
-            parts += [(x - W.compose(code).double()).square().sum(1), code.l0]
-            if is_true and batch.code is not None:
-                parts.append(support_overlap(code, batch.code))
-        parts += [
-            support_overlap(own, best),
-            support_overlap(own, refitted),
-            centred.square().sum(1),
-            torch.ones_like(parts[0]),
-        ]
-        sums.add(groups(batch), torch.cat([torch.stack([p.double().cpu() for p in parts], 1), centred.cpu()], 1))
-
-    def spread(s: np.ndarray) -> np.ndarray:
-        return s[:, at["square"]] - (s[:, len(columns) :] ** 2).sum(1) / s[:, at["rows"]]
-
-    total = sums.sums.sum(0)
-    if not spread(total[None])[0] > 1e-12 * max(total[at["square"]], 1e-300):
-        raise ValueError("amortisation_gap: the activations are constant, so there is no variance to explain.")
-
-    def score(
-        name: str, statistic: Callable[[np.ndarray], np.ndarray], unit: str = "share", **about: Any
-    ) -> Measurement:
-        return Measurement(
-            name=name,
-            value=float(statistic(total[None])[0]),
-            unit=unit,
-            n=int(total[at["rows"]]),
-            of="rows",
-            at={"k": k, "pursuit": type(pursuit).__name__},
-            **about,
-            **bootstrap(statistic, sums.sums, of=groups.of, seed=seed).fields,
-        )
-
-    def mean(column: str) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda s: s[:, at[column]] / s[:, at["rows"]]
-
-    scores = [
-        score(
-            f"{which}_unexplained",
-            lambda s, column=f"{which}_error": s[:, at[column]] / spread(s),
-            chance=1.0,
-            chance_is="the mean",
-        )
-        for which in _CODES
-    ]
-    scores.append(
-        score(
-            "amortisation_gap",
-            lambda s: (s[:, at["own_error"]] - s[:, at["pursuit_error"]]) / spread(s),
-            reference=0.0,
-            reference_is="an encoder as good as pursuit",
-        )
-    )
-    scores += [score(f"{which}_l0", mean(f"{which}_l0"), "features per row") for which in _CODES]
-    same = {"reference": 1.0, "reference_is": "the same supports"}
-    scores += [score(name, mean(name), **same) for name in ("support_overlap", "refitted_overlap")]
-    if is_true:
-        scores += [score(f"{which}_true_overlap", mean(f"{which}_true_overlap"), **same) for which in _CODES]
-    return Scores(tuple(scores))
-
-
-def support_overlap(a: SparseCode, b: SparseCode) -> Float[Tensor, "rows"]:
-    r"""$|S \cap S'| / |S \cup S'|$ for the supports of each row (Jaccard); 1 where both are empty."""
-    first = [c.indices.masked_fill(c.values == 0, -1 - i) for i, c in enumerate((a, b))]
-    both = (first[0][:, :, None] == first[1][:, None, :]).any(2).sum(1)
-    either = a.l0 + b.l0 - both
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    return Scores((*atoms, *codes), codes.features, codes.latents)

@@ -108,20 +108,15 @@ class Convert(Study):
         return answer
 
     def _read(self) -> Imported:
-        given: dict[str, Any] = {
-            "architecture": self.architecture,
-            "k": self.k,
-            "subtract_bias": self.subtract_bias,
-            "input_scale": self.input_scale,
-            "strict": not self.allow_unknown,
-        }
-        if self.source.startswith("hub:"):
-            from ...dictionaries.hub import from_pretrained
-
-            owner, _, rest = self.source.removeprefix("hub:").strip("/").partition("/")
-            name, _, inside = rest.partition("/")
-            return from_pretrained(f"{owner}/{name}", inside, format=self.source_format, **given)
-        return formats.read(Path(self.source).expanduser(), self.source_format, **given)
+        return imported(
+            self.source,
+            self.source_format,
+            architecture=self.architecture,
+            k=self.k,
+            subtract_bias=self.subtract_bias,
+            input_scale=self.input_scale,
+            strict=not self.allow_unknown,
+        )
 
     @torch.no_grad()
     def _compare(self, original: Imported, copy: Imported) -> tuple[Measurement, ...]:
@@ -193,6 +188,22 @@ class Convert(Study):
                 "those of the original file (array `scale`)."
             )
         yield from cautions
+
+
+def imported(source: str, format: str | None = None, **given: Any) -> Imported:
+    """The SAE in a file or folder of any format, or in hub:OWNER/NAME/FOLDER; `given` is what it does not say itself.
+
+    Raises:
+        FileNotFoundError: if there is nothing there.
+        FormatError: if it is damaged, or says what no SAE of ours computes.
+    """
+    if source.startswith("hub:"):
+        from ...dictionaries.hub import from_pretrained
+
+        owner, _, rest = source.removeprefix("hub:").strip("/").partition("/")
+        name, _, inside = rest.partition("/")
+        return from_pretrained(f"{owner}/{name}", inside, format=format, **given)
+    return formats.read(Path(source).expanduser(), format, **given)
 
 
 def _largest(difference: Float[Tensor, "b m"], of: Float[Tensor, "b m"]) -> float:

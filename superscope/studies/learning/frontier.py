@@ -138,7 +138,7 @@ class Frontier(FromStream):
             "mean_overlap": "cosine",
         }
         if stream.truth is not None:
-            names["mean_nearest_cosine"] = "cosine"
+            names["feature_nearest_cosine"] = "cosine"
         columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
         table: dict[str, list[Any]] = {name: [] for name in ("k", *columns, "recurring_features")}
         measurements: list[Measurement] = []
@@ -156,8 +156,8 @@ class Frontier(FromStream):
                 found["decoder_projection"].append(decoder_projection(sae.dictionary, x))
                 found["mean_overlap"].append(mean_overlap(sae.dictionary) if sae.n > 1 else 0.0)
                 if stream.truth is not None:
-                    found["mean_nearest_cosine"].append(
-                        measure.mean_nearest_cosine(sae.dictionary, stream.truth, draws=1).value or 0.0
+                    found["feature_nearest_cosine"].append(
+                        measure.feature_nearest_cosine(sae.dictionary, stream.truth, draws=1).value or 0.0
                     )
             table["k"].append(k)
             for name, unit in names.items():

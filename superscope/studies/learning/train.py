@@ -227,9 +227,9 @@ class Train(FromStream):
         if self.refine != "none":
             better = found["fraction_variance_unexplained", self.refine].value
             sentences.append(f"With codes refined by {self.refine} it leaves {better:.1%}.")
-        if stream.truth is not None and found["mean_nearest_cosine"].value is not None:
+        if stream.truth is not None:
             sentences.append(
-                f"The true atoms have a learned one at cosine {found['mean_nearest_cosine'].value:.3f} on average; "
+                f"The true atoms have a learned one at cosine {found['feature_nearest_cosine'].value:.3f} on average; "
                 f"{stream.l0:.1f} features are truly active in a row."
             )
         places = ("" if stream.site is None else str(stream.site), *stream.beside)
@@ -333,7 +333,6 @@ class Train(FromStream):
         found = self._scores(sae, stream, documents, options)
         if stream.truth is not None:
             found += list(measure.atom_scores(sae.dictionary, stream.truth, seed=options["seed"]))
-            found.append(measure.mean_nearest_cosine(sae.dictionary, stream.truth))
         if self.refine != "none" and isinstance(sae, SAE):
             refined = self._scores(Refined(sae, self.refine), stream, documents, options)
             found += [m.at_site(code=self.refine) for m in refined if m.name in _REFINED]

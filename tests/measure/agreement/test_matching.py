@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superscope.core import Dictionary, ShapeError
-from superscope.measure import match, mean_matched_cosine, mean_nearest_cosine, mean_nearest_cosines
+from superscope.measure import feature_nearest_cosine, latent_nearest_cosine, match, mean_matched_cosine
 
-SCORES = (mean_matched_cosine, mean_nearest_cosine)
+SCORES = (mean_matched_cosine, feature_nearest_cosine, latent_nearest_cosine)
 
 
 @settings(max_examples=20, deadline=None)
@@ -48,16 +48,16 @@ def test_hungarian_is_one_to_one_where_nearest_is_not():
     matching = match(found, truth)
     assert matching.second.tolist() == [0, 1]
     # Both found atoms are nearest to the first axis: precision is high, recall is not.
-    recall, precision = mean_nearest_cosines(found, truth, draws=0)
+    recall, precision = (score(found, truth, draws=0) for score in (feature_nearest_cosine, latent_nearest_cosine))
     assert precision.value > 0.98
     assert recall.value == pytest.approx((0.1**2 + 1) ** -0.5 / 2 + 0.2 / (0.2**2 + 1) ** 0.5 / 2)
-    assert (recall.name, precision.name) == ("truth_in_found", "found_in_truth")
+    assert (recall.name, precision.name) == ("feature_nearest_cosine", "latent_nearest_cosine")
 
 
 def test_an_antipode_counts_only_where_signs_do_not():
     here, there = Dictionary(torch.tensor([[1.0, 0.0]])), Dictionary(torch.tensor([[-1.0, 0.0]]))
     assert mean_matched_cosine(here, there, draws=0).value == 1
-    assert mean_nearest_cosine(here, there, draws=0).value == -1
+    assert feature_nearest_cosine(here, there, draws=0).value == -1
     assert match(here, there, signed=True).cosines.item() == -1
 
 

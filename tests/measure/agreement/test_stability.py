@@ -6,7 +6,14 @@ from jaxtyping import TypeCheckError
 
 from superscope.core import Activations, ActivationSource, Dictionary, ShapeError, SparseCode
 from superscope.dictionaries import TopK, train
-from superscope.measure import evaluate, mean_nearest_cosines, moments, random_atoms, recurring_features
+from superscope.measure import (
+    evaluate,
+    feature_nearest_cosine,
+    latent_nearest_cosine,
+    moments,
+    random_atoms,
+    recurring_features,
+)
 from superscope.measure.agreement.stability import cluster_directions
 
 
@@ -58,9 +65,9 @@ def test_recurrence_counts_the_features_of_a_sparse_world(sparse):
     assert count.chance < 1
     assert by_name(found)["recurring_per_dimension"].value == pytest.approx(count.value / 24)
     # And they are the right ones.
-    recall, precision = mean_nearest_cosines(Dictionary(found.directions), world.W)
-    assert recall.value >= 0.95
-    assert precision.value >= 0.98
+    recurring = Dictionary(found.directions)
+    assert feature_nearest_cosine(recurring, world.W).value >= 0.95
+    assert latent_nearest_cosine(recurring, world.W).value >= 0.98
     assert int((found.counts == 3).sum()) == count.value
     assert bool((found.counts[~alive[0]] == 0).all())
 

@@ -62,7 +62,7 @@ def test_rows_in_a_file_are_learned_and_scored(rows: Path, tmp_path: Path, archi
 
 def test_a_world_scores_against_its_truth() -> None:
     report = Train("world:exactly_k", **(SMALL | {"n": 128}), k=4).run()
-    (score,) = report["mean_nearest_cosine"]
+    (score,) = report["feature_nearest_cosine"]
     assert score.value is not None
     assert 0 < score.value < 1
     assert report["support_f1"]
