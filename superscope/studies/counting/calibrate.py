@@ -28,8 +28,8 @@ from ..study import Progress, Study
 from .count import FEWEST, counted
 from .search import Given
 
-_SIZES = ((48, 32, 2.0), (96, 32, 2.0), (160, 32, 2.0))
-"""n, d, l0 of the worlds of a family: from barely more features than dimensions to five times as many."""
+_SIZES = ((48, 24, 1.5), (96, 32, 2.0), (160, 32, 2.0))
+"""n, d, l0 of the worlds of a family: from twice as many features as dimensions to five times as many."""
 
 _RARE = 60
 """Activations in all rows below which a feature is in nobody's count: p0 is this over the rows."""
@@ -57,11 +57,11 @@ class Calibrate(Study):
 
     families: tuple[str, ...] = ()
     """Families of worlds. Default: all."""
-    seeds: Count = 2
+    seeds: Count = 1
     """Worlds of each family and size."""
-    rows: Annotated[int, at_least(FEWEST)] = 60_000
+    rows: Annotated[int, at_least(FEWEST)] = 50_000
     """Rows of each world."""
-    budget: Annotated[float, above(0, finite=True)] = 3.0
+    budget: Annotated[float, above(0, finite=True)] = 1.5
     """Minutes for each count."""
     short: bool = False
     """One size and seed of each family, fewer rows, and no counts but ours: some minutes in all."""
@@ -90,12 +90,11 @@ class Calibrate(Study):
         return summary(rows)
 
     def _units(self) -> Iterable[tuple[Family, tuple[int, int, float], int]]:
-        for name in self.families or FAMILIES:
-            family = FAMILIES[name]
-            sizes = _SIZES[1:2] if self.short else _SIZES
+        sizes = _SIZES[1:2] if self.short else _SIZES
+        for seed in range(1 if self.short else self.seeds):
             for size in sizes:
-                for seed in range(1 if self.short else self.seeds):
-                    yield family, size, self.seed + seed
+                for name in self.families or FAMILIES:
+                    yield FAMILIES[name], size, self.seed + seed
 
     def _world(self, family: Family, size: tuple[int, int, float], seed: int) -> dict[str, Any]:
         """One world: its truth, and what is counted in it."""

@@ -162,7 +162,7 @@ def search(
 ) -> Generator[Progress, None, Search]:
     """Takes looks until a doubling of the training and of the width changes nothing, or the budget is spent.
 
-    First k, with narrow and short looks: doubled from 1 until the score has fallen for good, then what lies beside the
+    First k, with short looks of a width at which no longer most latents recur: doubled from 1 until the score has fallen for good, then what lies beside the
     best. The `_CANDIDATES` best of them are trained twice as long, and again as long as the count of the best moves by
     more than `_FLAT`: a k too small looks well until it has been trained for long. Then the width is doubled as long
     as the count rises by more and the score rises too.
@@ -180,11 +180,13 @@ def search(
     most = max(1, d // 2)
     start = Setting(given.n or _WIDTH * d, given.k or 1, given.steps or _STEPS)
     flat = {"n": given.n is not None, "k": given.k is not None, "steps": given.steps is not None}
-    best = yield from looker.at(start)
+    best = yield from looker.wide_enough(start, widen=not flat["n"])
+    start = replace(start, n=best.setting.n)
     if given.k is None:
         k, fallen = 2, 0
         while k <= most and fallen < 2 and looker.affords(replace(start, k=k)):
-            look = yield from looker.at(replace(start, k=k))
+            look = yield from looker.wide_enough(replace(start, k=k), widen=not flat["n"])
+            start = replace(start, n=look.setting.n)
             if look.score > best.score:
                 best, fallen = look, 0
             elif look.score < _PLAUSIBLE * best.score:
@@ -269,6 +271,16 @@ class _Looker:
         """Whether a look would end within the budget, by the time that those before it took."""
         spent = time.perf_counter() - self.begun
         return spent + self.rate * setting.n * setting.steps <= self.given.budget
+
+    def wide_enough(self, setting: Setting, *, widen: bool) -> Generator[Progress, None, Look]:
+        """The look at a setting, or, where most latents recur, at the width where no longer most do."""
+        look = yield from self.at(setting)
+        while widen and 2 * look.agreed.counted > look.setting.n:
+            wider = replace(look.setting, n=2 * look.setting.n)
+            if not self.affords(wider):
+                break
+            look = yield from self.at(wider)
+        return look
 
     def at(self, setting: Setting) -> Generator[Progress, None, Look]:
         """The look at a setting."""
