@@ -25,6 +25,8 @@ SMALL = {
         "batch": 32,
         "held_out": 64,
     },
+    "count": {"source": "world:uniform", "world": ("n=24", "d=12", "l0=1"), "rows": 3000, "n": 48, "k": 1, "steps": 10},
+    "calibrate": {"families": ("uniform",), "short": True, "rows": 9000, "budget": 0.01},
     "sweep": {"study": "bounds", "vary": ("d=8,16",), "given": ("n=32",), "executor": "inline"},
     "toy": {"n": 4, "d": 2, "steps": 20, "batch": 16, "seeds": (0,), "densities": (0.5,)},
     "phase": {"size": 2, "steps": 40, "restarts": 2},

@@ -20,6 +20,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "harvest": {"policy": {"context": 64, "drop_ids": (1, 2)}},
     "train": {"source": "world:exactly_k", "world": ("n=12",)},
     "frontier": {"source": "world:exactly_k", "ks": (1, 2, 3)},
+    "count": {"source": "world:uniform"},
     "sweep": {"study": "bounds", "vary": ("d=8,16",), "given": ("n=32",)},
     "bounds": {"n": 32, "d": 8},
     "theory": {"dictionary": "matrix.npy"},

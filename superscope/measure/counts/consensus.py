@@ -213,7 +213,7 @@ def richness(seen: Consensus, kept: Bool[Tensor, "found"] | None = None) -> Rich
         p = _at_least(q, seen.runs, most)
         total += len(c) / p
         step = 1e-4
-        slope = (_at_least(min(q + step, 1), seen.runs, most) - _at_least(q - step, seen.runs, most)) / (2 * step)
+        slope = (_at_least(min(q + step, 1.0), seen.runs, most) - _at_least(q - step, seen.runs, most)) / (2 * step)
         information = len(c) * seen.runs / max(q * (1 - q), 1 / (4 * len(c) * seen.runs))
         variance += len(c) * (1 - p) / p**2 + (len(c) / p**2 * slope) ** 2 / information
     return Richness(total, math.sqrt(variance) / total, len(captures), found / len(captures), extrapolated)
@@ -231,7 +231,9 @@ def _chance_of_finding(captures: np.ndarray, runs: int, most: int) -> float:
     q = np.linspace(0.01, 0.9999, 2000)
     p = np.array([_at_least(each, runs, most) for each in q])
     likelihood = captures.sum() * np.log(q) + (runs * len(captures) - captures.sum()) * np.log1p(-q)
-    return float(q[np.argmax(likelihood - len(captures) * np.log(p))])
+    best = float(q[np.argmax(likelihood - len(captures) * np.log(p))])
+    # Nothing missed in m R chances is no proof that nothing ever is.
+    return min(best, 1 - 1 / (2 * len(captures) * runs))
 
 
 __all__ = ["Consensus", "Richness", "consensus", "richness"]

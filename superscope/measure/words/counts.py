@@ -7,6 +7,59 @@ from .word import Word
 _NEIGHBOURS = "About the features active at once, where they are sparse, and never above d: no count of features."
 
 WORDS = {
+    "How many features": (
+        Word(
+            "feature_count",
+            "Feature count",
+            "features",
+            "Directions that dictionaries of disjoint rows agree on and held-out rows certify, with those added that "
+            "most dictionaries must have missed; k, width and training are chosen by the procedure.",
+            "With an interval: the count. Without: at least so many, or nothing can be said, and the caution says why. "
+            "More than there are dimensions is superposition.",
+            by="studies.CountFeatures",
+            short="Features",
+        ),
+        Word(
+            "directions_certified",
+            "Directions certified",
+            "directions",
+            "Of the directions that recur those which held-out rows show active where nothing else explains it.",
+            "A lower bound of the features: one in twenty of them may be false.",
+            by="studies.CountFeatures",
+        ),
+        Word(
+            "directions_recurring",
+            "Directions recurring",
+            "directions",
+            "Directions that most dictionaries of disjoint rows have, at the setting that the answer is read at.",
+            "More than are certified: some are combinations of features, or features too rare to be certified.",
+            by="studies.CountFeatures",
+        ),
+        Word(
+            "share_recurring",
+            "Share on recurring directions",
+            "share of activations",
+            "Share of all activations of latents that are those of latents on recurring directions.",
+            "Near 1 the dictionaries see the same things; below a half what recurs is only part of what there is.",
+            by="studies.CountFeatures",
+        ),
+        Word(
+            "median_error",
+            "Median error",
+            "|ln(count / n)|",
+            "Median over worlds of the logarithm of count over truth, without its sign.",
+            "0.08 is a miscount by 8 % in the middle world.",
+            by="studies.Calibrate",
+        ),
+        Word(
+            "coverage",
+            "Coverage",
+            "share of worlds",
+            "Share of worlds whose true count lies in the interval of 90 %, or above the low end of “at least”.",
+            "Below 0.9 the intervals promise too much, above they are wider than they need to be.",
+            by="studies.Calibrate",
+        ),
+    ),
     "Counts without a dictionary": (
         Word(
             "cumulant_rank",

@@ -32,6 +32,12 @@ _FLAT = 0.05
 _CANDIDATES, _WORTH = 3, 0.6
 """How many k are trained for longer, and the share of the best score that they must have."""
 
+_HELD = 0.97
+"""Share of its score that a look keeps when it is trained for longer, if it looked well for good reason."""
+
+_ALL = 0.97
+"""Where directions that recur carry such a share of activations, and latents are left over, wider looks find no more."""
+
 _BETTER = 1.02
 """A wider look must have a score so many times the narrower one's: else what it found more of is combinations."""
 
@@ -162,10 +168,10 @@ def search(
 ) -> Generator[Progress, None, Search]:
     """Takes looks until a doubling of the training and of the width changes nothing, or the budget is spent.
 
-    First k, with short looks of a width at which no longer most latents recur: doubled from 1 until the score has fallen for good, then what lies beside the
-    best. The `_CANDIDATES` best of them are trained twice as long, and again as long as the count of the best moves by
-    more than `_FLAT`: a k too small looks well until it has been trained for long. Then the width is doubled as long
-    as the count rises by more and the score rises too.
+    First k, with short looks of a width at which no longer most latents recur: doubled from 1 until the score has
+    fallen for good, then what lies beside the best. The `_CANDIDATES` best of them are trained twice as long, and again
+    as long as the count of the best moves by more than `_FLAT`: a k too small looks well until it has been trained for
+    long. Then the width is doubled as long as the count rises by more and the score rises too.
 
     Args:
         rows: x, centred or not; about a third go to each dictionary.
@@ -202,7 +208,9 @@ def search(
         longer: dict[int, Look] = {}
         for look in sorted(before.values(), key=_by_score, reverse=True)[:_CANDIDATES]:
             more = replace(look.setting, steps=2 * look.setting.steps)
-            if look.score >= _WORTH * best.score and looker.affords(more):
+            # The others are asked only where the best k does not look as well once it is trained for longer.
+            held = max(map(_by_score, longer.values()), default=0.0) >= _HELD * look.score
+            if look.score >= _WORTH * best.score and not held and looker.affords(more):
                 longer[more.k] = yield from looker.at(more)
         longer = {k: look for k, look in longer.items() if look.count.counted}
         if not longer:
@@ -210,6 +218,7 @@ def search(
         best = max(longer.values(), key=_by_score)
         flat["steps"] = abs(_change(before[best.setting.k], best)) <= _FLAT
         before = longer
+    flat["n"] |= best.agreed.share >= _ALL and 2 * best.agreed.counted <= 1.1 * best.setting.n
     while not flat["n"] and best.count.counted:
         wider = replace(best.setting, n=2 * best.setting.n)
         if not looker.affords(wider):

@@ -1,0 +1,82 @@
+"""Calibration: the table's arithmetic on made-up worlds, and a short run that may not get worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from superscope.core import Report
+from superscope.studies import Calibrate
+from superscope.studies.counting.calibrate import summary
+
+
+def world(n: int, value: float | None, low: float, high: float | None, **more: Any) -> dict[str, Any]:
+    return {
+        "family": "made up",
+        "null": n == 0,
+        "held_out": False,
+        "size": [n, 32, 2.0],
+        "seed": 0,
+        "n": n,
+        "kappa_cs": 0.5,
+        "identity": 1.0,
+        "counts": {"feature_count": {"value": value, "low": low, "high": high, "seconds": 1.0}},
+    } | more
+
+
+def test_errors_coverage_and_nulls_are_tabulated() -> None:
+    answer = summary(
+        [
+            world(100, 100.0, 90.0, 110.0),
+            world(100, 110.0, 105.0, 120.0),  # misses
+            world(100, 50.0, 45.0, None),  # at least
+            world(100, None, 0.0, None),  # abstains: "at least 0" is no interval
+            world(0, None, 0.0, None),
+            world(0, 2.0, 1.0, 3.0),
+        ]
+    )
+    table = answer.findings.tables["estimators"]
+    (row,) = ({name: cells[i] for name, cells in table.items()} for i in range(len(table["group"])))
+    assert (row["worlds"], row["answers"], row["at_least"], row["nulls"], row["most_on_nulls"]) == (4, 3, 1, 2, 2.0)
+    assert row["coverage"] == pytest.approx(2 / 3)
+    assert row["median_error"] == pytest.approx(0.0953, abs=1e-3)
+    assert row["bias"] == pytest.approx(0.0)
+    coverage = answer.findings["coverage"]
+    assert coverage.n == 3
+    assert coverage.low is not None
+    assert coverage.high is not None
+    assert coverage.low < 2 / 3 < coverage.high
+
+
+def test_a_short_calibration_is_no_worse_than_it_was(tmp_path: Path) -> None:
+    """Two families and a null, of the sizes and rows of `--short`: seen with errors of .003 and .01, and nothing."""
+    study = Calibrate(families=("uniform", "hierarchy", "gaussian"), short=True, budget=10)
+    study.run(tmp_path / "run")
+    worlds = Report.load(tmp_path / "run").tables["worlds"]
+    for n, value, low, high in zip(worlds["n"], worlds["count"], worlds["low"], worlds["high"], strict=True):
+        if n:
+            assert low <= n <= high
+            assert abs(value / n - 1) < 0.15
+        else:
+            assert value <= 1
+
+
+def test_an_interrupted_calibration_goes_on(tmp_path: Path) -> None:
+    study = Calibrate(families=("gaussian", "coloured"), short=True, rows=9000, budget=0.001)
+    stages = study.stages(tmp_path / "run")
+    for step in stages:
+        if step.done == 1:
+            break
+    stages.close()
+    (kept,) = (tmp_path / "run" / "worlds").iterdir()
+    before = kept.stat().st_mtime_ns
+    study.run(tmp_path / "run")
+    assert kept.stat().st_mtime_ns == before
+    assert len(list((tmp_path / "run" / "worlds").iterdir())) == 2
+
+
+def test_an_unknown_family_is_told() -> None:
+    with pytest.raises(ValueError, match="uniform"):
+        Calibrate(families=("uniforn",))
