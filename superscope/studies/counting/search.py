@@ -36,7 +36,7 @@ _HELD = 0.97
 """Share of its score that a look keeps when it is trained for longer, if it looked well for good reason."""
 
 _ALL = 0.97
-"""Where directions that recur carry such a share of activations, and latents are left over, wider looks find no more."""
+"""Where directions that recur carry such a share of activations, and latents are left over, no wider look finds more."""
 
 _BETTER = 1.02
 """A wider look must have a score so many times the narrower one's: else what it found more of is combinations."""
@@ -209,8 +209,8 @@ def search(
         for look in sorted(before.values(), key=_by_score, reverse=True)[:_CANDIDATES]:
             more = replace(look.setting, steps=2 * look.setting.steps)
             # The others are asked only where the best k does not look as well once it is trained for longer.
-            held = max(map(_by_score, longer.values()), default=0.0) >= _HELD * look.score
-            if look.score >= _WORTH * best.score and not held and looker.affords(more):
+            well = max(map(_by_score, longer.values()), default=0.0) >= _HELD * look.score
+            if look.score >= _WORTH * best.score and not well and looker.affords(more):
                 longer[more.k] = yield from looker.at(more)
         longer = {k: look for k, look in longer.items() if look.count.counted}
         if not longer:
