@@ -76,7 +76,7 @@ class CountFeatures(Streamed):
 
 
 def counted(
-    x: Tensor, run: Run, given: Given, *, keep_outliers: bool = False
+    x: Tensor, run: Run, given: Given, *, keep_outliers: bool = False, place: str = "looks"
 ) -> Generator[Progress, None, tuple[Combined, Search, Findings]]:
     """The combined answer for rows at hand, and what it rests on.
 
@@ -85,13 +85,14 @@ def counted(
         run: keeps the dictionaries.
         given: settings that are fixed, and the budget.
         keep_outliers: whether rows far beyond the others' norm are kept.
+        place: folder of the run.
 
     Raises:
         ValueError: if there are too few rows, or they hold NaN, are all alike, or have one dimension.
     """
     x, left_out = ordinary(x, keep=keep_outliers)
     learned, held = x[: -len(x) // _HELD_OUT], x[-len(x) // _HELD_OUT :]
-    found = yield from search(learned, held, run, given)
+    found = yield from search(learned, held, run, given, place=place)
     yield Progress("Asking a counter without dictionaries", 0, 1)
     cumulants = cumulant_rank(x, dimensions=_CUMULANT_DIMENSIONS, seed=given.seed)
     yield Progress("Asking a counter without dictionaries", 1, 1)

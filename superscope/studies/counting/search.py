@@ -196,7 +196,7 @@ def search(
             if look.score > best.score:
                 best, fallen = look, 0
             elif look.score < _PLAUSIBLE * best.score:
-                fallen += 1
+                fallen += 1 if look.score > best.score / 2 else 2
             k *= 2
         flat["k"] = fallen > 0
         for k in _between(best.setting.k, most):

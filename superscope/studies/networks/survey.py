@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ from ... import capture, intervene
 from ...capture import Corpus, MemorySource, StoreSource, Subject
 from ...core import Activations, Findings, Run, Site
 from ...measure import Wanted
+from ..counting.combined import measurements
+from ..counting.count import FEWEST, counted
+from ..counting.search import Given
 from ..learned import learned
 from ..settings import Count, at_least
 from ..study import Progress, Study
@@ -30,6 +34,9 @@ _RECORDING, _MEASURING = 0.3, 1.5
 model; a kind of stage that has been seen is judged by its own time."""
 
 Rows = MemorySource | StoreSource
+
+_COUNTED = 100_000
+"""Rows of a site that features are counted in."""
 
 _KINDS = {
     "residual": "The stream between blocks: its coordinates are no neurons, and nothing makes their axes special.",
@@ -69,6 +76,8 @@ class Survey(Study):
     outliers: Literal["leave-out", "keep"] = "leave-out"
     """Rows whose norm is over 10 times the median and far outside the spread of the others (attention sinks): leave
     them out, at all sites, and say what they held, or keep them."""
+    budget: Annotated[float, at_least(0)] = 0.0
+    """Minutes for counting features at each site, as `superscope count` does; 0 leaves it at what recurs over seeds."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -144,8 +153,23 @@ class Survey(Study):
                         wanted=own,
                         own_loss=own_loss,
                     )
+                    if self.budget:
+                        yield from self._counted(view, run, findings)
                     yield from _read(view, readings, findings, f"Measuring {site}{of}")
         return findings
+
+    def _counted(self, view: View, run: Run, findings: Findings) -> Generator[Progress, None, None]:
+        """The combined answer at a site, of its first rows in the order of the text."""
+        rows = itertools.islice(view.source.rows(), -(-_COUNTED // 4096))
+        x = torch.cat([batch.x for batch in rows])[:_COUNTED]
+        if len(x) < FEWEST:
+            view.notes.append(f"{len(x):,} rows are too few to count features in: {FEWEST:,} are needed.")
+            return
+        place = f"counts/{view.label}/{str(view.site).replace(':', '-')}"
+        given = Given(budget=60 * self.budget, seed=self.seed)
+        answer, found, _ = yield from counted(x, run, given, keep_outliers=True, place=place)
+        findings.add(measurements(answer, found, len(x)), at=view.at)
+        view.notes.extend(answer.reasons)
 
     def ahead(
         self, subjects: Mapping[str, Subject], sites: Sequence[Site], corpus: Corpus, held_out: Corpus

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from ....core import Findings, Measurement, Site
@@ -29,6 +29,7 @@ class Counts(Reading):
             asked = {site: findings.get(name, site, model) for site in sites}
             return {site: m for site, m in asked.items() if m is not None and m.value is not None}
 
+        yield from _combined(known, sites, findings)
         per_dimension, recurring = known("recurring_per_dimension"), known("recurring_features")
         if not per_dimension:
             return
@@ -55,3 +56,30 @@ class Counts(Reading):
                 f"With random weights in place of the trained ones, {controls[strongest].value:,.0f} directions recur "
                 f"at {strongest}, and at most {controls[largest].value:,.0f} at any site ({largest})."
             )
+
+
+def _combined(
+    known: Callable[..., dict[Site, Measurement]], sites: Sequence[Site], findings: Findings
+) -> Iterable[str]:
+    """The combined answer, where features were counted: the strongest site, and random weights beside it."""
+    counted = known("feature_count")
+    asked = [site for site in sites if findings.get("feature_count", site, TRAINED) is not None]
+    if asked and not counted:
+        yield "How many features there are cannot be said at any of the sites; their notes say why."
+    if not counted:
+        return
+    site = max(counted, key=lambda each: counted[each].value or 0)
+    count, d = counted[site], findings["dimensions", site, TRAINED].value
+    if count.low is None:
+        said = (
+            f"at least {findings['directions_certified', site, TRAINED].value:,.0f} features, {count.value:,.0f} seen,"
+        )
+    else:
+        said = f"{count.value:,.0f} features (90 % interval {count.low:,.0f} to {count.high:,.0f})"
+    more = (count.low if count.low is not None else count.value) or 0
+    what = "Superposition" if more > (d or 0) else "No superposition shown"
+    yield f"{what}: {said} in {d:,.0f} dimensions at {site}, counted by dictionaries of disjoint text."
+    control = findings.get("feature_count", site, CONTROL)
+    if control is not None:
+        other = "none can be counted" if control.value is None else f"{control.value:,.0f} are counted"
+        yield f"With random weights {other} there."
