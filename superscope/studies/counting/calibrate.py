@@ -29,8 +29,8 @@ from .count import FEWEST, counted
 from .search import Given
 
 _SIZES = ((48, 24, 1.5), (96, 32, 2.0), (160, 32, 2.0))
-"""n, d, l0 of the worlds of a family: from twice as many features as dimensions to five times as many. What others count
-is asked in the middle one."""
+"""n, d, l0 of the worlds of a family: from twice as many features as dimensions to five times as many. What others
+count is asked in the middle one."""
 
 _RARE = 60
 """Activations in all rows below which a feature is in nobody's count: p0 is this over the rows."""

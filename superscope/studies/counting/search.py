@@ -35,8 +35,9 @@ _CANDIDATES, _WORTH = 3, 0.6
 _HELD = 0.97
 """Share of its score that a look keeps when it is trained for longer, if it looked well for good reason."""
 
-_ALL = 0.97
-"""Where directions that recur carry such a share of activations, and latents are left over, no wider look finds more."""
+_ALL, _EVERY = 0.97, 0.99
+"""Where directions that recur carry the first share of activations, each dictionary finds the second of them, and
+latents are left over, there is nothing left that longer training or more latents could find."""
 
 _BETTER = 1.02
 """A wider look must have a score so many times the narrower one's: else what it found more of is combinations."""
@@ -171,7 +172,8 @@ def search(
     First k, with short looks of a width at which no longer most latents recur: doubled from 1 until the score has
     fallen for good, then what lies beside the best. The `_CANDIDATES` best of them are trained twice as long, and again
     as long as the count of the best moves by more than `_FLAT`: a k too small looks well until it has been trained for
-    long. Then the width is doubled as long as the count rises by more and the score rises too.
+    long. Then the width is doubled as long as the count rises by more and the score rises too. Neither is done where
+    what recurs is all that there is (`_ALL`).
 
     Args:
         rows: x, centred or not; about a third go to each dictionary.
@@ -203,6 +205,8 @@ def search(
             if best.count.counted and looker.affords(replace(start, k=k)):
                 look = yield from looker.at(replace(start, k=k))
                 best = max(best, look, key=_by_score)
+    if best.agreed.share >= _ALL and best.count.found >= _EVERY and 2 * best.agreed.counted <= 1.1 * best.setting.n:
+        flat |= {"steps": True, "n": True}
     before = {look.setting.k: look for look in looker.looks.values() if look.count.counted}
     while not flat["steps"] and before:
         longer: dict[int, Look] = {}
@@ -218,7 +222,6 @@ def search(
         best = max(longer.values(), key=_by_score)
         flat["steps"] = abs(_change(before[best.setting.k], best)) <= _FLAT
         before = longer
-    flat["n"] |= best.agreed.share >= _ALL and 2 * best.agreed.counted <= 1.1 * best.setting.n
     while not flat["n"] and best.count.counted:
         wider = replace(best.setting, n=2 * best.setting.n)
         if not looker.affords(wider):
