@@ -1,5 +1,6 @@
 """Report -> matplotlib figure, one function per figure. Needs the extra `plots`."""
 
+from .count import counted_and_true, looks
 from .dictionary import (
     FIGURES_DICTIONARY,
     amortisation,
@@ -25,6 +26,8 @@ FIGURES = {
     "theory": FIGURES_DICTIONARY,
     "recover": (recovery_curves,),
     "frontier": (frontier, criteria),
+    "count": (looks,),
+    "calibrate": (counted_and_true,),
     "judge": (detected_by_density, kinds_of_latents, where_it_is_lost),
 }
 """The figures of each kind of report. Some want a certain d, seeds or data, and say so where a report lacks them."""
@@ -36,6 +39,7 @@ __all__ = [
     "capacity_ladder",
     "certificates",
     "cosines",
+    "counted_and_true",
     "criteria",
     "detected_by_density",
     "dimensionality_scatter",
@@ -46,6 +50,7 @@ __all__ = [
     "gram_matrices",
     "interference",
     "kinds_of_latents",
+    "looks",
     "nearest_atoms",
     "phase_diagram",
     "polytope",
