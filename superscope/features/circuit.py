@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core import SparseCode
 from .distribution import FeatureDistribution, check_count, check_density
 from .magnitudes import ONE, Magnitude
 
@@ -130,9 +131,27 @@ class Circuit(FeatureDistribution):
         lot, q = u.split([self.inputs, self.n], dim=-1)
         return torch.where(self._true(lot < p), self.magnitude.quantile(q), u.new_zeros(()))
 
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> SparseCode:
+        check_count("Circuit.sample", "count", count)
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        device, size = generator.device, max(1, 2**22 // self.n)
+        # Most variables are false, so magnitudes are drawn for the others alone.
+        parts = []
+        for start in range(0, count, size):
+            lot = torch.rand(min(size, count - start), self.inputs, generator=generator, device=device)
+            row, feature = self._true(lot < self.p).nonzero(as_tuple=True)
+            parts.append((row + start, feature))
+        rows, features = (torch.cat(part) for part in zip(*parts, strict=True))
+        q = torch.rand(len(rows), generator=generator, device=device)
+        return SparseCode.from_entries(rows, features, self.magnitude.quantile(q), (count, self.n))
+
+    def density_at(self, p: float) -> Float[Tensor, "n"]:
+        """The densities that the same gates have where inputs are true with another probability, in float64."""
+        return torch.tensor([_chance(each, p) for each in self._built[1]], dtype=torch.float64)
+
     @property
     def density(self) -> Float[Tensor, "n"]:
-        return torch.tensor([_chance(each, self.p) for each in self._built[1]], dtype=torch.float64)
+        return self.density_at(self.p)
 
     def gates(self) -> Float[Tensor, "n n"]:
         polynomials, joint = self._built[1], torch.empty(self.n, self.n, dtype=torch.float64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .distribution import FeatureDistribution, check_count, check_density
@@ -70,11 +71,21 @@ class Hierarchical(FeatureDistribution):
         self, u: Float[Tensor, "*batch noise"], knobs: tuple[Float[Tensor, "..."], ...] | None = None
     ) -> Float[Tensor, "*drawn n"]:
         (p,) = (own.to(u) for own in self.knobs()) if knobs is None else knobs
-        open_ = list((u < p).unbind(-1))
-        for child, parent in enumerate(self.parents):
-            if parent >= 0:
-                open_[child] = open_[child] & open_[parent]
-        return gated(u, p, self.magnitude) * torch.stack(open_, -1)
+        open_ = u < p
+        for children in self._generations:
+            children = children.to(u.device)
+            parents = torch.tensor(self.parents, device=u.device)[children]
+            open_[..., children] &= open_[..., parents]
+        return gated(u, p, self.magnitude) * open_
+
+    @cached_property
+    def _generations(self) -> tuple[Int[Tensor, "_"], ...]:
+        """Numbers of the children, of the grandchildren, and so on."""
+        depth: list[int] = []
+        for parent in self.parents:
+            depth.append(depth[parent] + 1 if parent >= 0 else 0)
+        at = torch.tensor(depth)
+        return tuple((at == generation).nonzero()[:, 0] for generation in range(1, int(at.max()) + 1))
 
     def _chain(self, feature: int) -> frozenset[int]:
         chain = set()

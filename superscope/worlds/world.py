@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -57,6 +58,7 @@ class World(DrawnSource):
             of the row in that direction. None is none.
         component: which component each atom belongs to, numbered from 0; -1 is none, for an atom that is not to be
             found. Atoms of one component are active in the same rows. None: each atom is one.
+        network: what the network that holds x makes of it, rows of x to rows of outputs; None where there is none.
 
     Raises:
         ShapeError: if features and dictionary differ in n, nuisance and dictionary in d, or component and dictionary
@@ -77,6 +79,7 @@ class World(DrawnSource):
     noise: float = 0.0
     nuisance: Dictionary | None = None
     component: Int[Tensor, "n"] | None = None
+    network: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.features.n != self.dictionary.n:

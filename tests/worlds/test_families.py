@@ -311,6 +311,10 @@ def test_a_toy_network_represents_what_it_can_and_the_rest_is_not_to_be_found():
     sparse = FAMILIES["toy_networks"](n=10, d=5, l0=0.5, steps=500)
     assert sparse.dictionary.norms.tolist() == pytest.approx([1] * 10, abs=0.1)
     assert sparse.truth.n == 10
+    batch = rows(sparse, 4000)
+    # What it was trained for: its outputs are the features, most of their variance at least.
+    f = batch.code.dense()
+    assert float((sparse.network(batch.x) - f).square().sum() / f.square().sum()) < 0.1
     # Opposite pairs: the layout that a network of twice as many features as dimensions finds.
     overlaps = sparse.dictionary.unit().atoms @ sparse.dictionary.unit().atoms.T
     assert overlaps.min(1).values.tolist() == pytest.approx([-1] * 10, abs=0.25)

@@ -184,6 +184,17 @@ class Corpus:
             start=self.start[index],
         )
 
+    def shuffled(self, seed: int = 0) -> Corpus:
+        """The same tokens of text, each as often as before, at places drawn from `seed`: a control for what order says.
+
+        Pads and added special tokens stay where they are. What a network's rows still show on it stems from single
+        tokens and from weights, not from text.
+        """
+        ids = self.ids.clone()
+        text = ids[self.keep]
+        ids[self.keep] = text[torch.randperm(len(text), generator=torch.Generator().manual_seed(seed))]
+        return with_fields(self, ids=ids, policy={**self.policy, "tokens": "shuffled", "tokens_seed": seed})
+
     def split(self, share: float = 0.9, seed: int = 0) -> tuple[Corpus, Corpus]:
         """Two corpora: about `share` of the tokens, and the rest, no document in both.
 

@@ -48,7 +48,7 @@ def zipf(
         n: features.
         d: dimensions.
         l0: active features in a row on average.
-        alpha: exponent; 0 is one density for all.
+        alpha: exponent, at least 0; 0 is one density for all.
         magnitude: the law of an active feature.
         seed: of the directions.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ...core import Dictionary
 from ...features import Circuit, FeatureDistribution, Independent
-from ...frames import random_unit
 from ...toys import Ensemble, Recipe, Tied, train
+from ..presets import on_random_directions
 from ..world import World
 from .dependent import solved
 from .independent import share_active
@@ -24,7 +26,8 @@ def toy_networks(n: int = 64, d: int = 16, l0: float = 1.0, *, steps: int = 2000
     r"""Hidden activations x = W f of a network trained on $f' = \mathrm{ReLU}(W^\top W f + b)$; magnitudes U[0, 1].
 
     Where they lie is the network's choice: in polygons and opposite pairs, and features it does not represent (an atom
-    shorter than 1/2) are not to be found, though what is left of them is in x.
+    shorter than 1/2) are not to be found, though what is left of them is in x. `world.network` is what the network
+    makes of x.
 
     Args:
         n: features of the network's inputs.
@@ -39,11 +42,7 @@ def toy_networks(n: int = 64, d: int = 16, l0: float = 1.0, *, steps: int = 2000
     Source:
         Elhage et al., "Toy models of superposition", 2022.
     """
-    law = Independent(n, share_active("toy_networks", n, l0))
-    atoms = trained(law, d, steps, seed)
-    represented = atoms.norm(dim=1) >= _REPRESENTED
-    component = torch.where(represented, torch.arange(n), -1)
-    return World(law, Dictionary(atoms), component=component)
+    return _of_network(Independent(n, share_active("toy_networks", n, l0)), d, steps, seed)
 
 
 def circuits(
@@ -75,23 +74,29 @@ def circuits(
     """
     share_active("circuits", n, l0)
     inputs = max(2, (n + 1) // 2)
+    wires = Circuit(max(n, inputs), inputs, 0.5, depth, seed)
+    p = solved(lambda p: float(wires.density_at(p).sum()), l0, "circuits", 1.0)
+    law = replace(wires, p=p)
+    return _of_network(law, d, steps, seed) if compression == "learned" else on_random_directions(law, d, seed=seed)
 
-    def at(p: float) -> Circuit:
-        return Circuit(max(n, inputs), inputs, p, depth, seed)
 
-    law = at(solved(lambda p: at(p).l0 if p else 0.0, l0, "circuits", 1.0))
-    if compression == "random":
-        return World(law, random_unit(n=law.n, d=d, seed=seed))
-    atoms = trained(law, d, steps, seed)
-    component = torch.where(atoms.norm(dim=1) >= _REPRESENTED, torch.arange(law.n), -1)
-    return World(law, Dictionary(atoms), component=component)
+def _of_network(law: FeatureDistribution, d: int, steps: int, seed: int) -> World:
+    """What a network trained to reconstruct the law's features holds of them."""
+    ensemble = _trained(law, d, steps, seed)
+    dictionary = ensemble.dictionary(0)
+    component = torch.where(dictionary.norms >= _REPRESENTED, torch.arange(law.n), -1)
+
+    def network(x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
+        return ensemble.family.output(ensemble.parameters, x[None])[0]
+
+    return World(law, dictionary, component=component, network=network)
 
 
 @lru_cache(maxsize=32)
-def trained(law: FeatureDistribution, d: int, steps: int, seed: int) -> torch.Tensor:
-    """W of a tied toy network, one atom per row; it is kept, for a family is asked for one world again and again."""
+def _trained(law: FeatureDistribution, d: int, steps: int, seed: int) -> Ensemble:
+    """One tied toy; kept, for a family is asked for one world again and again."""
     ensemble = Ensemble(Tied(law.n, d), law, seeds=seed)
     recipe = Recipe(steps=steps, batch=512, lr=3e-3, schedule="cosine", weight_decay=0.0)
     for _ in train(ensemble, recipe, every=steps):
         pass
-    return ensemble.atoms[0].detach().clone()
+    return ensemble

@@ -356,6 +356,20 @@ def test_one_document_is_cut_where_the_share_ends(tokenizer):
     assert first.policy["split"] == "by place in one document"
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shuffled_tokens_are_the_same_tokens_elsewhere(seed, corpus):
+    other = corpus.shuffled(seed)
+    assert torch.equal(other.ids[corpus.keep].sort().values, corpus.ids[corpus.keep].sort().values)
+    assert not torch.equal(other.ids, corpus.ids)
+    assert torch.equal(other.ids[~corpus.keep], corpus.ids[~corpus.keep])
+    assert torch.equal(other.keep, corpus.keep)
+    assert torch.equal(corpus.shuffled(seed).ids, other.ids)
+    assert not torch.equal(corpus.shuffled(seed + 1).ids, other.ids)
+    assert other.policy["tokens"] == "shuffled"
+    assert "tokens" not in corpus.policy
+    assert other.lead == corpus.lead
+
+
 def test_splits_that_cannot_be(tokenizer, corpus):
     for share in (0.0, 1.0, 1.5, -1.0):
         with pytest.raises(ValueError, match="share is"):
