@@ -37,11 +37,11 @@ def test_all_features_and_their_directions_are_found_without_a_dictionary(easy) 
     world, _, found = easy
     # Exactly k active: norms vary less than those of independent features, which costs a few ranks.
     assert N - 4 <= found["cumulant_rank"].value <= N
-    assert found["cumulant_directions"].value == pytest.approx(N, abs=2)
+    assert N - 4 <= found["cumulant_directions"].value <= N
     assert found["cumulant_components"].value == found["cumulant_directions"].value
     cosines = world.dictionary.unit().atoms @ found.directions.T
     # Signed: activity is positive along them.
-    assert int((cosines.amax(1) > 0.95).sum()) >= N - 1
+    assert int((cosines.amax(1) > 0.95).sum()) >= N - 4
     assert int((cosines.amax(0) > 0.95).sum()) >= len(found.directions) - 1
     assert abs(found["feature_dependence"].value) < 0.1
     assert "Superposition" in found.certificate
