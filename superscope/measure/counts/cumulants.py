@@ -72,8 +72,11 @@ def cumulant_rank(
     eigenvalues may be as small as they like. Null: nothing in Gaussian rows. A factor s common to a row (elliptical
     rows, norms that vary from token to token) adds $(E s^4 - 1)$ times the Gaussian's moments, which shows in the
     smallest eigenvalues too; it is measured there on one half of the groups in directions that the other half chose,
-    and taken away: nothing in elliptical rows. `norm_variation` is that number. `normalise` divides each white row by
-    its norm instead: less noise where norms vary by much, but the features are then no longer quite independent.
+    and taken away: nothing in elliptical rows. `norm_variation` is that number. Below 0, norms vary less than those of
+    independent features, as with exactly k active: that is left as it is, and costs a few ranks. More features than
+    d'(d'+1)/2 raise the smallest eigenvalues too, so that too few of them count, and the caution says so. `normalise`
+    divides each white row by its norm instead: less noise where norms vary by much, but the features are then no
+    longer quite independent.
 
     Dependence adds to the rank: up to one for each pair of dependent features, and m (m + 1) / 2 for one of m
     dimensions. `cumulant_directions` counts the directions v with $v v^\top$ in the range of Q, which are features
@@ -171,8 +174,9 @@ class _Rank:
             gaussian *= r / (r + 2)
         parts -= gaussian
         halves = parts[0::2].mean(0), parts[1::2].mean(0)
-        variation = max(_common(*halves, diagonal), 0.0)
-        gaussian *= variation
+        variation = _common(*halves, diagonal)
+        # Only what is above 0: below, taking it away would raise what is not at the bottom, and count it.
+        gaussian *= max(variation, 0.0)
         parts -= gaussian
         halves = halves[0] - gaussian, halves[1] - gaussian
         whole = parts.mean(0)
@@ -282,7 +286,10 @@ def _answer(white: WhiteRows, y: Tensor, rank: _Rank, found: RankOne) -> Cumulan
     elif size < white.r:
         cautions.append(f"read in {size} random dimensions of {white.r}")
     if rank.variation > 0.05:
-        cautions.append(f"row norms vary (a common factor adds {rank.variation:.2g} of the Gaussian's fourth moments)")
+        cautions.append(
+            f"the smallest eigenvalues are raised by {rank.variation:.2g} of the Gaussian's fourth moments, which was "
+            f"taken from all: row norms vary by a common factor, or there are more features than {m}"
+        )
     dependence = _dependence(rank, units)
     if isolated < 0.75 * len(units):
         cautions.append(

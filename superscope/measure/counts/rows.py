@@ -90,7 +90,8 @@ def white_rows(x: Float[Tensor, "rows d"]) -> WhiteRows | str:
         x = x[first]
         cautions.append(f"{count - len(x):,} rows are copies of others and were left out")
     norms = (x - x.mean(0)).norm(dim=1)
-    ordinary = norms <= outlier_limit(norms)
+    # Of the longest tenth, since in a sparse world most rows may be silent and every other one far outside.
+    ordinary = norms <= outlier_limit(norms.sort().values[-max(len(norms) // 10, 1) :])
     if not bool(ordinary.all()):
         cautions.append(f"{int((~ordinary).sum()):,} rows of huge norm were left out")
         x = x[ordinary]

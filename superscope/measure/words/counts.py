@@ -92,7 +92,7 @@ WORDS = {
             "Common factor of rows",
             "excess fourth moment",
             "E s⁴ / (E s²)² − 1 of a factor s common to all of a row, read off the cumulants' smallest eigenvalues.",
-            "Above 0, norms vary from row to row more than features make them; the rank is free of it.",
+            "Above 0, norms vary more than independent features make them; below, less. The rank is free of it.",
             by="measure.cumulant_rank",
         ),
         Word(
