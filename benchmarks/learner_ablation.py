@@ -31,7 +31,7 @@ from torch import Tensor
 from superscope import capture, worlds
 from superscope.capture import MemorySource
 from superscope.core import Activations, ActivationSource, SparseCode, files
-from superscope.dictionaries import SHORT, Ramp, TopK, Whitening, train
+from superscope.dictionaries import SAE, SHORT, AbsTopK, BatchTopK, Matryoshka, Ramp, TopK, Whitening, train
 from superscope.dictionaries.sae.base import Fit
 from superscope.dictionaries.step import sparse
 from superscope.dictionaries.train import Training
@@ -43,6 +43,8 @@ MODELS = {"pocket": ("transformer.h.2", 100_000, 8_000), "real": ("model.layers.
 SIZES = {"pocket": (1536, 32), "real": (4608, 32), "world": (2048, 4)}
 PLAIN: Mapping[str, Any] = {"lr": 3e-3, "warmup": 0, "decay": 0}
 """Adam at a constant rate, from random atoms: the baseline."""
+
+ARCHITECTURES: dict[str, type[SAE]] = {kind.__name__: kind for kind in (TopK, AbsTopK, BatchTopK, Matryoshka)}
 
 RECIPES: dict[str, Mapping[str, Any]] = {
     "plain": PLAIN,
@@ -67,8 +69,8 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "short, dead after 20": {**SHORT, "dead_after": 20480},
     "short, atoms 1": {**SHORT, "atoms_lr": 1},
     "short, beta2 .99": {**SHORT, "betas": (0.5, 0.99)},
-    "short, 2 a product": {**SHORT, "times": 2},
-    "short, 3 a product": {**SHORT, "times": 3},
+    "short, 2 steps a product": {**SHORT, "times": 2},
+    "short, 3 steps a product": {**SHORT, "times": 3},
     "short, taught": {**SHORT, "taught": (3,)},
     "short, half taught": {**SHORT, "taught": (3, 0.5)},
     "short, log": {**SHORT, "logarithm": True},
@@ -181,12 +183,14 @@ def record(target: str, model: str | None, rows: Path) -> None:
     files.write_tensors(rows / f"{target}.safetensors", found)
 
 
-def learn(target: str, recipe: Mapping[str, Any], steps: int, seed: int, rows: Path) -> dict[str, float]:
+def learn(
+    target: str, architecture: str, recipe: Mapping[str, Any], steps: int, seed: int, rows: Path
+) -> dict[str, float]:
     """One training, and what its dictionary is worth."""
     source, held_out = source_of(target, rows)
     n, k = SIZES[target]
     options = dict(recipe)
-    sae = TopK(d=source.d, n=n, k=k, seed=seed)
+    sae = ARCHITECTURES[architecture](d=source.d, n=n, k=k, seed=seed)
     began = time.process_time()
     turned = Whitening.of(source, kind="axes", rows=16_384) if options.pop("axes", False) else None
     stream = source
@@ -226,6 +230,7 @@ def learn(target: str, recipe: Mapping[str, Any], steps: int, seed: int, rows: P
         cosines = (atoms @ atoms.T).fill_diagonal_(0)
         found = {
             "unexplained": unexplained,
+            "l0": float(sae.encode(held_out).l0.double().mean()),
             "dead": float((training.state().tensors["silent"] >= 20 * BATCH).sum()),
             "duplicates": float((cosines.amax(1) > 0.9).sum()),
             "cpu_seconds": seconds,
@@ -242,16 +247,18 @@ def kept() -> list[dict[str, Any]]:
 
 def table() -> None:
     """Means over seeds, with a 95 % interval by Student's t where there are at least three."""
-    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, int, str, str], list[dict[str, Any]]] = {}
     for result in kept():
-        groups.setdefault((result["target"], result["steps"], result["recipe"]), []).append(result)
+        groups.setdefault(tuple(result[key] for key in ("target", "steps", "architecture", "recipe")), []).append(
+            result
+        )
     numbers = ("unexplained", "dead", "duplicates", "found", "cpu_seconds")
     print(
         "| target | steps | recipe | seeds | " + " | ".join(numbers) + " |\n|---|--:|---|--:|" + "--:|" * len(numbers)
     )
     for (target, steps, recipe), found in sorted(groups.items()):
         cells = [interval([r[name] for r in found]) if name in found[0] else "" for name in numbers]
-        print(f"| {target} | {steps} | {recipe} | {len(found)} | " + " | ".join(cells) + " |")
+        print(f"| {target} | {steps} | {architecture} | {recipe} | {len(found)} | " + " | ".join(cells) + " |")
 
 
 def interval(values: list[float]) -> str:
@@ -273,6 +280,7 @@ def main() -> None:
     learning.add_argument("rows", type=Path)
     learning.add_argument("--targets", nargs="+", choices=SIZES, default=list(SIZES))
     learning.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    learning.add_argument("--architecture", choices=ARCHITECTURES, default="TopK")
     learning.add_argument("--steps", nargs="+", type=int, default=[200])
     learning.add_argument("--seeds", nargs="+", type=int, default=[0])
     commands.add_parser("table")
@@ -289,10 +297,11 @@ def main() -> None:
         for seed, steps, recipe, target in itertools.product(
             options.seeds, options.steps, options.recipes, options.targets
         ):
-            key = {"target": target, "recipe": recipe, "steps": steps, "seed": seed}
+            key = {"target": target, "architecture": options.architecture, "recipe": recipe}
+            key |= {"steps": steps, "seed": seed}
             if any(key.items() <= result.items() for result in kept()):
                 continue
-            result = key | learn(target, RECIPES[recipe], steps, seed, options.rows)
+            result = key | learn(target, options.architecture, RECIPES[recipe], steps, seed, options.rows)
             files.write_json(RESULTS, [*kept(), result])
             print(json.dumps(result), flush=True)
 
