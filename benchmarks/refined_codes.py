@@ -39,7 +39,12 @@ def worlds(seed: int) -> Iterator[tuple[str, World, list[SAE], int]]:
     yield "easy, noise .05", noisy, [TopK(64, 256, 4, seed=seed), BatchTopK(64, 256, 4, seed=seed)], 1000
     law = Zipf(n=512, active=4.0, magnitude=Uniform(0.5, 1.5))
     zipf = on_random_directions(law, 64, noise=0.02, seed=seed)
-    yield "Zipf", zipf, [TopK(64, 512, 4, seed=seed), BatchTopK(64, 512, 4, seed=seed), JumpReLU(64, 512, 4, seed=seed)], 1200
+    yield (
+        "Zipf",
+        zipf,
+        [TopK(64, 512, 4, seed=seed), BatchTopK(64, 512, 4, seed=seed), JumpReLU(64, 512, 4, seed=seed)],
+        1200,
+    )
     replica = synth_sae_bench(1 / 16)
     k = round(replica.features.l0)
     yield "replica 1/16", replica, [TopK(192, 256, k, seed=seed)], 1200
@@ -95,7 +100,9 @@ def on_pocket() -> None:
                 pass
             held = list(stream.held_out.batches(2048, seed=1))[:8]
             base = microseconds(sae, held[0].x)
-            assert stream.loaded is not None and stream.site is not None and stream.corpus is not None
+            assert stream.loaded is not None
+            assert stream.site is not None
+            assert stream.corpus is not None
             for code, refined in CODES.items():
                 coder = refined(sae)
                 found = [*measure.evaluate(coder, held, documents=stream.corpus.document)]
@@ -104,7 +111,10 @@ def on_pocket() -> None:
                 value = {m.name: m for m in found}
                 cells = [value[n] for n in ("fraction_variance_unexplained", "l0", "cross_entropy_recovered")]
                 cells.append(value["cross_entropy_added"])
-                shown = [f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" if m.low is not None else f"{m.value:.4f}" for m in cells]
+                shown = [
+                    f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" if m.low is not None else f"{m.value:.4f}"
+                    for m in cells
+                ]
                 row([site, type(sae).__name__, code, *shown, f"{microseconds(coder, held[0].x) / base:.1f}"])
 
 

@@ -91,8 +91,9 @@ def signed_interference(
 
     Chance is the expectation over random directions that carry the same codes, exact: $E \cos^2 = 1/d$, and the
     cosines of different pairs are uncorrelated. J counts what the code holds; what it leaves unexplained also disturbs
-    a read-out, but is nobody's interference. No n x n matrix: the false alarms of all features are one quadratic form
-    in the second moments of $\hat x$, O(rows d^2 + n d^2) for each of up to 32 groups of documents. Products are made in the dtype of x, sums in float64.
+    a read-out, but is nobody's interference. No n x n product of codes: the false alarms of all features are one
+    quadratic form in the second moments of $\hat x$, O(rows d^2), and O(n d^2) for each of up to 32 groups of
+    documents. Products are made in the dtype of x, sums in float64.
 
     Args:
         coder: an SAE, or another coder with its dictionary.

@@ -69,8 +69,7 @@ def test_each_feature_by_definition(signed):
 
 
 def test_the_layer_is_the_sums_before_dividing():
-    W = random_unit(n=24, d=8, seed=1)
-    W = Dictionary(W.atoms.double())
+    W = Dictionary(random_unit(n=24, d=8, seed=1).atoms.double()).unit()
     coder = Given(W, drawn(24))
     z, unit = coder.f, W.atoms
     cosines = unit @ unit.T
