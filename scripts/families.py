@@ -31,6 +31,7 @@ FAMILIES = (
     ),
     ("Learner", "dictionaries/classical", "superscope train --architecture", names(dictionaries.CLASSICAL)),
     ("RecoveryCoder", "recovery", "superscope recover --solver", names(recovery.SOLVERS)),
+    ("Refinement", "recovery/refinement.py", "superscope train --refine", names(map(type, recovery.REFINEMENTS))),
     ("Family", "toys", "superscope toy --family", names(toys.FAMILIES)),
     ("FeatureDistribution", "features", "superscope train world:NAME", names(features.DISTRIBUTIONS)),
     ("Magnitude", "features", "--world magnitude=, toy --magnitude", names(features.MAGNITUDES)),

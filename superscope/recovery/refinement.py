@@ -242,7 +242,7 @@ def _traded(
     atoms: Atoms,
     nonnegative: bool,
 ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"], Float[Tensor, "rows d"]]:
-    """Values and support after one round, of at most so many active latents as are allowed, and what they leave of x."""
+    """Values and support after one round, with no more active latents than allowed, and what they leave of x."""
     k, held = values.shape[1], values != 0
     scores = residual @ atoms.unit.T
     if not nonnegative:

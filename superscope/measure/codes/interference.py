@@ -91,8 +91,9 @@ def signed_interference(
 
     Chance is the expectation over random directions that carry the same codes, exact: $E \cos^2 = 1/d$, and the
     cosines of different pairs are uncorrelated. J counts what the code holds; what it leaves unexplained also disturbs
-    a read-out, but is nobody's interference. No n x n matrix: the false alarms of all features are one quadratic form
-    in the second moments of $\hat x$, O(rows d^2 + n d^2) for each of up to 32 groups of documents. Products are made in the dtype of x, sums in float64.
+    a read-out, but is nobody's interference. No n x n product of codes: the false alarms of all features are one
+    quadratic form in the second moments of $\hat x$, O(rows d^2), and O(n d^2) for each of up to 32 groups of
+    documents. Products are made in the dtype of x, sums in float64.
 
     Args:
         coder: an SAE, or another coder with its dictionary.
@@ -140,6 +141,8 @@ def signed_interference(
         )
         return _nothing(total, caution)
     unit = W.atoms.detach() / torch.where(norms > 0, norms, 1)[:, None]
+    # Half precision holds data; it does not add up.
+    unit = unit if unit.dtype == torch.float64 else unit.float()
     sums, chance = _sums(unit, norms, held, active, groups)
     each = _of(sums.used.sum(0), active, unit)
     half = _errors(sums.used, active, each)
@@ -171,18 +174,16 @@ def _sums(
     blocks = max(min(_BLOCKS, 2**23 // d**2), 1)
     sums, chance = BlockSums((5, n + 1), blocks), BlockSums((2,), blocks)
     moments = torch.zeros(blocks, d, d, dtype=torch.float64, device=unit.device)
-    counted, number = active.to(unit.dtype), int(active.sum())
-    k = max(code.k for _, code in held)
+    number, k = int(active.sum()), max(code.k for _, code in held)
     gram = unit @ unit.T if n * n <= _GRAM and k * k <= 4 * d else None
     for numbers, code in held:
         block = torch.from_numpy(sums.numbers(numbers)).to(unit.device)
         z = code.values.to(unit.dtype) * norms[code.indices]
         x_hat = nn.functional.embedding_bag(code.indices, unit, per_sample_weights=z, mode="sum")
         read_out = _read_outs(unit, gram, z, code.indices, x_hat)
-        used = ((z != 0) * counted[code.indices]).double()
-        z, read_out = z.double(), read_out.double()
+        z, read_out, used = z.double(), read_out.double(), (z != 0).double()
         flat = (block[:, None] * (n + 1) + code.indices).reshape(-1)
-        for column, values in enumerate((used, z**2 * used, z * (read_out - z) * used, read_out**2 * used)):
+        for column, values in enumerate((used, z**2, z * (read_out - z), read_out**2 * used)):
             added = torch.bincount(flat, values.reshape(-1), minlength=blocks * (n + 1))
             sums.sums[:, column] += added.reshape(blocks, n + 1).cpu().numpy()
         count = torch.bincount(block, minlength=blocks)
@@ -191,9 +192,10 @@ def _sums(
             part = x_hat[block == each]
             moments[each] += (part.T @ part).double()
         # The expected square of a cosine of random directions is 1/d, and those of different pairs are uncorrelated.
-        square, own = z.square().sum(1), (z.square() * used).sum(1)
+        counts = used * active[code.indices]
+        square, own = z.square().sum(1), (z.square() * counts).sum(1)
         chance.numbers(numbers)
-        for column, values in enumerate(((number * square - own) / d, (number - used.sum(1)) * square / d)):
+        for column, values in enumerate(((number * square - own) / d, (number - counts.sum(1)) * square / d)):
             chance.sums[:, column] += torch.bincount(block, values, minlength=blocks).cpu().numpy()
     for each in range(sums.filled):
         sums.sums[each, _ALL, :n] = ((unit @ moments[each].to(unit.dtype)) * unit).sum(1).double().cpu().numpy()

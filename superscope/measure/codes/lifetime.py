@@ -39,14 +39,14 @@ def feature_sparsity(
 
     What `evaluate` does not say of a code (it has L0, Gini, the used latents N0 and the entropy number N1):
 
-    - `code_hoyer`, `code_treves_rolls`: means over rows of the indices of |f| over all n latents; rows without a nonzero
-      are left out.
+    - `code_hoyer`, `code_treves_rolls`: means over rows of the indices of |f| over all n latents; rows without any
+      nonzero are left out.
     - `participating_latents`: $N_2 = 1 / \sum p_i^2$ of the activation mass $p_i \propto E|f_i|$.
     - `lifetime_treves_rolls`: median over alive latents of $(1 - (E|f_i|)^2 / E f_i^2) / (1 - 1/T)$ over the T rows: 1
       for a latent that speaks on one of them.
     - `lifetime_kurtosis`: median over alive latents of $E(f_i - \bar f_i)^4 / (E(f_i - \bar f_i)^2)^2 - 3$, zeros
-      included: for an on-off latent of density p, $1/(p(1-p)) - 6$, so it mostly says how rare latents are. Its sampling
-      error is large for latents that fire a few times.
+      included: for an on-off latent of density p, $1/(p(1-p)) - 6$, so it mostly says how rare latents are. Its
+      sampling error is large for latents that fire a few times.
 
     One pass, power sums in float64, memory O(n) for each of 64 groups of documents, which are what is resampled.
 

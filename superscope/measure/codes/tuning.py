@@ -68,7 +68,7 @@ def neuron_tuning(
     least: int = 20,
     seed: int = 0,
 ) -> Tuning:
-    r"""$E\, \#\{i : |w_{ij} f_i| > \theta \sigma_j\}$ as a curve in theta, and $\max_i |2\,AUC_{ij} - 1|$, for neurons j.
+    r"""$E\, \#\{i : |w_{ij} f_i| > \theta \sigma_j\}$ as a curve in theta; $\max_i |2\,AUC_{ij} - 1|$: of neurons j.
 
     - `strong_features_per_neuron`: the curve at theta = 0.5, mean over neurons and tokens: features that at a token
       move a neuron by more than half of its own standard deviation. Chance is the same on random directions of R^d.
@@ -177,7 +177,7 @@ def _joined(codes: list[SparseCode], k: int, step: int, n: int) -> SparseCode:
 def _above(
     x: Float[Tensor, "rows m"], weights: Float[Tensor, "n m"], code: SparseCode, few: slice
 ) -> Float[Tensor, "few thresholds"]:
-    """At each of a few tokens, how many features move a direction by more than each threshold; the mean over directions."""
+    """At each of a few tokens, how many features move a direction by more than each threshold: mean over directions."""
     deviation = x.std(0)
     # What never varies is moved by nothing.
     relative = torch.where(deviation > 0, weights / torch.where(deviation > 0, deviation, 1), 0).abs()

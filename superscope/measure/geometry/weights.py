@@ -15,11 +15,11 @@ _DRAWN = 2048
 def weight_sparsity(W: Dictionary, *, seed: int = 0) -> tuple[Measurement, ...]:
     r"""Gini, Hoyer, Treves-Rolls, N1, N2 and excess kurtosis of each atom's entries over the d coordinates: medians.
 
-    `weight_gini`, `weight_hoyer`, `weight_treves_rolls` and the effective numbers of coordinates `weight_entropy_dimension`
-    (N1) and `weight_participating_dimension` (N2) are of |w_i|; `weight_kurtosis` is of the signed entries. All depend
-    on the basis: a layer whose axes mean something has sparse atoms, a residual stream should be at chance. Exact for
-    these atoms; low and high are the 5 and 95 % quantiles over atoms, not an interval of the median. Zero atoms are
-    left out. O(n d log d).
+    `weight_gini`, `weight_hoyer`, `weight_treves_rolls` and the effective numbers of coordinates
+    `weight_entropy_dimension` (N1) and `weight_participating_dimension` (N2) are of |w_i|; `weight_kurtosis` is of the
+    signed entries. All depend on the basis: a layer whose axes mean something has sparse atoms, a residual stream
+    should be at chance. Exact for these atoms; low and high are the 5 and 95 % quantiles over atoms, not an interval of
+    the median. Zero atoms are left out. O(n d log d).
 
     Args:
         W: dictionary of n >= 2 atoms. Norms do not matter.

@@ -29,6 +29,7 @@ from ...dictionaries.parallel import ParallelTraining, broadcast_text, end_group
 from ...dictionaries.sae.base import SAVED
 from ...dictionaries.train import Training
 from ...dictionaries.transcoders import Predictor
+from ...recovery import REFINEMENTS, Refinement
 from .. import arguments
 from ..settings import Count, above, at_least, at_most
 from ..spliced import loss_recovered
@@ -101,7 +102,7 @@ class Train(FromStream):
     """Rows of silence that make a latent dead. Default: a twentieth of all rows, at most 50 000."""
     checkpoint_every: Count = 200
     """Steps between checkpoints: a kill loses no more than these."""
-    refine: Literal["none", "refit", "pursuit"] = "none"
+    refine: Annotated[str, tyro.conf.arg(metavar=f"{{none,{','.join(each.name for each in REFINEMENTS)}}}")] = "none"
     """Also measure with codes that are refined: "refit" gives each row's active latents their best values, "pursuit"
     trades them for others that fit better. The dictionary that is saved stays as it is."""
     groups: Count = 1
@@ -120,6 +121,8 @@ class Train(FromStream):
                 f"{self.architecture} is not learned by descent, so --{set_[0].replace('_', '-')} says nothing to it. "
                 "`--set help` lists what does."
             )
+        if self.refine != "none":
+            Refinement.of(self.refine)
         if self.refine != "none" and issubclass(kind, Learner):
             raise ValueError(f"{self.architecture} has no encoder whose codes --refine could refine. Leave it out.")
         if self.refine != "none" and issubclass(kind, Predictor):

@@ -87,7 +87,9 @@ def test_shapes_gradients_and_names():
         assert not code.values.requires_grad
     with pytest.raises(ValueError, match="Known: refit, pursuit"):
         sae.encode(torch.ones(2, 6), refine="sharpen")
-    assert torch.equal(sae.encode(torch.ones(2, 6), refine=Refit()).values, sae.encode(torch.ones(2, 6), refine="refit").values)
+    assert torch.equal(
+        sae.encode(torch.ones(2, 6), refine=Refit()).values, sae.encode(torch.ones(2, 6), refine="refit").values
+    )
 
 
 @pytest.mark.parametrize("format", [f for f in formats.FORMATS if f.write is not None], ids=lambda f: f.name)
@@ -104,7 +106,9 @@ def test_imported_dictionaries_are_refined_in_their_own_units(format, tmp_path):
         formats.write(sae, where, format.name)
         imported = formats.read(where)
     for refine in NAMES:
-        before, after = ((x - y).square().sum(1) for y in (imported.reconstruct(x), imported.reconstruct(x, refine=refine)))
+        before, after = (
+            (x - y).square().sum(1) for y in (imported.reconstruct(x), imported.reconstruct(x, refine=refine))
+        )
         assert (after <= before + 1e-5 * x.square().sum(1)).all()
         assert after.sum() < before.sum()
     assert torch.allclose(imported.codes(x, refine="refit").dense(), sae.encode(x, refine="refit").dense(), atol=1e-3)

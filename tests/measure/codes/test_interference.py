@@ -69,8 +69,7 @@ def test_each_feature_by_definition(signed):
 
 
 def test_the_layer_is_the_sums_before_dividing():
-    W = random_unit(n=24, d=8, seed=1)
-    W = Dictionary(W.atoms.double())
+    W = Dictionary(random_unit(n=24, d=8, seed=1).atoms.double()).unit()
     coder = Given(W, drawn(24))
     z, unit = coder.f, W.atoms
     cosines = unit @ unit.T
@@ -143,7 +142,14 @@ def test_rare_and_dead_features_are_left_out_and_nothing_is_no_number():
     W = Dictionary(random_unit(n=20, d=6, seed=2).atoms.double())
     coder = Given(W, f)
     found = signed_interference(coder, coder.rows)
-    assert not {3, 4} & set(found.features.tolist())
+    kept = [i for i in range(20) if i not in (3, 4)]
+    assert found.features.tolist() == kept
+    # They are not spoken of, but what they do to the others counts.
+    f[:5, 4] = 30.0
+    found = signed_interference(coder, coder.rows)
+    f[0, 3] = 1e-12  # a definition that divides by its energy needs some
+    for value, wanted in zip(found.each, by_definition(W.unit(), f), strict=True):
+        torch.testing.assert_close(value, wanted[kept], rtol=1e-6, atol=1e-9)
     silent = Given(W, torch.zeros_like(f))
     assert all(m.value is None and "two are needed" in m.caution for m in signed_interference(silent, silent.rows))
 

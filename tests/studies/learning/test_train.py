@@ -186,6 +186,8 @@ def test_bad_settings_are_told_in_sentences() -> None:
         Train("x", k=2, set=("k=3",))
     with pytest.raises(ValueError, match="kmeans is not learned by descent, so --lr says nothing"):
         Train("x", architecture="kmeans", lr=0.1)
+    with pytest.raises(ValueError, match="no refinement 'refitt'"):
+        Train("x", refine="refitt")
     with pytest.raises(ValueError, match="kmeans has no encoder"):
         Train("x", architecture="kmeans", refine="refit")
     with pytest.raises(ValueError, match="codes of transcoder add up to another activation"):

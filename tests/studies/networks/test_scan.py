@@ -40,7 +40,11 @@ COLUMNS = {
     }
     | {"clarity", "clear_by", "top_tokens", "top_token_share", "promotes"},
     "contexts": {"site", "model", "latent", "rank", "activation", "document", "position", "tokens", "activations"},
-    "neurons": {"site", "model", "neuron", "effective_features", "explained", "features", "shares", "signs"},
+    "neurons": {"site", "model", "neuron", "effective_features", "explained", "features", "shares", "signs"}
+    | {"selectivity", "told"},
+    "strong_features": {"site", "model", "threshold", "features", "low", "high", "random_directions"},
+    "interference": {"site", "model", "latent", "energy", "while_on", "while_on_low", "while_on_high"}
+    | {"false_alarm", "false_alarm_low", "false_alarm_high"},
     "histograms": {"site", "model", "what", "series", "low", "high", "count"},
     "training": {"site", "model", "seed", "step", "fraction_variance_unexplained", "dead"},
 }
@@ -66,6 +70,27 @@ EVERYWHERE = {
     "mean_max_cosine",
     "interference_energy",
     "polysemanticity",
+    "strong_features_per_neuron",
+    "neuron_selectivity",
+    "direction_selectivity",
+    "interference_energy_ratio",
+    "interference_while_on",
+    "false_alarm_power",
+    "code_hoyer",
+    "code_treves_rolls",
+    "participating_latents",
+    "lifetime_treves_rolls",
+    "lifetime_kurtosis",
+    "activation_treves_rolls",
+    "activation_used_dimension",
+    "activation_participating_dimension",
+    "activation_kurtosis",
+    "weight_gini",
+    "weight_hoyer",
+    "weight_treves_rolls",
+    "weight_entropy_dimension",
+    "weight_participating_dimension",
+    "weight_kurtosis",
 }
 
 
