@@ -44,7 +44,7 @@ def test_a_world_knows_its_parents(family):
 
 def test_alterations_keep_their_worlds_parents_and_planted_features_have_none(family):
     assert AnswerKey.of(Sinks(family), rows=32).parents.tolist() == [-1, 0, 0, -1]
-    planted = Planted(family, n=2, density=0.1)
+    planted = Planted(family, random_unit(n=2, d=6), 0.01)
     key = AnswerKey.of(planted, rows=32)
     assert key.parents is None
     assert key.dictionary.n == 6

@@ -372,7 +372,7 @@ def _listed(kinds: measure.LatentKinds, rows: int) -> str:
         f"{count['feature']:,} stand for a feature",
         f"{count['duplicate']:,} repeat another" if count["duplicate"] else "",
         f"{count['composite']:,} are mixtures of two features" if count["composite"] else "",
-        f"{count['dead']:,} are dead, which is to say silent on all {rows:,} rows" if count["dead"] else "",
+        f"{count['dead']:,} are dead (silent on all {rows:,} rows)" if count["dead"] else "",
         f"{count['other']:,} are none of these" if count["other"] else "",
     )
     *most, last = filter(None, parts)
