@@ -83,8 +83,10 @@ def where_it_is_lost(report: Report) -> Figure:
     axes = figure.subplots()
     names = [f"{dictionary} atoms, {inference} inference" for dictionary, inference in bars]
     values = [m.value or 0.0 for m in bars.values()]
-    ends = [(m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in bars.values()]
-    reach = np.array([[v - low, high - v] for v, (low, high) in zip(values, ends, strict=True)]).T.clip(min=0)
+    lows, highs = ([getattr(m, end) for m in bars.values()] for end in ("low", "high"))
+    below = [0.0 if low is None else v - low for v, low in zip(values, lows, strict=True)]
+    above = [0.0 if high is None else high - v for v, high in zip(values, highs, strict=True)]
+    reach = np.array([below, above]).clip(min=0)
     axes.barh(names, values, xerr=reach, color=[COLOURS[4], *[COLOURS[0]] * (len(values) - 1)], height=0.6)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.05), xlabel="F1, averaged over features")

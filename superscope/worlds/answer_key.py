@@ -100,12 +100,8 @@ class AnswerKey:
         code = _together([batch.code for batch in self.rows if batch.code is not None])
         tensors = {"atoms": self.dictionary.atoms, "x": torch.cat([batch.x for batch in self.rows])}
         tensors |= {"values": code.values, "indices": code.indices}
-        for name in ("parents", "component"):
-            if getattr(self, name) is not None:
-                tensors[name] = getattr(self, name)
-        for name, tensor in (("bias", self.dictionary.bias),):
-            if tensor is not None:
-                tensors[name] = tensor
+        further = {"bias": self.dictionary.bias, "parents": self.parents, "component": self.component}
+        tensors |= {name: tensor for name, tensor in further.items() if tensor is not None}
         files.write_tensors(Path(path), {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
     @classmethod

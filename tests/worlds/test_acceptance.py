@@ -21,7 +21,7 @@ def _learn(sae, world, steps):
     return sae
 
 
-def _truth_in_found(coder, world):
+def _nearest(coder, world):
     return atom_scores(coder.dictionary, world.dictionary, draws=0)["feature_nearest_cosine"].value
 
 
@@ -51,14 +51,14 @@ def test_topk_finds_the_easy_world():
 )
 def test_the_others_find_it_too(make):
     world = exactly_k(n=256, d=64, k=4)
-    assert _truth_in_found(_learn(make(), world, 800), world) >= 0.99
+    assert _nearest(_learn(make(), world, 800), world) >= 0.99
 
 
 @pytest.mark.slow
 def test_ksvd_finds_it_and_reads_it_without_a_gap():
     world = exactly_k(n=256, d=64, k=4)
     learned = KSVD.fit(world, n=256, k=4)
-    assert _truth_in_found(learned, world) >= 0.99
+    assert _nearest(learned, world) >= 0.99
     gap = amortisation_gap(learned, islice(world.batches(4096, seed=99), 1), k=4)
     assert gap["own_unexplained"].value < 0.01
     assert gap["amortisation_gap"].value == pytest.approx(0, abs=1e-6)
@@ -74,7 +74,7 @@ def test_ksvd_finds_it_and_reads_it_without_a_gap():
 def test_the_amortisation_gap_is_what_was_measured_before(k, steps, truth, own, pursuit):
     world = exactly_k(n=256, d=64, k=k)
     sae = _learn(TopK(64, 256, k), world, steps)
-    assert _truth_in_found(sae, world) >= truth
+    assert _nearest(sae, world) >= truth
     gap = amortisation_gap(sae, islice(world.batches(4096, seed=99), 2), k=k)
     assert gap["own_unexplained"].value == pytest.approx(own, abs=0.02)
     # Pursuit's own fit may be better here: NNOMP refits by true nonnegative least squares.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ from ...dictionaries import ARCHITECTURES, SAE, Turned, load_coder
 from ...dictionaries.classical.learner import KIND as LEARNED
 from ...dictionaries.formats import Imported, normalise
 from ...recovery import NNOMP, OMP
-from ...worlds import Truth
+from ...theory import regime
+from ...worlds import AnswerKey
 from ..geometry.dictionary_file import RowMeaning, read_dictionary
 from ..settings import Count, above
 from ..study import Progress, Study
@@ -135,7 +135,7 @@ class Judge(Study):
             sentences=tuple(self._sentences(found, kinds, reader, truth, l0)),
         )
 
-    def _truth(self, known: tuple[str, ...]) -> tuple[str, Truth]:
+    def _truth(self, known: tuple[str, ...]) -> tuple[str, AnswerKey]:
         named = self.world if any("=" not in each for each in self.world) else (*known, *self.world)
         names = [each for each in named if "=" not in each and each != "help"]
         if len(names) != 1:
@@ -150,9 +150,9 @@ class Judge(Study):
         if name.endswith(".safetensors"):
             if pairs:
                 raise ValueError(f"{name} is a truth as it is, so {pairs[0]} says nothing to it. Leave it out.")
-            return Path(name).stem, Truth.load(Path(name).expanduser())
+            return Path(name).stem, AnswerKey.load(Path(name).expanduser())
         world = open_world(name.removeprefix("world:"), pairs)
-        return name.removeprefix("world:"), Truth.of(world, rows=self.rows, seed=self.seed + _UNSEEN)
+        return name.removeprefix("world:"), AnswerKey.of(world, rows=self.rows, seed=self.seed + _UNSEEN)
 
     def _reader(self, place: Path, l0: float, is_signed: bool) -> _Reader:
         """Whatever the path names, as a coder."""
@@ -195,7 +195,7 @@ class Judge(Study):
         return self.tensor is not None or sum(value.ndim == 2 for value in files.read_tensors(place).values()) == 1
 
     def _sentences(
-        self, found: Findings, kinds: measure.LatentKinds, reader: _Reader, truth: Truth, l0: float
+        self, found: Findings, kinds: measure.LatentKinds, reader: _Reader, truth: AnswerKey, l0: float
     ) -> Iterator[str]:
         n, d, rows = truth.dictionary.n, truth.dictionary.d, found["feature_value_r2"].n
         if set(kinds.kind) == {"dead"}:
@@ -237,11 +237,16 @@ class Judge(Study):
                 f"{hedged.value or 0:.0%} of the latents hedge: they lean towards a missed feature that goes along "
                 "with their own."
             )
-        difficulty = 2 * l0 * math.log(n / l0) / d if 0 < l0 < n else math.inf
-        if difficulty > 1:
+        if truth.shared:
             yield (
-                f"With {l0:.1f} of {n:,} features active in {d:,} dimensions this world has difficulty "
-                f"{difficulty:.2f}: above 1 no one can read f back from x, and low scores say little of the dictionary."
+                f"{truth.shared:,} of its atoms belong to components of several dimensions, where any basis is as "
+                "good as the world's: scores against these atoms are too hard."
+            )
+        kappa = regime.kappa_cs(n, d, l0) if l0 > 0 else 0.0
+        if kappa > 1:
+            yield (
+                f"With {l0:.1f} of {n:,} features active in {d:,} dimensions this world has kappa_cs = {kappa:.2f}: "
+                "above 1 no one can read f back from x, and low scores say little of the dictionary."
             )
         yield from reader.cautions
 
@@ -333,7 +338,7 @@ def _tables(
     codes: measure.Scores,
     detection: measure.Detection,
     kinds: measure.LatentKinds,
-    truth: Truth,
+    truth: AnswerKey,
     kept: Tensor,
 ) -> None:
     for m in detection:
@@ -367,7 +372,7 @@ def _listed(kinds: measure.LatentKinds, rows: int) -> str:
         f"{count['feature']:,} stand for a feature",
         f"{count['duplicate']:,} repeat another" if count["duplicate"] else "",
         f"{count['composite']:,} are mixtures of two features" if count["composite"] else "",
-        f"{count['dead']:,} are dead, which is to say silent on all {rows:,} rows" if count["dead"] else "",
+        f"{count['dead']:,} are dead (silent on all {rows:,} rows)" if count["dead"] else "",
         f"{count['other']:,} are none of these" if count["other"] else "",
     )
     *most, last = filter(None, parts)

@@ -14,7 +14,7 @@ from superscope.core import Dictionary
 from superscope.dictionaries import formats, train
 from superscope.dictionaries.sae import AbsTopK, BatchTopK, JumpReLU, TopK
 from superscope.measure import atom_scores, code_scores, evaluate, latent_kinds
-from superscope.worlds import AsGenerator, Truth, exactly_k, from_saelens, synth_sae_bench
+from superscope.worlds import AnswerKey, AsGenerator, exactly_k, from_saelens, synth_sae_bench
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -87,8 +87,8 @@ def test_their_generator_with_a_hierarchy_is_a_world_of_ours():
         num_features=8, firing_probabilities=0.4, std_firing_magnitudes=0.2, modify_activations=tree
     )
     world = from_saelens(FeatureDictionary(8, 16, bias=0.5, seed=0), generator, parents=[-1, 0, 0, *[-1] * 5])
-    truth = Truth.of(world, rows=4000, seed=3)
-    again = Truth.of(world, rows=4000, seed=3)
+    truth = AnswerKey.of(world, rows=4000, seed=3)
+    again = AnswerKey.of(world, rows=4000, seed=3)
     assert torch.equal(truth.rows[0].x, again.rows[0].x)
     f = torch.cat([batch.code.dense() for batch in truth.rows])
     assert not bool(((f[:, 1] != 0) & (f[:, 0] == 0)).any())

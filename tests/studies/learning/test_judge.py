@@ -14,7 +14,7 @@ from superscope.core import Dictionary, FormatError, Report, files
 from superscope.dictionaries import KSVD, TopK, Transcoder, formats
 from superscope.plots import FIGURES, draw
 from superscope.studies import Judge, Train
-from superscope.worlds import Truth, exactly_k, synth_sae_bench
+from superscope.worlds import AnswerKey, exactly_k, synth_sae_bench
 
 EASY = ("exactly_k", "n=24", "d=16", "k=2")
 
@@ -116,7 +116,7 @@ def test_a_classical_learner_and_a_matrix_are_judged_too(world, tmp_path: Path) 
 
 
 def test_a_kept_truth_is_a_world(saved: Path, world, tmp_path: Path) -> None:
-    Truth.of(world, rows=512, seed=1_000_003, size=512).save(tmp_path / "truth.safetensors")
+    AnswerKey.of(world, rows=512, seed=1_000_003, size=512).save(tmp_path / "truth.safetensors")
     kept = Judge(str(saved), (str(tmp_path / "truth.safetensors"),), ceilings=False).run()
     made = Judge(str(saved), EASY, rows=512, ceilings=False).run()
     assert kept["feature_f1"][0].value == made["feature_f1"][0].value
@@ -170,6 +170,7 @@ def test_rows_under_layer_norm_are_scored_without_their_reconstruction(saved: Pa
         ({"dictionary": "nowhere", "world": EASY}, FileNotFoundError, "no file or folder nowhere"),
         ({"world": ()}, ValueError, "does not say which world"),
         ({"world": ("exactly_k", "zipf")}, ValueError, "one world is wanted; got exactly_k, zipf"),
+        ({"world": ("gaussian",)}, ValueError, "is a null: there is nothing to be found"),
         ({"world": ("exactly_j",)}, ValueError, "no world 'exactly_j'"),
         (
             {"world": ("exactly_k", "d=12")},
