@@ -1,12 +1,30 @@
-"""Prints what a benchmark found and appends it, dated, to a file beside the benchmarks."""
+"""Prints what a benchmark found and appends it, dated, to a file beside the benchmarks; names the code that made it."""
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 from timing import environment
+
+import superscope
+
+
+def commit() -> str:
+    """The commit that the working tree is at, "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def sources() -> str:
+    """What our trainer's and its kernels' sources hash to."""
+    package = Path(superscope.__file__).parent
+    paths = sorted(path for folder in ("dictionaries", "kernels") for path in (package / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
 def report(lines: str, file: str | None) -> None:

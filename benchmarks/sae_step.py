@@ -32,7 +32,6 @@ import argparse
 import ctypes
 import functools
 import gc
-import importlib.util
 import json
 import os
 import statistics
@@ -48,7 +47,9 @@ from typing import Literal
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+import peers
 import torch
+from peers import Learner
 from timing import environment
 from torch import Tensor
 
@@ -58,8 +59,6 @@ from superscope.dictionaries.step.adam import Adam
 from superscope.kernels import can_screen, compiled_loops
 
 LR = 1e-3
-Step = Callable[[Tensor], object]
-Reconstruct = Callable[[Tensor], Tensor]
 
 
 def activations(rows: int, d: int, seed: int = 1) -> Tensor:
@@ -98,7 +97,7 @@ def ours(
     numba: bool = True,
     trained: bool = False,
     precision: Literal["full", "int8"] = "full",
-) -> tuple[Step, Reconstruct]:
+) -> Learner:
     source = Handed(d)
     if trained:
         sae = learned_relu(d, n)
@@ -113,7 +112,7 @@ def ours(
         with compiled_loops(numba):
             return next(training)
 
-    return step, lambda x: sae.reconstruct(x)
+    return Learner(step, lambda x: sae.reconstruct(x), lambda x: sae.encode(x).dense() > 0, lambda: sae.atoms.detach())
 
 
 def learned_relu(d: int, n: int) -> ReLU:
@@ -152,89 +151,15 @@ def learn_relu(d: int, n: int, batch: int, steps: int) -> None:
     sae.save(RELU_WEIGHTS, notes={"steps": steps, **step.numbers})
 
 
-def saelens(kind: str, d: int, n: int, k: int, batch: int, *, trained: bool = False) -> tuple[Step, Reconstruct]:
-    import sae_lens
-    from sae_lens.config import SAETrainerConfig
-    from sae_lens.training.sae_trainer import SAETrainer
-
-    options: dict = {"d_in": d, "d_sae": n}
-    if kind in ("TopK", "BatchTopK", "MatryoshkaBatchTopK"):
-        options["k"] = k
-    if kind == "MatryoshkaBatchTopK":
-        options["matryoshka_widths"] = [n // 16, n // 8, n // 4, n // 2, n]
-    config = getattr(sae_lens, f"{kind}TrainingSAEConfig")(**options)
-    sae = getattr(sae_lens, f"{kind}TrainingSAE")(config)
-    settings = SAETrainerConfig(
-        total_training_samples=10**9, train_batch_size_samples=batch, lr=LR, lr_end=LR, autocast=False
-    )
-    if trained:
-        learned = learned_relu(d, n)
-        with torch.no_grad():
-            sae.W_enc.copy_(learned.encoder.T)
-            sae.W_dec.copy_(learned.atoms)
-            sae.b_dec.copy_(learned.bias)
-            # Theirs does not take the bias from x before encoding by default.
-            before = learned.bias if config.apply_b_dec_to_input is False else torch.zeros(d)
-            sae.b_enc.copy_(learned.encoder_bias - learned.encoder @ before)
-    trainer = SAETrainer(settings, sae, data_provider=iter(()))
-
-    def step(x: Tensor) -> None:
-        trainer.step(x)
-        trainer.n_training_steps += 1
-
-    return step, lambda x: sae(x)
+def saelens(kind: str, d: int, n: int, k: int, batch: int, *, trained: bool = False) -> Learner:
+    return peers.saelens(kind, d, n, k, batch, lr=LR, weights=learned_relu(d, n) if trained else None)
 
 
-def dictionary_learning(kind: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
-    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
-    from dictionary_learning.trainers.top_k import TopKTrainer
-
-    trainer = {"TopK": TopKTrainer, "BatchTopK": BatchTopKTrainer}[kind](
-        steps=10**6, activation_dim=d, dict_size=n, k=k, layer=0, lm_name="none", lr=LR, warmup_steps=0, device="cpu"
-    )
-    count = iter(range(10**9))
-    return (
-        lambda x: trainer.update(next(count), x),
-        lambda x: trainer.ae.decode(trainer.ae.encode(x, use_threshold=False)),
-    )
+def sparsify(optimizer: str, d: int, n: int, k: int, batch: int) -> Learner:
+    return peers.sparsify(optimizer, d, n, k, batch, lr=LR if optimizer == "adam" else peers.signum_rate(n))
 
 
-def sparsify(optimizer: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
-    from schedulefree import ScheduleFreeWrapper
-    from sparsify import SparseCoder, SparseCoderConfig
-    from sparsify.sign_sgd import SignSGD
-
-    sae = SparseCoder(d, SparseCoderConfig(num_latents=n, k=k))
-    if optimizer == "adam":
-        descent = torch.optim.Adam(sae.parameters(), lr=LR)
-    else:
-        descent = ScheduleFreeWrapper(SignSGD(sae.parameters(), lr=5e-3 / (n / 2**14) ** 0.5), momentum=0.95)
-        descent.train()
-    begun = False
-
-    def step(x: Tensor) -> None:  # the calls of its own Trainer.fit, in their order
-        nonlocal begun
-        if not begun:
-            sae.b_dec.data = x.mean(0)
-            begun = True
-        sae.set_decoder_norm_to_unit_norm()
-        sae(x).fvu.backward()
-        sae.remove_gradient_parallel_to_decoder_directions()
-        descent.step()
-        descent.zero_grad()
-
-    def reconstruct(x: Tensor) -> Tensor:
-        if optimizer != "adam":
-            descent.eval()
-        found = torch.cat([sae(part).sae_out for part in x.split(batch)])
-        if optimizer != "adam":
-            descent.train()
-        return found
-
-    return step, reconstruct
-
-
-CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]] = {
+CONTESTANTS: dict[str, Callable[[int, int, int, int], Learner]] = {
     "superscope TopK": functools.partial(ours, TopK),
     "superscope BatchTopK": functools.partial(ours, BatchTopK),
     "superscope Matryoshka": functools.partial(ours, Matryoshka),
@@ -255,11 +180,9 @@ CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]]
     "SAELens JumpReLU": functools.partial(saelens, "JumpReLU"),
     "SAELens ReLU": functools.partial(saelens, "Standard"),
     "SAELens ReLU, trained": functools.partial(saelens, "Standard", trained=True),
-    "dictionary_learning TopK": functools.partial(dictionary_learning, "TopK"),
-    "dictionary_learning BatchTopK": functools.partial(dictionary_learning, "BatchTopK"),
+    "dictionary_learning TopK": functools.partial(peers.dictionary_learning, "TopK", lr=LR),
+    "dictionary_learning BatchTopK": functools.partial(peers.dictionary_learning, "BatchTopK", lr=LR),
 }
-# What a contestant's name begins with, and what it imports.
-PEERS = {"sparsify": "sparsify", "SAELens": "sae_lens", "dictionary_learning": "dictionary_learning"}
 RATIOS = (
     ("superscope TopK", "sparsify TopK, Adam"),
     ("superscope TopK", "SAELens TopK"),
@@ -291,20 +214,17 @@ def lacking(name: str) -> str:
     """What a contestant needs and this machine has not; empty where it can run."""
     if name.endswith("int8") and not can_screen("cpu"):
         return "a CPU with VNNI instructions, and the extra superscope[fast]"
-    peer = next((module for begin, module in PEERS.items() if name.startswith(begin)), None)
-    if peer and importlib.util.find_spec(peer) is None:
-        return f"the package {peer}, which scripts/peers installs"
-    return ""
+    return peers.lacking(name)
 
 
 def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> tuple[float, float]:
     """MB that three steps add to a built model, and of these what the optimiser keeps; in a process of its own."""
-    step, _ = CONTESTANTS[name](*TWIN)
+    learner = CONTESTANTS[name](*TWIN)
     for _ in range(2):
-        step(torch.randn(TWIN[3], TWIN[0]))
-    del step
+        learner.step(torch.randn(TWIN[3], TWIN[0]))
+    del learner
     gc.collect()
-    step, _ = CONTESTANTS[name](d, n, k, batch)
+    learner = CONTESTANTS[name](d, n, k, batch)
     x = activations(batch, d)
     # What the twin left in the allocator's hands would hide as much of the steps' memory.
     ctypes.CDLL(None).malloc_trim(0)
@@ -312,7 +232,7 @@ def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> tuple[float, f
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     for _ in range(3):
-        step(x.clone())
+        learner.step(x.clone())
     added = resident("VmHWM") - before
     kept: dict[int, int] = {}
     for found in gc.get_objects():
@@ -375,7 +295,7 @@ def main() -> None:
         for name in names[turn:] + names[:turn]:
             given = x.clone()
             began = time.process_time()
-            built[name][0](given)
+            built[name].step(given)
             seconds[name].append(time.process_time() - began)
         print(f"\rround {index + 1} of {options.rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -396,7 +316,7 @@ def main() -> None:
     measured = json.loads(options.memory_file.read_text()) if options.memory_file else {}
     for name in names:
         with torch.no_grad():
-            unexplained = float((built[name][1](held_out) - held_out).square().sum()) / variance
+            unexplained = float((built[name].reconstruct(held_out) - held_out).square().sum()) / variance
         command = [sys.executable, __file__, "--memory", name, "--relu-weights", str(RELU_WEIGHTS)]
         for key in ("d", "n", "k", "batch", "threads"):
             command += [f"--{key}", str(getattr(options, key))]

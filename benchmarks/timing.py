@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -73,11 +74,22 @@ def environment() -> str:
     )
 
 
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx512_bf16": "bfloat16",
+    "amx_bf16": "AMX",
+}
+
+
 def _processor() -> str:
+    """The processor's name and which of the instructions that our loops and torch's choose by it has."""
     try:
-        with open("/proc/cpuinfo") as lines:
-            return next(
-                (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-            )
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = set(said.get("flags", "").split())
+    has = " ".join(name for flag, name in _INSTRUCTIONS.items() if flag in flags)
+    return said.get("model name", platform.machine()) + (f" ({has})" if has else "")

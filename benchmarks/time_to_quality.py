@@ -1,0 +1,906 @@
+"""How long until a TopK autoencoder is as good? CPU seconds to equal held-out error, ours beside other packages.
+
+    scripts/real-model                                              # once: the real model
+    scripts/peers --only                                            # once: an environment with theirs and ours
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py            # 45 minutes of one core
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py --short    # 4 minutes, one site, one seed
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py --report   # tables and plot of what is there
+
+Rows are those behind two blocks of the pocket model and block 15 of the real one (outliers left out), in units of their
+root mean square deviation; n = 8 d, k = 32, batches of 1 024, float32, one thread. Every contestant reads the same rows
+in the same order, takes its own steps with its own defaults, and has the learning rate that left least unexplained on
+other documents of the same model, after half the steps, first seed (rates a factor of 2 apart, until the best lies
+between two others). sparsify is tried with its default optimiser and with Adam, and keeps the better.
+
+Seconds are CPU seconds of building, starting and stepping, batches included; looking at the held-out rows is outside
+the clock. With the harvest, each row costs once what the model took to give it. The trainings of one site and seed go
+on by turns of a few steps, so that other load on the machine falls on all alike.
+
+A peer's rate is constant, so each point of its curve is the end of a run of that length. Ours decays over its run;
+so its curve is made of whole runs of several lengths, each from its own start to its own end, and no point of it is
+the middle of a run. Three targets: what the best peer leaves after a fifth, after half and after all of its steps.
+The moment of reaching one lies between two points of the curve, on logarithmic axes; where a peer does not come so far
+in all of its steps, its ratio is a lower bound.
+
+Each finished training is a line of time_to_quality.jsonl and is not made again; results go to
+time_to_quality_results.md and docs/images/time-to-quality.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+import numpy as np
+import peers
+import torch
+from crossings import Ratio, crossing, middle, ratio
+from peers import Learner
+from results import commit, sources
+from safetensors.torch import load_file, save_file
+from timing import environment
+from torch import Tensor
+
+from superscope import capture, dictionaries, intervene
+from superscope.capture import MemorySource
+from superscope.core import Activations
+from superscope.dictionaries import TopK, train
+from superscope.kernels.choice import multiplies_bfloat16
+
+RECIPE: Mapping[str, Any] = dictionaries.SHORT
+"""What our trainer is given: the one line to change when there is a better one."""
+
+HERE = Path(__file__).parent
+LINES = HERE / "time_to_quality.jsonl"
+PAGE = HERE / "time_to_quality_results.md"
+PICTURE = HERE.parent / "docs" / "images" / "time-to-quality.png"
+BATCH, K = 1024, 32
+SLICE = 10
+"""Steps of a turn."""
+SILENT = 20
+"""Batches on none of which a dead latent is on."""
+ALIKE = 0.9
+"""The cosine above which two atoms are duplicates."""
+
+
+# ---- rows
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where rows come from, and how many.
+
+    Args:
+        model, site: which.
+        rows: to learn from; the same again, and fewer, of other documents to choose rates on.
+        held: to look at.
+        windows: of the held-out text, for the model's loss.
+    """
+
+    model: str
+    site: str
+    rows: int
+    held: int
+    windows: int
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.model).name.partition('-')[0]} {self.site}"
+
+
+POCKET = tuple(Place("pocket", f"resid_post.{block}", 200_000, 8_192, 64) for block in (0, 2))
+REAL = Place(str(HERE.parent / "models" / "smollm2-135m-instruct"), "resid_post.15", 60_000, 4_096, 12)
+TUNING = 0.5
+"""Rows to choose rates on, of those to learn from."""
+
+
+class Counted(MemorySource):
+    """Rows in memory that say how many of them have been read."""
+
+    read = 0
+
+    def batches(self, size: int, *, seed: int) -> Iterator[Activations]:
+        for batch in super().batches(size, seed=seed):
+            self.read += len(batch)
+            yield batch
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a place, in units of their deviation.
+
+    Args:
+        learn, held: to learn from and to look at.
+        scale: the unit, in the model's own.
+        second: CPU seconds that the model takes for a row.
+        recovered: of a reconstruction, the share of the cross entropy that the site is worth; None while rates are
+            chosen.
+    """
+
+    learn: Tensor
+    held: Tensor
+    scale: float
+    second: float
+    recovered: Callable[[Callable[[Tensor], Tensor]], float] | None = None
+
+    @functools.cached_property
+    def variance(self) -> float:
+        return float((self.held - self.held.mean(0)).square().sum())
+
+
+def rows_of(place: Place, folder: Path, *, tuning: bool = False) -> Rows:
+    """Reads the model, or the file that an earlier call left; documents to choose rates on are others."""
+    loaded = capture.load(place.model)
+    (site,) = capture.name_sites(loaded.model, (place.site,)).values()
+    wanted = {"learn": place.rows, "held": place.held, "tune": round(TUNING * place.rows), "tune held": place.held}
+    corpus = capture.tokens(loaded.tokenizer, capture.documents(None), context=128, limit=sum(wanted.values()), seed=0)
+    parts = {}
+    left = sum(wanted.values())
+    for name, count in list(wanted.items())[:0:-1]:
+        corpus, parts[name] = corpus.split(1 - count / left, seed=0)
+        left -= count
+    parts["learn"] = corpus
+    file = folder / f"{place.name.replace(' ', '-')}-{place.rows}.safetensors"
+    if not file.exists():
+        limits = capture.outlier_limits(loaded.model, [site], corpus)
+        tensors, spent = {}, 0.0
+        for name, part in parts.items():
+            print(f"reading {name}: {part.n_tokens} rows of {place.name}", file=sys.stderr, flush=True)
+            began = time.process_time()
+            source = returned(capture.record(loaded, [site], part, limits=limits))[site]
+            spent += time.process_time() - began
+            tensors[name] = source.x
+            tensors[f"{name} left out"] = source.left_out.places
+        tensors["second"] = torch.tensor(spent / sum(part.n_tokens for part in parts.values()), dtype=torch.float64)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
+    found = load_file(file)
+    scale = float((found["learn"] - found["learn"].mean(0)).square().mean().sqrt())
+    of = "tune" if tuning else "learn"
+    held = "tune held" if tuning else "held"
+    recovered = None
+    if not tuning:
+        gone = Activations(found["held"][:0], places=found["held left out"])
+        recovered = recovering(loaded, site, parts["held"], place.windows, gone, found["learn"].mean(0), scale)
+    return Rows(found[of] / scale, found[held] / scale, scale, float(found["second"]), recovered)
+
+
+def returned(generator: Any) -> Any:
+    """What a generator returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def recovering(
+    loaded: Any, site: Any, corpus: Any, windows: int, gone: Activations, mean: Tensor, scale: float
+) -> Callable[[Callable[[Tensor], Tensor]], float]:
+    """(ablated - spliced) / (ablated - clean) of next-token losses on some windows, against the mean in place of x."""
+    where = capture.ordinary_places(corpus, gone)[:windows]
+    some = corpus.take(torch.arange(windows))
+
+    def loss(function: Callable[[Tensor], Tensor] | None) -> float:
+        splice = None if function is None else {site: function}
+        return float(intervene.next_token_loss(loaded, some, splice=splice, where=where).nats.sum())
+
+    clean, ablated = loss(None), loss(lambda x: mean.expand_as(x))
+
+    def recovered(reconstruct: Callable[[Tensor], Tensor]) -> float:
+        return (ablated - loss(lambda x: reconstruct(x / scale) * scale)) / (ablated - clean)
+
+    return recovered
+
+
+# ---- contestants
+
+
+def ours(
+    rows: Counted, n: int, steps: int, lr: float, seed: int, precision: str = "full", **changes: Any
+) -> tuple[Callable[[], object], Learner]:
+    """Our trainer with the recipe, on the rows it reads itself."""
+    sae = TopK(rows.d, n, k=K, seed=seed)
+    options: dict[str, Any] = {**RECIPE, "lr": lr, "precision": precision, **changes}
+    training = train(sae, rows, steps=steps, batch=BATCH, seed=seed, **options)
+    learner = Learner(
+        lambda x: None, sae.reconstruct, lambda x: sae.encode(x).dense() > 0, lambda: sae.dictionary.unit().atoms
+    )
+    return lambda: next(training), learner
+
+
+def theirs(
+    make: Callable[..., Learner], rows: Counted, n: int, steps: int, lr: float, seed: int
+) -> tuple[Callable[[], object], Learner]:
+    """A peer's trainer, on the batches that ours draws for the same seed."""
+    learner = make(rows.d, n, K, BATCH, lr=lr, seed=seed)
+    stream = batches(rows, seed)
+    return lambda: learner.step(next(stream)), learner
+
+
+def batches(rows: MemorySource, seed: int) -> Iterator[Tensor]:
+    """In the order in which `train` reads them; epoch after epoch."""
+    epoch = 0
+    while True:
+        order = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+        for batch in rows.batches(BATCH, seed=order):
+            yield batch.x
+        epoch += 1
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A contestant.
+
+    Args:
+        make: (rows, n, steps, lr, seed) to a step and a learner.
+        rate: the middle of the rates tried first, given n.
+        lengths: whether its rate falls, so that its curve is made of whole runs of several lengths.
+        like: the contestant whose rate it takes; its own without.
+    """
+
+    make: Callable[..., tuple[Callable[[], object], Learner]]
+    rate: Callable[[int], float]
+    lengths: bool = False
+    like: str = ""
+
+
+OURS, ROUNDED, CONSTANT = "superscope", "superscope, bfloat16 products", "superscope, constant rate"
+TOOLS = {
+    OURS: Tool(ours, lambda n: RECIPE.get("lr", 3e-3), lengths=True),
+    ROUNDED: Tool(functools.partial(ours, precision="bfloat16"), lambda n: RECIPE.get("lr", 3e-3), True, like=OURS),
+    CONSTANT: Tool(functools.partial(ours, warmup=0, decay=0), lambda n: RECIPE.get("lr", 3e-3) / 2),
+    "sparsify, signum": Tool(functools.partial(theirs, functools.partial(peers.sparsify, "signum")), peers.signum_rate),
+    "sparsify, Adam": Tool(functools.partial(theirs, functools.partial(peers.sparsify, "adam")), lambda n: 3e-3),
+    "SAELens": Tool(functools.partial(theirs, functools.partial(peers.saelens, "TopK")), lambda n: 3e-3),
+    "dictionary_learning": Tool(
+        functools.partial(theirs, functools.partial(peers.dictionary_learning, "TopK")), lambda n: 3e-3
+    ),
+}
+
+
+def lacking(name: str) -> str:
+    """What a contestant needs and is not here; empty where it can run."""
+    if name == ROUNDED and not multiplies_bfloat16("cpu"):
+        return "a processor that multiplies bfloat16"
+    return peers.lacking(name)
+
+
+def made_by(name: str) -> str:
+    """The version of a peer, or what our trainer's sources and recipe are."""
+    package = peers.package_of(name)
+    if package is not None:
+        return importlib.metadata.version(package[1])
+    return f"{SOURCES} {json.dumps(dict(RECIPE), sort_keys=True, default=repr)}"
+
+
+SOURCES = sources()
+
+
+# ---- one training
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, and at which steps it is looked at."""
+
+    tool: str
+    place: str
+    n: int
+    steps: int
+    lr: float
+    seed: int
+    marks: tuple[int, ...]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {**vars(self), "marks": list(self.marks), "by": made_by(self.tool)}
+
+
+class Going:
+    """A training between two of its turns.
+
+    Args:
+        run: what is trained.
+        rows: on what.
+        losses: at which steps the model's loss is measured too.
+    """
+
+    def __init__(self, run: Run, rows: Rows, losses: Iterable[int] = ()) -> None:
+        self.run, self.rows, self.losses = run, rows, set(losses)
+        self.source = Counted(rows.learn)
+        self.cpu = self.wall = 0.0
+        self.done = 0
+        self.points: list[dict[str, float]] = []
+        with self._clock():
+            self.step, self.learner = TOOLS[run.tool].make(self.source, run.n, run.steps, run.lr, run.seed)
+
+    def to(self, step: int) -> None:
+        """Goes on to a step, looking at the marks on the way."""
+        while self.done < step:
+            upto = min([mark for mark in self.run.marks if mark > self.done] + [step])
+            with self._clock():
+                for _ in range(min(upto, step) - self.done):
+                    self.step()
+            self.done = min(upto, step)
+            if self.done in self.run.marks:
+                self.points.append(self._look())
+
+    def _clock(self) -> _Clock:
+        return _Clock(self)
+
+    @torch.no_grad()
+    def _look(self) -> dict[str, float]:
+        held = self.rows.held
+        left = sum(float((self.learner.reconstruct(x) - x).square().sum()) for x in held.split(BATCH))
+        point = {
+            "step": self.done,
+            "cpu": round(self.cpu, 4),
+            "wall": round(self.wall, 4),
+            "harvest": round(min(self.source.read, len(self.rows.learn)) * self.rows.second, 4),
+            "unexplained": round(left / self.rows.variance, 6),
+        }
+        if self.done in self.losses and self.rows.recovered is not None:
+            point["recovered"] = round(self.rows.recovered(self.learner.reconstruct), 5)
+        return point
+
+    @torch.no_grad()
+    def ended(self) -> dict[str, float]:
+        """What the finished autoencoder is like."""
+        on = torch.zeros(self.run.n, dtype=torch.bool)
+        for x in self.rows.learn[-SILENT * BATCH :].split(BATCH):
+            on |= self.learner.active(x).any(0)
+        return {"dead": int((~on).sum()), "duplicates": duplicates(self.learner.atoms()[on])}
+
+
+class _Clock:
+    """Adds what passes inside to a training's seconds."""
+
+    def __init__(self, going: Going) -> None:
+        self.going = going
+
+    def __enter__(self) -> None:
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.going.cpu += time.process_time() - self.cpu
+        self.going.wall += time.perf_counter() - self.wall
+
+
+def duplicates(atoms: Tensor) -> int:
+    """Atoms with a cosine above ALIKE to another."""
+    unit = torch.nn.functional.normalize(atoms, dim=1)
+    found = 0
+    for start, part in zip(range(0, len(unit), BATCH), unit.split(BATCH), strict=True):
+        cosines = part @ unit.T
+        cosines[torch.arange(len(part)), start + torch.arange(len(part))] = -1
+        found += int((cosines.amax(1) > ALIKE).sum())
+    return found
+
+
+def product(n: int, d: int) -> float:
+    """CPU seconds of one encoder product now: how fast the machine is while others use it."""
+    x, encoder = torch.randn(BATCH, d), torch.randn(n, d)
+    began = time.process_time()
+    _ = x @ encoder.T
+    return time.process_time() - began
+
+
+# ---- all trainings
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much is done.
+
+    Args:
+        places: where.
+        steps: of a peer.
+        marks: of these a peer's curve is made.
+        targets: steps of the best peer.
+        lengths: of our runs.
+        seeds: how many.
+    """
+
+    places: tuple[Place, ...]
+    steps: int
+    marks: tuple[int, ...]
+    targets: tuple[int, ...]
+    lengths: tuple[int, ...]
+    seeds: int
+
+
+FULL = Form(
+    places=(*POCKET, REAL),
+    steps=200,
+    marks=(5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 180, 200),
+    targets=(40, 100, 200),
+    lengths=(5, 10, 20, 40, 70, 110, 200),
+    seeds=3,
+)
+SHORT = Form(
+    places=POCKET[1:],
+    steps=120,
+    marks=(4, 8, 12, 18, 24, 36, 48, 60, 80, 100, 120),
+    targets=(24, 60, 120),
+    lengths=(4, 8, 16, 32, 60, 120),
+    seeds=1,
+)
+WHEN = ("early", "middle", "late")
+
+
+def lines() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+
+
+def line_of(run: Run) -> dict[str, Any] | None:
+    """The line of a training that has been made."""
+    key = run.key
+    return next((line for line in reversed(lines()) if all(line.get(name) == key[name] for name in key)), None)
+
+
+def write(going: Going, products: Sequence[float]) -> None:
+    line = {
+        **going.run.key,
+        "points": going.points,
+        **going.ended(),
+        "product": round(statistics.median(products), 5),
+        "when": environment(),
+        "commit": commit(),
+    }
+    with LINES.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    last = going.points[-1]
+    print(
+        f"{going.run.place}, seed {going.run.seed}: {going.run.tool}, {going.run.steps} steps at {going.run.lr:.2g}: "
+        f"{last['unexplained']:.4f} unexplained after {last['cpu']:.1f} CPU s ({last['wall']:.1f} s by the clock), "
+        f"product {1e3 * line['product']:.0f} ms",
+        flush=True,
+    )
+
+
+def alternate(runs: Sequence[Run], rows: Rows, losses: Callable[[Run], Iterable[int]]) -> None:
+    """Makes those that have no line, by turns of some steps, all spread over the same time."""
+    todo = [run for run in runs if line_of(run) is None]
+    if not todo:
+        return
+    for tool in dict.fromkeys(run.tool for run in todo):
+        # Compilation and first allocations, outside the clock.
+        Going(Run(tool, "", todo[0].n, 3, todo[0].lr, 99, ()), rows).to(3)
+    going: dict[Run, Going] = {}
+    products: list[float] = []
+    turns = []
+    for index, run in enumerate(todo):
+        count = -(-run.steps // SLICE)
+        turns += [((turn + 0.5) / count, (index + turn) % len(todo), run, turn) for turn in range(count)]
+    for _, _, run, turn in sorted(turns, key=lambda each: each[:2]):
+        products.append(product(run.n, rows.learn.shape[1]))
+        if turn == 0:
+            going[run] = Going(run, rows, losses(run))
+        going[run].to(min((turn + 1) * SLICE, run.steps))
+        if going[run].done == run.steps:
+            write(going.pop(run), products)
+
+
+def chosen_rate(form: Form, tool: str, place: Place, rows: Callable[[], Rows]) -> tuple[float, float]:
+    """The best rate of those a factor of 2 apart, and what it left; on rows that nothing is measured on."""
+    n, steps = 8 * rows().learn.shape[1], form.steps // 2
+    tried: dict[float, float] = {}
+
+    def left(rate: float) -> float:
+        if rate not in tried:
+            run = Run(tool, f"{place.name}, other documents", n, steps, rate, 0, (steps,))
+            alternate([run], rows(), lambda run: ())
+            line = line_of(run)
+            assert line is not None
+            found = line["points"][-1]["unexplained"]
+            tried[rate] = found if found == found else float("inf")
+        return tried[rate]
+
+    best = TOOLS[tool].rate(n)
+    while True:
+        near = min((best / 2, best, best * 2), key=left)
+        if near == best:
+            return best, tried[best]
+        best = near
+
+
+def measure(form: Form, folder: Path, names: Sequence[str]) -> None:
+    """Makes the trainings of a form that have no line."""
+    rates: dict[str, dict[str, float]] = {}
+    for place in form.places:
+        if place.model not in rates:
+            # The first site of a model decides for its others.
+            rows = functools.cache(functools.partial(rows_of, place, folder, tuning=True))
+            tried = {name: chosen_rate(form, name, place, rows) for name in names if not TOOLS[name].like}
+            fits = {name: tried[name] for name in tried if name.startswith("sparsify")}
+            worse = set(fits) - {min(fits, key=lambda name: fits[name][1])} if fits else set()
+            rates[place.model] = {name: rate for name, (rate, _) in tried.items() if name not in worse}
+        here = dict(rates[place.model])
+        here |= {name: here[TOOLS[name].like] for name in names if TOOLS[name].like in here}
+        measured = rows_of(place, folder)
+        for seed in range(form.seeds):
+            runs = []
+            for name, rate in here.items():
+                for steps in form.lengths if TOOLS[name].lengths else (form.steps,):
+                    marks = (steps,) if TOOLS[name].lengths else form.marks
+                    runs.append(Run(name, place.name, 8 * measured.learn.shape[1], steps, rate, seed, marks))
+            alternate(runs, measured, functools.partial(losses, form))
+
+
+def losses(form: Form, run: Run) -> Iterable[int]:
+    """Where the model's loss is measured: a pass of the model each, so where it is read and no more."""
+    return run.marks if run.tool == OURS else [step for step in form.targets if step in run.marks]
+
+
+# ---- what was found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """All that a contestant did at one place with one seed.
+
+    Args:
+        points: by steps: what is left, and the seconds.
+        ends: dead latents and duplicates by the steps of a whole run.
+        lr: its rate.
+    """
+
+    points: list[dict[str, float]]
+    ends: dict[int, dict[str, float]]
+    lr: float
+
+    def column(self, name: str) -> list[float]:
+        if name == "with harvest":
+            return [point["cpu"] + point["harvest"] for point in self.points]
+        return [point[name] for point in self.points]
+
+
+Curves = dict[tuple[str, int], dict[str, Curve]]
+
+
+def curves(form: Form, found: Sequence[Mapping[str, Any]]) -> Curves:
+    """The newest trainings of a form, by place and seed, then by contestant."""
+    names = [place.name for place in form.places]
+    newest: dict[tuple[str, str], tuple[Any, ...]] = {}
+    fitting = []
+    for line in found:
+        lengths = TOOLS[line["tool"]].lengths
+        marks = [line["steps"]] if lengths else list(form.marks)
+        wanted = form.lengths if lengths else (form.steps,)
+        if line["place"] in names and line["seed"] < form.seeds and line["marks"] == marks and line["steps"] in wanted:
+            newest[line["tool"], line["place"]] = (line["by"], line["lr"])
+            fitting.append(line)
+    whole: Curves = {}
+    for line in fitting:
+        if (line["by"], line["lr"]) == newest[line["tool"], line["place"]]:
+            tools = whole.setdefault((line["place"], line["seed"]), {})
+            curve = tools.setdefault(line["tool"], Curve([], {}, line["lr"]))
+            if line["steps"] not in curve.ends:
+                curve.points.extend(line["points"])
+                curve.points.sort(key=lambda point: point["step"])
+                curve.ends[line["steps"]] = line
+    return dict(sorted(whole.items(), key=lambda each: (names.index(each[0][0]), each[0][1])))
+
+
+def is_peer(name: str) -> bool:
+    return peers.package_of(name) is not None
+
+
+def family(name: str) -> str:
+    """sparsify, whichever its optimiser."""
+    return name.partition(",")[0] if is_peer(name) else name
+
+
+FASTEST = "the fastest of them"
+CLOCKS = ("cpu", "wall", "with harvest")
+
+
+@dataclass(frozen=True)
+class Met:
+    """How a target was met at one place with one seed.
+
+    Args:
+        target: what is left there.
+        seconds: by contestant and clock, with its bound.
+        ratios: each contestant's over ours, by contestant and clock.
+        recovered: cross entropy recovered there, ours and the best peer's.
+    """
+
+    target: float
+    seconds: dict[str, dict[str, tuple[float, str]]]
+    ratios: dict[str, dict[str, Ratio]]
+    recovered: tuple[float, float]
+
+
+def met(form: Form, tools: Mapping[str, Curve]) -> list[Met]:
+    """Each target in turn; nothing where ours or all peers are missing."""
+    rivals = {name: curve for name, curve in tools.items() if is_peer(name)}
+    if OURS not in tools or not rivals:
+        return []
+    found = []
+    for step in form.targets:
+        at = {name: next(p for p in curve.points if p["step"] == step) for name, curve in rivals.items()}
+        best = min(at, key=lambda name: at[name]["unexplained"])
+        target = at[best]["unexplained"]
+        seconds: dict[str, dict[str, tuple[float, str]]] = {}
+        for name, curve in tools.items():
+            where = crossing(curve.column("unexplained"), target)
+            seconds[family(name)] = {clock: (where.seconds(curve.column(clock)), where.bound) for clock in CLOCKS}
+        own = seconds[OURS]
+        ratios = {
+            name: {clock: ratio(spent[clock], own[clock]) for clock in CLOCKS}
+            for name, spent in seconds.items()
+            if name != OURS
+        }
+        ratios[FASTEST] = {
+            clock: min((ratios[family(name)][clock] for name in rivals), key=lambda each: each.value)
+            for clock in CLOCKS
+        }
+        where = crossing(tools[OURS].column("unexplained"), target)
+        found.append(Met(target, seconds, ratios, (where.at(tools[OURS].column("recovered")), at[best]["recovered"])))
+    return found
+
+
+def spread(ratios: Sequence[Ratio]) -> str:
+    """The median and, of more than one, the range."""
+    known = [each for each in ratios if each.bound is not None]
+    if not known:
+        return "–"
+    if len(known) == 1:
+        return str(known[0])
+    low, high = (choose(known, key=lambda each: each.value) for choose in (min, max))
+    return f"{middle(known)} ({low.value:.1f} to {high.value:.1f})"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number for each contestant: the median over targets, places and seeds.
+
+    Args:
+        ratios: by contestant and clock.
+        cells: how many targets, places and seeds.
+        recovered: the median of cross entropy recovered at equal error, ours less the best peer's.
+    """
+
+    ratios: dict[str, dict[str, list[Ratio]]]
+    cells: int
+    recovered: float
+
+
+def summary(form: Form, whole: Curves) -> Summary | None:
+    """Nothing while ours or all peers are missing."""
+    every = [each for tools in whole.values() for each in met(form, tools)]
+    if not every:
+        return None
+    names = dict.fromkeys(name for each in every for name in each.ratios)
+    ratios = {
+        name: {clock: [each.ratios[name][clock] for each in every if name in each.ratios] for clock in CLOCKS}
+        for name in names
+    }
+    return Summary(ratios, len(every), statistics.median(each.recovered[0] - each.recovered[1] for each in every))
+
+
+def page(form: Form, found: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of a form."""
+    whole = curves(form, found)
+    total = summary(form, whole)
+    if total is None:
+        return "Nothing can be compared: ours, or all of the peers, have no finished trainings.\n"
+    used = [line for tools in whole.values() for curve in tools.values() for line in curve.ends.values()]
+    names = dict.fromkeys(name for tools in whole.values() for name in tools)
+    made = {family(line["tool"]): line["by"] for line in used if is_peer(line["tool"])}
+    products = [1e3 * line["product"] for line in used if line["n"] == used[0]["n"]]
+    recipe = next(line["by"].partition(" ") for line in used if line["tool"] == OURS)
+    text = [
+        f"{used[-1]['when']}, commits {', '.join(dict.fromkeys(line['commit'] for line in used))}; "
+        + ", ".join(f"{name} {version}" for name, version in made.items())
+        + ".",
+        "",
+        f"Ours: `train(TopK(d, n, k={K}), rows, **{recipe[2]})`, sources {recipe[0]}, with the rate of the table "
+        "below. "
+        f"k = {K}, batches of {BATCH:,}, {form.steps} steps of each peer; ours in runs of "
+        f"{', '.join(map(str, form.lengths))} steps. One encoder product of the first site took {min(products):.0f} to "
+        f"{max(products):.0f} ms while it ran.",
+        "",
+        "## Seconds to equal held-out error, peer over ours",
+        "",
+        f"Medians over targets, sites and seeds ({total.cells} of them), and the range of all. ≥: some runs of the "
+        "peer ended before they came so far.",
+        "",
+        "| | CPU seconds | by the clock | CPU seconds, harvest included |",
+        "|---|--:|--:|--:|",
+    ]
+    order = sorted(total.ratios, key=lambda name: (name != FASTEST, not is_peer(name), name))
+    for name in order:
+        text.append(f"| {name} | " + " | ".join(spread(total.ratios[name][clock]) for clock in CLOCKS) + " |")
+    text += [
+        "",
+        f"Cross entropy recovered at equal error, ours less that of the best peer: {total.recovered:+.4f} (median).",
+        "",
+        "## Each target",
+        "",
+        "CPU seconds, median over seeds; in brackets ratios to ours, their median and range over seeds. The last column: "
+        "cross entropy recovered where the target is met, ours and the best peer's.",
+        "",
+    ]
+    shown = [family(name) for name in names]
+    text += [
+        "| site | target | unexplained | " + " | ".join(shown) + " | recovered |",
+        "|---|---|--:|" + "--:|" * (len(shown) + 1),
+    ]
+    for place in dict.fromkeys(place for place, _ in whole):
+        each_seed = [met(form, tools) for (at, _), tools in whole.items() if at == place]
+        for when, each in zip(WHEN, zip(*filter(None, each_seed), strict=True), strict=False):
+            cells = []
+            for name in shown:
+                here = [one for one in each if name in one.seconds]
+                if not here:
+                    cells.append("–")
+                    continue
+                mark = "≥ " if any(one.seconds[name]["cpu"][1] == "at least" for one in here) else ""
+                cell = f"{mark}{statistics.median(one.seconds[name]['cpu'][0] for one in here):.1f}"
+                if name != OURS:
+                    cell += f" [{spread([one.ratios[name]['cpu'] for one in here])}]"
+                cells.append(cell)
+            recovered = [statistics.median(one.recovered[i] for one in each) for i in (0, 1)]
+            text.append(
+                f"| {place} | {when} | {statistics.median(one.target for one in each):.4f} | {' | '.join(cells)} "
+                f"| {recovered[0]:.3f}, {recovered[1]:.3f} |"
+            )
+    text += [
+        "",
+        "## What each ends with",
+        "",
+        f"Medians over seeds. Dead: on in none of {SILENT} batches; duplicates: living, with a cosine above {ALIKE} to "
+        "another.",
+        "",
+        "| site | | rate | steps | unexplained | recovered | dead | duplicates | CPU s | with harvest |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for place in dict.fromkeys(place for place, _ in whole):
+        for name in names:
+            here = [tools[name] for (at, _), tools in whole.items() if at == place and name in tools]
+            for steps in sorted({steps for curve in here for steps in curve.ends}):
+                if TOOLS[name].lengths and steps < form.steps // 4:
+                    continue
+                ends = [curve.ends[steps] for curve in here if steps in curve.ends]
+                n = ends[0]["n"]
+                points = [next(p for p in line["points"] if p["step"] == steps) for line in ends]
+                at = {key: statistics.median(p[key] for p in points) for key in ("unexplained", "cpu", "harvest")}
+                recovered = [p["recovered"] for p in points if "recovered" in p]
+                said = f"{statistics.median(recovered):.3f}" if recovered else "–"
+                dead, alike = (statistics.median(line[key] for line in ends) / n for key in ("dead", "duplicates"))
+                text.append(
+                    f"| {place} | {name} | {here[0].lr:.2g} | {steps} | {at['unexplained']:.4f} | {said} "
+                    f"| {dead:.1%} | {alike:.1%} | {at['cpu']:.1f} | {at['cpu'] + at['harvest']:.1f} |"
+                )
+    rates = sorted(
+        {
+            (line["place"], line["tool"], line["lr"], line["points"][-1]["unexplained"])
+            for line in found
+            if line["place"].endswith("other documents")
+            and line["steps"] == form.steps // 2
+            and any(line["place"].startswith(place.name) for place in form.places)
+            and (is_peer(line["tool"]) or line["by"] == "".join(recipe))
+        }
+    )
+    text += ["", "## Rates tried", "", f"Unexplained after {form.steps // 2} steps on other documents.", ""]
+    for place, name in dict.fromkeys(each[:2] for each in rates):
+        tried = ", ".join(f"{lr:.2g}: {left:.4f}" for at, tool, lr, left in rates if (at, tool) == (place, name))
+        text.append(f"- {place.partition(',')[0]}, {name}: {tried}")
+    return "\n".join(text) + "\n"
+
+
+def picture(form: Form, found: Sequence[Mapping[str, Any]]) -> None:
+    """Curves of the median seed: error by CPU seconds, the same with the harvest, and cross entropy recovered."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from superscope.plots.style import COLOURS, plain_ticks
+
+    whole = curves(form, found)
+    places = list(dict.fromkeys(place for place, _ in whole))
+    names = [name for name in TOOLS if any(name in tools for tools in whole.values())]
+    rows = (
+        ("cpu", "unexplained", "CPU seconds", "unexplained"),
+        ("with harvest", "unexplained", "CPU seconds, harvest included", "unexplained"),
+        ("cpu", "recovered", "CPU seconds", "cross entropy not recovered"),
+    )
+    figure = Figure(figsize=(3.6 * len(places), 9), layout="constrained")
+    axes = figure.subplots(len(rows), len(places), squeeze=False)
+    for column, place in enumerate(places):
+        for row, (clock, what, below, beside) in enumerate(rows):
+            ax = axes[row, column]
+            for name, colour in zip(names, COLOURS, strict=False):
+                seeds = [tools[name] for (at, _), tools in whole.items() if at == place and name in tools]
+                points = medians(seeds, clock, what)
+                if len(points) > 1:
+                    style = ":" if name == CONSTANT else "--" if name == ROUNDED else "-"
+                    ax.plot(*zip(*points, strict=True), style, color=colour, marker="o", ms=3, label=family(name))
+            targets = [met(form, tools) for (at, _), tools in whole.items() if at == place]
+            if what == "unexplained":
+                for each in zip(*filter(None, targets), strict=True):
+                    ax.axhline(statistics.median(one.target for one in each), color="0.8", lw=0.8, zorder=0)
+            ax.set(xscale="log", yscale="log", xlabel=below)
+            if column == 0:
+                ax.set_ylabel(beside)
+            if row == 0:
+                ax.set_title(place, fontsize=10)
+            plain_ticks(ax.xaxis, ax.yaxis)
+            ax.tick_params(labelsize=8)
+            ax.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    FigureCanvasAgg(figure)
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def medians(seeds: Sequence[Curve], clock: str, what: str) -> list[tuple[float, float]]:
+    """(seconds, number) of each step at which it was measured, medians over seeds."""
+    found = []
+    for step in sorted({int(point["step"]) for curve in seeds for point in curve.points}):
+        at = []
+        for curve in seeds:
+            for seconds, point in zip(curve.column(clock), curve.points, strict=True):
+                if point["step"] == step and what in point:
+                    at.append((seconds, 1 - point[what] if what == "recovered" else point[what]))
+        if at:
+            found.append((statistics.median(a for a, _ in at), statistics.median(b for _, b in at)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="one site, one seed; printed, the results file stays")
+    parser.add_argument("--only", default="", help="contestants whose name contains one of these, commas between")
+    parser.add_argument("--report", action="store_true", help="train nothing; tables and plot of what is there")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "superscope-time-to-quality",
+        help="where rows are kept",
+    )
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    form = SHORT if options.short else FULL
+    if not options.report:
+        for place in form.places:
+            if place.model != "pocket" and not Path(place.model).is_dir():
+                raise SystemExit(f"{place.model} is not there. Make it: scripts/real-model")
+        wanted = [part.strip() for part in options.only.split(",")]
+        names = [name for name in TOOLS if any(part in name for part in wanted)]
+        for name in names:
+            if need := lacking(name):
+                print(f"Left out: {name}, which needs {need}.", flush=True)
+        measure(form, options.folder, [name for name in names if not lacking(name)])
+    text = page(form, lines())
+    print(text)
+    if not options.short:
+        head = "# Time to equal quality\n\nMade by `benchmarks/time_to_quality.py`, which says how.\n\n"
+        PAGE.write_text(head + text)
+        if importlib.util.find_spec("matplotlib") is not None:
+            picture(form, lines())
+
+
+if __name__ == "__main__":
+    main()
