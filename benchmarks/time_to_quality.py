@@ -2,7 +2,7 @@
 
     scripts/real-model                                              # once: the real model
     scripts/peers --only                                            # once: an environment with theirs and ours
-    PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py            # 45 minutes of one core
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py            # 30 minutes of one core
     PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py --short    # 4 minutes, one site, one seed
     PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py --report   # tables and plot of what is there
 
@@ -104,8 +104,8 @@ class Place:
         return f"{Path(self.model).name.partition('-')[0]} {self.site}"
 
 
-POCKET = tuple(Place("pocket", f"resid_post.{block}", 200_000, 8_192, 64) for block in (0, 2))
-REAL = Place(str(HERE.parent / "models" / "smollm2-135m-instruct"), "resid_post.15", 60_000, 4_096, 12)
+POCKET = tuple(Place("pocket", f"resid_post.{block}", 125_000, 8_192, 64) for block in (0, 2))
+REAL = Place(str(HERE.parent / "models" / "smollm2-135m-instruct"), "resid_post.15", 40_000, 4_096, 10)
 TUNING = 0.5
 """Rows to choose rates on, of those to learn from."""
 
@@ -429,18 +429,18 @@ class Form:
 
 FULL = Form(
     places=(*POCKET, REAL),
-    steps=200,
-    marks=(5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 180, 200),
-    targets=(40, 100, 200),
-    lengths=(5, 10, 20, 40, 70, 110, 200),
+    steps=120,
+    marks=(3, 6, 10, 16, 24, 32, 40, 50, 60, 75, 90, 105, 120),
+    targets=(24, 60, 120),
+    lengths=(5, 10, 20, 40, 70, 120),
     seeds=3,
 )
 SHORT = Form(
     places=POCKET[1:],
-    steps=120,
-    marks=(4, 8, 12, 18, 24, 36, 48, 60, 80, 100, 120),
-    targets=(24, 60, 120),
-    lengths=(4, 8, 16, 32, 60, 120),
+    steps=60,
+    marks=(3, 6, 12, 18, 24, 30, 40, 50, 60),
+    targets=(12, 30, 60),
+    lengths=(3, 6, 12, 24, 40, 60),
     seeds=1,
 )
 WHEN = ("early", "middle", "late")
