@@ -86,7 +86,9 @@ def ratio(peer: tuple[float, str], ours: tuple[float, str]) -> Ratio:
     value = peer[0] / ours[0]
     if len(directions) == 2:
         return Ratio(value, None)
-    return Ratio(value, {1: "at least", -1: "at most"}[directions.pop()] if directions else "")
+    if not directions:
+        return Ratio(value, "")
+    return Ratio(value, "at least" if 1 in directions else "at most")
 
 
 def middle(ratios: Iterable[Ratio]) -> Ratio:
