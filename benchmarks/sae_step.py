@@ -50,6 +50,7 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 import peers
 import torch
 from peers import Learner
+from results import claim
 from timing import environment
 from torch import Tensor
 
@@ -205,6 +206,8 @@ RATIOS = (
     ("superscope BatchTopK, without numba", "SAELens BatchTopK"),
     ("superscope Matryoshka, without numba", "SAELens Matryoshka"),
 )
+MEMORY = ("superscope TopK", "sparsify TopK, Adam", "SAELens TopK", "dictionary_learning TopK")
+"""Contestants whose memory is compared in the short form."""
 RELU_WEIGHTS = Path(tempfile.gettempdir()) / "superscope-sae-step-relu"
 # Large enough for the compiled loops to be compiled, or loaded from where they are kept.
 TWIN = (256, 8192, 16, 512)
@@ -261,7 +264,12 @@ def main() -> None:
     parser.add_argument("--memory-of", default="", help="as --only, for the memory: it takes as long as the times")
     parser.add_argument("--memory-file", type=Path, help="JSON of such figures by name, which are then not measured")
     parser.add_argument("--dry", action="store_true", help="print, and leave the results file alone")
+    parser.add_argument(
+        "--short", action="store_true", help="three architectures beside peers, few rounds; printed only"
+    )
     options = parser.parse_args()
+    if options.short:
+        options.rounds, options.dry = 8, True
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     globals()["RELU_WEIGHTS"] = options.relu_weights
@@ -271,8 +279,11 @@ def main() -> None:
         return
     wanted = [part.strip() for part in options.only.split(",")]
     names = [name for name in CONTESTANTS if any(part in name for part in wanted)]
+    if options.short:
+        names = [name for name in names if any(name in pair for pair in RATIOS[:6])]
     left_out = [f"Left out: {name}, which needs {need}." for name in names if (need := lacking(name))]
-    print(*left_out, sep="\n", file=sys.stderr)
+    if left_out:
+        print(*left_out, sep="\n")
     names = [name for name in names if not lacking(name)]
     if not names:
         raise SystemExit("No contestant is left: change --only, or run where they can.")
@@ -314,19 +325,22 @@ def main() -> None:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     measured = json.loads(options.memory_file.read_text()) if options.memory_file else {}
+    left: dict[str, float] = {}
+    needed: dict[str, float] = {}
     for name in names:
         with torch.no_grad():
             unexplained = float((built[name].reconstruct(held_out) - held_out).square().sum()) / variance
+        left[name] = unexplained
         command = [sys.executable, __file__, "--memory", name, "--relu-weights", str(RELU_WEIGHTS)]
         for key in ("d", "n", "k", "batch", "threads"):
             command += [f"--{key}", str(getattr(options, key))]
         memory = "– | –"
         if name in measured:
             memory = f"{measured[name][0] - measured[name][1]:.0f} | {measured[name][1]:.0f}"
-        elif any(part.strip() in name for part in options.memory_of.split(",")):
+        elif name in MEMORY if options.short else any(part.strip() in name for part in options.memory_of.split(",")):
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             added, kept = map(float, said.split()[-2:])
-            memory = f"{added - kept:.0f} | {kept:.0f}"
+            memory, needed[name] = f"{added - kept:.0f} | {kept:.0f}", added - kept
         lines.append(
             f"| {name} | {median[name] * 1e3:.0f} | {options.batch / median[name]:,.0f} "
             f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {memory} |"
@@ -348,6 +362,20 @@ def main() -> None:
                 f"- {one} against {other}: **{median[other] / median[one]:.1f}** "
                 f"({min(rounds):.1f} to {max(rounds):.1f} over rounds)"
             )
+            package = peers.package_of(other)
+            claim(
+                f"a training step, {one.removeprefix('superscope ')}, d = {options.d}, n = {options.n}",
+                other,
+                f"{median[other] / median[one]:.1f} ({min(rounds):.1f} to {max(rounds):.1f})",
+                f"{left[one]:.3f} and {left[other]:.3f} unexplained after {options.rounds} steps",
+                package[1] if package else "",
+            )
+    for other in MEMORY[1:]:
+        package = peers.package_of(other)
+        if MEMORY[0] in needed and other in needed and package:
+            ratio = f"{needed[other] / needed[MEMORY[0]]:.1f}"
+            what = f"memory that a step takes, TopK, d = {options.d}, n = {options.n}"
+            claim(what, other, ratio, f"{needed[MEMORY[0]]:.0f} and {needed[other]:.0f} MB", package[1])
     text = "\n".join(lines) + "\n"
     print(text)
     if not options.dry:

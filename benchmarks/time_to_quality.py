@@ -52,8 +52,8 @@ import peers
 import torch
 from peers import Learner
 from quality_forms import ALIKE, BATCH, BESIDE, CONSTANT, DECAYING, FULL, OURS, ROUNDED, SHORT, SILENT, Form, K, Place
-from quality_page import page, picture
-from results import commit, sources
+from quality_page import FASTEST, curves, page, picture, spread, summary
+from results import claim, commit, sources
 from safetensors.torch import load_file, save_file
 from timing import environment
 from torch import Tensor
@@ -481,6 +481,23 @@ def losses(form: Form, run: Run) -> Iterable[int]:
     return run.marks if run.tool == OURS else [step for step in form.targets if step in run.marks]
 
 
+def claims(form: Form) -> None:
+    """The lines of docs/speed.md."""
+    total = summary(form, curves(form, lines()))
+    if total is None:
+        return
+    for name, ratios in total.ratios.items():
+        package = peers.package_of(name)
+        if package is not None or name == FASTEST:
+            claim(
+                f"learning to equal held-out error, TopK, {form.steps} steps, {total.cells} targets",
+                name,
+                spread(ratios["cpu"]),
+                f"cross entropy recovered there {total.recovered:+.3f} beside the best peer's",
+                package[1] if package else "",
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="one site, one seed; printed, the results file stays")
@@ -508,6 +525,7 @@ def main() -> None:
         measure(form, options.folder, [name for name in names if not lacking(name)])
     text = page(form, lines())
     print(text)
+    claims(form)
     if not options.short:
         head = "# Time to equal quality\n\nMade by `benchmarks/time_to_quality.py`, which says how.\n\n"
         PAGE.write_text(head + text)

@@ -50,6 +50,25 @@ class Contest:
         """Rows per CPU second, from the median round."""
         return self._work[name][0] / statistics.median(self._seconds[name])
 
+    def ratio(self, name: str, peer: str) -> str:
+        """Rate over a peer's, medians; in brackets from the least to the most favourable pair of rounds."""
+        low, high = (
+            self._work[name][0] / one / (self._work[peer][0] / other)
+            for one, other in (
+                (max(self._seconds[name]), min(self._seconds[peer])),
+                (min(self._seconds[name]), max(self._seconds[peer])),
+            )
+        )
+        return f"{self.rate(name) / self.rate(peer):.3g} ({low:.3g} to {high:.3g})"
+
+    def quality(self, name: str) -> float:
+        """Of the last answer."""
+        return self._quality[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._work)
+
     def table(self, against: tuple[str, ...]) -> str:
         """Rate, its range over rounds, the ratio of medians to each peer, quality."""
         peers = [name for name in against if name in self._work]
