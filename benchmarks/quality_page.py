@@ -176,7 +176,7 @@ def page(form: Form, found: Sequence[Mapping[str, Any]]) -> str:
         + ", ".join(f"{name} {version}" for name, version in made.items())
         + ".",
         "",
-        f"Ours: `train(TopK(d, n, k={K}), rows, **{recipe[2]})`, sources {recipe[0]}, with the rate of the table "
+        f"Ours: `train(TopK(d, n, k={K}), rows, ...)` with {recipe[2]} (sources {recipe[0]}), at the rate of the table "
         "below. "
         f"k = {K}, batches of {BATCH:,}, {form.steps} steps of each peer; ours in runs of "
         f"{', '.join(map(str, form.lengths))} steps. One encoder product of the first site took {min(products):.0f} to "

@@ -129,17 +129,12 @@ def main() -> None:
         if wanted("superscope OMP (numba)", "numba"):
             line += f"; superscope OMP (numba) {contest.rate('superscope OMP (numba)') / rate:.2f} times"
         lines.append(line)
-    ours = "superscope OMP (numba)"
-    if ours in contest.names:
-        for peer, package in {
-            "scikit-learn, Gram": "scikit-learn",
-            "scikit-learn, no Gram": "scikit-learn",
-            "SPAMS": "spams-bin",
-        }.items():
-            if peer in contest.names:
-                reached = f"exact supports {contest.quality(ours):.1%} and {contest.quality(peer):.1%}"
-                what = f"orthogonal matching pursuit, {options.d} x {options.n}, {options.k} active"
-                claim(what, peer, contest.ratio(ours, peer), reached, package)
+    mine = "superscope OMP (numba)"
+    for peer, module in {"scikit-learn, Gram": "sklearn", "scikit-learn, no Gram": "sklearn", "SPAMS": "spams"}.items():
+        if {mine, peer} <= set(contest.names):
+            reached = f"exact supports {contest.quality(mine):.1%} and {contest.quality(peer):.1%}"
+            what = f"orthogonal matching pursuit, {options.d} x {options.n}, {options.k} active"
+            claim(what, peer, contest.ratio(mine, peer), reached, PACKAGES[module])
     report("\n".join(lines), None if options.no_file else "recovery_results.md")
 
 

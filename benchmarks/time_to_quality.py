@@ -61,11 +61,13 @@ from torch import Tensor
 from superscope import capture, dictionaries, intervene
 from superscope.capture import MemorySource
 from superscope.core import Activations
-from superscope.dictionaries import TopK, train
+from superscope.dictionaries import TopK, Whitening, train
 from superscope.kernels.choice import multiplies_bfloat16
 
 RECIPE: Mapping[str, Any] = dictionaries.SHORT
 """What our trainer is given: the one line to change when there is a better one."""
+TURNED = True
+"""Whether it learns from rows turned to their principal axes (`Whitening.of(..., kind="axes")`)."""
 
 HERE = Path(__file__).parent
 LINES = HERE / "time_to_quality.jsonl"
@@ -190,11 +192,27 @@ def ours(
     """Our trainer with the recipe, on the rows it reads itself."""
     sae = TopK(rows.d, n, k=K, seed=seed)
     options: dict[str, Any] = {**RECIPE, "lr": lr, "precision": precision, **changes}
-    training = train(sae, rows, steps=steps, batch=BATCH, seed=seed, **options)
+    white = Whitening.of(rows, kind="axes", rows=16_384, seed=seed) if TURNED else None
+    training = train(sae, rows if white is None else white.source(rows), steps=steps, batch=BATCH, seed=seed, **options)
+    left = steps
+
+    def step() -> None:
+        nonlocal left
+        next(training)
+        left -= 1
+        if white is not None and not left:
+            white.fold(sae)
+
+    def reconstruct(x: Tensor) -> Tensor:
+        if white is None or not left:
+            return sae.reconstruct(x)
+        return (sae.reconstruct(white(x)) @ white.back.T.float()) + white.mean.float()
+
+    # A rotation leaves cosines what they are.
     learner = Learner(
-        lambda x: None, sae.reconstruct, lambda x: sae.encode(x).dense() > 0, lambda: sae.dictionary.unit().atoms
+        lambda x: None, reconstruct, lambda x: sae.encode(x).dense() > 0, lambda: sae.dictionary.unit().atoms
     )
-    return lambda: next(training), learner
+    return step, learner
 
 
 def theirs(
@@ -256,7 +274,8 @@ def made_by(name: str) -> str:
     package = peers.package_of(name)
     if package is not None:
         return importlib.metadata.version(package[1])
-    return f"{SOURCES} {json.dumps(dict(RECIPE), sort_keys=True, default=repr)}"
+    recipe = json.dumps(dict(RECIPE), sort_keys=True, default=repr)
+    return f"{SOURCES} {recipe}{' on rows turned to their axes' if TURNED else ''}"
 
 
 SOURCES = sources()
