@@ -28,6 +28,7 @@ class Place:
         rows: to learn from; the same again, and fewer, of other documents to choose rates on.
         held: to look at.
         windows: of the held-out text, for the model's loss.
+        tuning: steps after which rates are compared.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Place:
     rows: int
     held: int
     windows: int
+    tuning: int
 
     @property
     def name(self) -> str:
@@ -62,8 +64,10 @@ class Form:
     seeds: int
 
 
-POCKET = tuple(Place("pocket", f"resid_post.{block}", 125_000, 8_192, 64) for block in (0, 2))
-REAL = Place(str(Path(__file__).parent.parent / "models" / "smollm2-135m-instruct"), "resid_post.15", 40_000, 4_096, 10)
+POCKET = tuple(Place("pocket", f"resid_post.{block}", 125_000, 8_192, 64, 60) for block in (0, 2))
+REAL = Place(
+    str(Path(__file__).parent.parent / "models" / "smollm2-135m-instruct"), "resid_post.15", 40_000, 4_096, 10, 30
+)
 FULL = Form(
     places=(*POCKET, REAL),
     steps=120,

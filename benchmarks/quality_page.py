@@ -259,12 +259,20 @@ def page(form: Form, found: Sequence[Mapping[str, Any]]) -> str:
             (line["place"], line["tool"], line["lr"], line["points"][-1]["unexplained"])
             for line in found
             if line["place"].endswith("other documents")
-            and line["steps"] == form.steps // 2
-            and any(line["place"].startswith(place.name) for place in form.places)
+            and any(
+                (f"{place.name}, other documents", place.tuning) == (line["place"], line["steps"])
+                for place in form.places
+            )
             and (is_peer(line["tool"]) or line["by"] == "".join(recipe))
         }
     )
-    text += ["", "## Rates tried", "", f"Unexplained after {form.steps // 2} steps on other documents.", ""]
+    text += [
+        "",
+        "## Rates tried",
+        "",
+        "Unexplained on other documents, after half the steps (a quarter for the real model).",
+        "",
+    ]
     for place, name in dict.fromkeys(each[:2] for each in rates):
         tried = ", ".join(f"{lr:.2g}: {left:.4f}" for at, tool, lr, left in rates if (at, tool) == (place, name))
         text.append(f"- {place.partition(',')[0]}, {name}: {tried}")

@@ -9,8 +9,9 @@
 Rows are those behind two blocks of the pocket model and block 15 of the real one (outliers left out), in units of their
 root mean square deviation; n = 8 d, k = 32, batches of 1 024, float32, one thread. Every contestant reads the same rows
 in the same order, takes its own steps with its own defaults, and has the learning rate that left least unexplained on
-other documents of the same model, after half the steps, first seed (rates a factor of 2 apart, until the best lies
-between two others). sparsify is tried with its default optimiser and with Adam, and keeps the better.
+other documents of the same model, first seed, after half the steps (a quarter for the real model): rates a factor of 2
+apart, until the best lies between two others. sparsify is tried with its default optimiser and with Adam, and keeps the
+better.
 
 Seconds are CPU seconds of building, starting and stepping, batches included; looking at the held-out rows is outside
 the clock. With the harvest, each row costs once what the model took to give it. The trainings of one site and seed go
@@ -446,13 +447,13 @@ def alternate(runs: Sequence[Run], rows: Rows, losses: Callable[[Run], Iterable[
             write(going.pop(run), products)
 
 
-def chosen_rate(form: Form, tool: str, place: Place, rows: Callable[[], Rows]) -> tuple[float, float]:
+def chosen_rate(tool: str, place: Place, rows: Callable[[], Rows], first: float) -> tuple[float, float]:
     """The best rate of those a factor of 2 apart, and what it left; on rows that nothing is measured on."""
-    n, steps = 8 * rows().learn.shape[1], form.steps // 2
     tried: dict[float, float] = {}
 
     def left(rate: float) -> float:
         if rate not in tried:
+            n, steps = 8 * rows().learn.shape[1], place.tuning
             run = Run(tool, f"{place.name}, other documents", n, steps, rate, 0, (steps,))
             alternate([run], rows(), lambda run: ())
             line = line_of(run)
@@ -461,7 +462,7 @@ def chosen_rate(form: Form, tool: str, place: Place, rows: Callable[[], Rows]) -
             tried[rate] = found if found == found else float("inf")
         return tried[rate]
 
-    best = TOOLS[tool].rate(n)
+    best = first
     while True:
         near = min((best / 2, best, best * 2), key=left)
         if near == best:
@@ -469,19 +470,38 @@ def chosen_rate(form: Form, tool: str, place: Place, rows: Callable[[], Rows]) -
         best = near
 
 
-def measure(form: Form, folder: Path, names: Sequence[str]) -> None:
-    """Makes the trainings of a form that have no line; a seed at all places before the next."""
+def chosen_rates(form: Form, folder: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Rates by model and contestant. The first site of a model decides for its others.
+
+    A later model's search begins at the best rate of the one before; which optimiser sparsify has, and the rates of
+    contestants that only stand beside, are those of the first.
+    """
     rates: dict[str, dict[str, float]] = {}
     for place in form.places:
-        if place.model not in rates:
-            # The first site of a model decides for its others.
-            rows = functools.cache(functools.partial(rows_of, place, folder, tuning=True))
-            tried = {name: chosen_rate(form, name, place, rows) for name in names if not TOOLS[name].like}
+        if place.model in rates:
+            continue
+        rows = functools.cache(functools.partial(rows_of, place, folder, tuning=True))
+        before = next(reversed(rates.values()), None)
+        if before is None:
+            own = [name for name in names if not TOOLS[name].like]
+            n = 8 * rows().learn.shape[1]
+            tried = {name: chosen_rate(name, place, rows, TOOLS[name].rate(n)) for name in own}
             fits = {name: tried[name] for name in tried if name.startswith("sparsify")}
             worse = set(fits) - {min(fits, key=lambda name: fits[name][1])} if fits else set()
             here = {name: rate for name, (rate, _) in tried.items() if name not in worse}
-            here |= {name: here[TOOLS[name].like] for name in names if TOOLS[name].like in here}
-            rates[place.model] = here
+        else:
+            here = {
+                name: rate if name in BESIDE else chosen_rate(name, place, rows, rate)[0]
+                for name, rate in before.items()
+            }
+        here |= {name: here[TOOLS[name].like] for name in names if TOOLS[name].like in here}
+        rates[place.model] = here
+    return rates
+
+
+def measure(form: Form, folder: Path, names: Sequence[str]) -> None:
+    """Makes the trainings of a form that have no line; a seed at all places before the next."""
+    rates = chosen_rates(form, folder, names)
     measured = functools.cache(functools.partial(rows_of, folder=folder))
     for seed in range(form.seeds):
         for place in form.places:
