@@ -254,16 +254,12 @@ def page(form: Form, found: Sequence[Mapping[str, Any]]) -> str:
                     f"| {place} | {name} | {here[0].lr:.2g} | {steps} | {at['unexplained']:.4f} | {said} "
                     f"| {dead:.1%} | {alike:.1%} | {at['cpu']:.1f} | {at['cpu'] + at['harvest']:.1f} |"
                 )
+    tuned = {(f"{place.name}, other documents", place.tuning) for place in form.places}
     rates = sorted(
         {
             (line["place"], line["tool"], line["lr"], line["points"][-1]["unexplained"])
             for line in found
-            if line["place"].endswith("other documents")
-            and any(
-                (f"{place.name}, other documents", place.tuning) == (line["place"], line["steps"])
-                for place in form.places
-            )
-            and (is_peer(line["tool"]) or line["by"] == "".join(recipe))
+            if (line["place"], line["steps"]) in tuned and (is_peer(line["tool"]) or line["by"] == "".join(recipe))
         }
     )
     text += [

@@ -30,6 +30,7 @@ time_to_quality_results.md and docs/images/time-to-quality.png.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
@@ -541,6 +542,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="one site, one seed; printed, the results file stays")
     parser.add_argument("--only", default="", help="contestants whose name contains one of these, commas between")
+    parser.add_argument("--places", default="", help="sites whose name contains one of these, commas between")
     parser.add_argument("--report", action="store_true", help="train nothing; tables and plot of what is there")
     parser.add_argument(
         "--folder",
@@ -553,7 +555,10 @@ def main() -> None:
     torch.set_num_threads(1)
     form = SHORT if options.short else FULL
     if not options.report:
-        for place in form.places:
+        some = tuple(
+            place for place in form.places if any(part.strip() in place.name for part in options.places.split(","))
+        )
+        for place in some:
             if place.model != "pocket" and not Path(place.model).is_dir():
                 raise SystemExit(f"{place.model} is not there. Make it: scripts/real-model")
         wanted = [part.strip() for part in options.only.split(",")]
@@ -561,7 +566,7 @@ def main() -> None:
         for name in names:
             if need := lacking(name):
                 print(f"Left out: {name}, which needs {need}.", flush=True)
-        measure(form, options.folder, [name for name in names if not lacking(name)])
+        measure(dataclasses.replace(form, places=some), options.folder, [name for name in names if not lacking(name)])
     text = page(form, lines())
     print(text)
     claims(form)
