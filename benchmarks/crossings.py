@@ -92,16 +92,21 @@ def ratio(peer: tuple[float, str], ours: tuple[float, str]) -> Ratio:
 
 
 def middle(ratios: Iterable[Ratio]) -> Ratio:
-    """The median of those that can be compared, as the bound that it is: "at least" if one in the middle or below is.
+    """The median of those that can be compared, and which way it could move if the bounds among them were known.
 
     Raises:
         ValueError: if none can be.
+
+    Example:
+        >>> str(middle([Ratio(2.0, ""), Ratio(3.0, ""), Ratio(4.0, "at least")]))
+        '3.0'
     """
-    known = sorted((each for each in ratios if each.bound is not None), key=lambda each: each.value)
+    known = [each for each in ratios if each.bound is not None]
     if not known:
         raise ValueError("middle: none of the ratios can be compared.")
     value = statistics.median(each.value for each in known)
-    # A lower bound below the middle may truly lie above it, which moves the median up only; and so the other way.
-    up = any(each.bound == "at least" and each.value <= value for each in known)
-    down = any(each.bound == "at most" and each.value >= value for each in known)
+    up = statistics.median(math.inf if each.bound == "at least" else each.value for each in known)
+    down = statistics.median(0.0 if each.bound == "at most" else each.value for each in known)
+    # Equal ratios differ in their last digits.
+    up, down = (not math.isclose(each, value, rel_tol=1e-9) for each in (up, down))
     return Ratio(value, None if up and down else "at least" if up else "at most" if down else "")

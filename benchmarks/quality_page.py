@@ -266,7 +266,7 @@ def page(form: Form, found: Sequence[Mapping[str, Any]]) -> str:
         "",
         "## Rates tried",
         "",
-        "Unexplained on other documents, after half the steps (a quarter for the real model).",
+        "Unexplained on other documents, after half the steps or fewer.",
         "",
     ]
     for place, name in dict.fromkeys(each[:2] for each in rates):

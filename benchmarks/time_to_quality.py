@@ -30,7 +30,6 @@ time_to_quality_results.md and docs/images/time-to-quality.png.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
@@ -471,14 +470,14 @@ def chosen_rate(tool: str, place: Place, rows: Callable[[], Rows], first: float)
         best = near
 
 
-def chosen_rates(form: Form, folder: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def chosen_rates(places: Sequence[Place], folder: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Rates by model and contestant. The first site of a model decides for its others.
 
     A later model's search begins at the best rate of the one before; which optimiser sparsify has, and the rates of
     contestants that only stand beside, are those of the first.
     """
     rates: dict[str, dict[str, float]] = {}
-    for place in form.places:
+    for place in places:
         if place.model in rates:
             continue
         rows = functools.cache(functools.partial(rows_of, place, folder, tuning=True))
@@ -500,12 +499,12 @@ def chosen_rates(form: Form, folder: Path, names: Sequence[str]) -> dict[str, di
     return rates
 
 
-def measure(form: Form, folder: Path, names: Sequence[str]) -> None:
-    """Makes the trainings of a form that have no line; a seed at all places before the next."""
-    rates = chosen_rates(form, folder, names)
+def measure(form: Form, some: Sequence[Place], folder: Path, names: Sequence[str]) -> None:
+    """Makes the trainings of a form at some of its places that have no line; a seed at all of them before the next."""
+    rates = chosen_rates(form.places[: form.places.index(some[-1]) + 1], folder, names)
     measured = functools.cache(functools.partial(rows_of, folder=folder))
     for seed in range(form.seeds):
-        for place in form.places:
+        for place in some:
             runs = []
             for name, rate in rates[place.model].items():
                 if name in BESIDE and seed:
@@ -558,6 +557,8 @@ def main() -> None:
         some = tuple(
             place for place in form.places if any(part.strip() in place.name for part in options.places.split(","))
         )
+        if not some:
+            raise SystemExit(f"No site is called so; there are {', '.join(place.name for place in form.places)}.")
         for place in some:
             if place.model != "pocket" and not Path(place.model).is_dir():
                 raise SystemExit(f"{place.model} is not there. Make it: scripts/real-model")
@@ -566,7 +567,7 @@ def main() -> None:
         for name in names:
             if need := lacking(name):
                 print(f"Left out: {name}, which needs {need}.", flush=True)
-        measure(dataclasses.replace(form, places=some), options.folder, [name for name in names if not lacking(name)])
+        measure(form, some, options.folder, [name for name in names if not lacking(name)])
     text = page(form, lines())
     print(text)
     claims(form)
