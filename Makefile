@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test narrow slow gpu peers real lint coverage clean
+.PHONY: demo test narrow slow gpu peers bench real lint coverage clean
 
 demo: $(VENV)/demo
 	$(BIN)/superscope scan
@@ -25,6 +25,9 @@ gpu: $(VENV)/test
 
 peers:
 	scripts/peers
+
+bench:
+	scripts/bench
 
 real: $(VENV)/test
 	scripts/real

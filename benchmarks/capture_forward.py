@@ -1,6 +1,6 @@
 """Reading one site of a language model: ours beside a bare early-exit forward and the frameworks, in CPU seconds.
 
-    python benchmarks/capture_forward.py [--small] [--dtype float32|bfloat16]
+    python benchmarks/capture_forward.py [--small] [--short] [--dtype float32|bfloat16]
 
 A random model of GPT-2-small's shape, block 6, batches of 2 x 128; and the pocket model, where overheads show, most in
 short passes: nobody who runs the model is faster than the bare early exit. One thread; contestants in turn; the median
@@ -12,17 +12,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from results import available, claim
 from timing import Contest, environment
 from torch import Tensor
 
 from superscope import capture
+
+PACKAGES = {
+    "bare early exit": "",
+    "nnsight with stop": "nnsight",
+    "TransformerLens with stop": "transformer-lens",
+    "SAELens store": "sae-lens",
+    "output_hidden_states": "transformers",
+}
+"""The distribution of each contestant."""
 
 
 class Stop(Exception):
@@ -69,7 +78,7 @@ def contest(make: Callable[[], Any], block: int, ids: Tensor, rounds: int) -> Co
             return whole(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[block + 1]
 
     trial.add("output_hidden_states", n, hidden, quality)
-    if importlib.util.find_spec("nnsight"):
+    if available("nnsight", "nnsight", "nnsight", "0.5"):
         import nnsight  # pyright: ignore[reportMissingImports]
 
         wrapped = nnsight.NNsight(make())
@@ -81,7 +90,7 @@ def contest(make: Callable[[], Any], block: int, ids: Tensor, rounds: int) -> Co
             return x if isinstance(x, Tensor) else x[0]
 
         trial.add("nnsight with stop", n, traced, quality)
-    if importlib.util.find_spec("transformer_lens"):
+    if available("TransformerLens", "transformer_lens", "transformer-lens"):
         lens = transformer_lens(make())
         if lens is not None:
             name = f"blocks.{block}.hook_resid_post"
@@ -92,7 +101,7 @@ def contest(make: Callable[[], Any], block: int, ids: Tensor, rounds: int) -> Co
                 return cache[name] if name in cache else next(iter(cache.values()))
 
             trial.add("TransformerLens with stop", n, cached, quality)
-            if importlib.util.find_spec("sae_lens"):
+            if available("SAELens's store", "sae_lens", "sae-lens"):
                 trial.add("SAELens store", n, saelens_store(lens, name, ids), quality)
     return trial
 
@@ -138,6 +147,7 @@ def main() -> None:
     """Runs both models, prints the tables and writes them beside this file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--short", action="store_true", help="fewer rounds; printed only")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -162,13 +172,17 @@ def main() -> None:
         ("pocket model", pocket, 2, torch.randint(1, 4000, (2, 128))),
         ("pocket model, short passes", pocket, 0, torch.randint(1, 4000, (1, 128))),
     ):
-        trial = contest(make, at, ids, rounds=3 if options.small else 15).run()
+        trial = contest(make, at, ids, rounds=3 if options.small else 5 if options.short else 15).run()
         text += [
             f"\n{title}, block {at}, {' x '.join(map(str, ids.shape))} tokens",
             trial.table(("superscope", "bare early exit")),
         ]
+        for peer, package in PACKAGES.items():
+            if peer in trial.names:
+                off = f"{trial.quality('superscope'):.0e} and {trial.quality(peer):.0e} off the plain hook"
+                claim(f"reading one site: {title}", peer, trial.ratio("superscope", peer), off, package)
     print("\n".join(text))
-    if not options.small:
+    if not (options.small or options.short):
         with Path(__file__).with_name("capture_results.md").open("a") as file:
             file.write("\n```\n" + "\n".join(text) + "\n```\n")
 

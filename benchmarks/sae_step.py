@@ -32,7 +32,6 @@ import argparse
 import ctypes
 import functools
 import gc
-import importlib.util
 import json
 import os
 import statistics
@@ -48,7 +47,10 @@ from typing import Literal
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+import peers
 import torch
+from peers import Learner
+from results import claim
 from timing import environment
 from torch import Tensor
 
@@ -58,8 +60,6 @@ from superscope.dictionaries.step.adam import Adam
 from superscope.kernels import can_screen, compiled_loops
 
 LR = 1e-3
-Step = Callable[[Tensor], object]
-Reconstruct = Callable[[Tensor], Tensor]
 
 
 def activations(rows: int, d: int, seed: int = 1) -> Tensor:
@@ -98,7 +98,7 @@ def ours(
     numba: bool = True,
     trained: bool = False,
     precision: Literal["full", "int8"] = "full",
-) -> tuple[Step, Reconstruct]:
+) -> Learner:
     source = Handed(d)
     if trained:
         sae = learned_relu(d, n)
@@ -113,7 +113,7 @@ def ours(
         with compiled_loops(numba):
             return next(training)
 
-    return step, lambda x: sae.reconstruct(x)
+    return Learner(step, lambda x: sae.reconstruct(x), lambda x: sae.encode(x).dense() > 0, lambda: sae.atoms.detach())
 
 
 def learned_relu(d: int, n: int) -> ReLU:
@@ -152,89 +152,15 @@ def learn_relu(d: int, n: int, batch: int, steps: int) -> None:
     sae.save(RELU_WEIGHTS, notes={"steps": steps, **step.numbers})
 
 
-def saelens(kind: str, d: int, n: int, k: int, batch: int, *, trained: bool = False) -> tuple[Step, Reconstruct]:
-    import sae_lens
-    from sae_lens.config import SAETrainerConfig
-    from sae_lens.training.sae_trainer import SAETrainer
-
-    options: dict = {"d_in": d, "d_sae": n}
-    if kind in ("TopK", "BatchTopK", "MatryoshkaBatchTopK"):
-        options["k"] = k
-    if kind == "MatryoshkaBatchTopK":
-        options["matryoshka_widths"] = [n // 16, n // 8, n // 4, n // 2, n]
-    config = getattr(sae_lens, f"{kind}TrainingSAEConfig")(**options)
-    sae = getattr(sae_lens, f"{kind}TrainingSAE")(config)
-    settings = SAETrainerConfig(
-        total_training_samples=10**9, train_batch_size_samples=batch, lr=LR, lr_end=LR, autocast=False
-    )
-    if trained:
-        learned = learned_relu(d, n)
-        with torch.no_grad():
-            sae.W_enc.copy_(learned.encoder.T)
-            sae.W_dec.copy_(learned.atoms)
-            sae.b_dec.copy_(learned.bias)
-            # Theirs does not take the bias from x before encoding by default.
-            before = learned.bias if config.apply_b_dec_to_input is False else torch.zeros(d)
-            sae.b_enc.copy_(learned.encoder_bias - learned.encoder @ before)
-    trainer = SAETrainer(settings, sae, data_provider=iter(()))
-
-    def step(x: Tensor) -> None:
-        trainer.step(x)
-        trainer.n_training_steps += 1
-
-    return step, lambda x: sae(x)
+def saelens(kind: str, d: int, n: int, k: int, batch: int, *, trained: bool = False) -> Learner:
+    return peers.saelens(kind, d, n, k, batch, lr=LR, weights=learned_relu(d, n) if trained else None)
 
 
-def dictionary_learning(kind: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
-    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
-    from dictionary_learning.trainers.top_k import TopKTrainer
-
-    trainer = {"TopK": TopKTrainer, "BatchTopK": BatchTopKTrainer}[kind](
-        steps=10**6, activation_dim=d, dict_size=n, k=k, layer=0, lm_name="none", lr=LR, warmup_steps=0, device="cpu"
-    )
-    count = iter(range(10**9))
-    return (
-        lambda x: trainer.update(next(count), x),
-        lambda x: trainer.ae.decode(trainer.ae.encode(x, use_threshold=False)),
-    )
+def sparsify(optimizer: str, d: int, n: int, k: int, batch: int) -> Learner:
+    return peers.sparsify(optimizer, d, n, k, batch, lr=LR if optimizer == "adam" else peers.signum_rate(n))
 
 
-def sparsify(optimizer: str, d: int, n: int, k: int, batch: int) -> tuple[Step, Reconstruct]:
-    from schedulefree import ScheduleFreeWrapper
-    from sparsify import SparseCoder, SparseCoderConfig
-    from sparsify.sign_sgd import SignSGD
-
-    sae = SparseCoder(d, SparseCoderConfig(num_latents=n, k=k))
-    if optimizer == "adam":
-        descent = torch.optim.Adam(sae.parameters(), lr=LR)
-    else:
-        descent = ScheduleFreeWrapper(SignSGD(sae.parameters(), lr=5e-3 / (n / 2**14) ** 0.5), momentum=0.95)
-        descent.train()
-    begun = False
-
-    def step(x: Tensor) -> None:  # the calls of its own Trainer.fit, in their order
-        nonlocal begun
-        if not begun:
-            sae.b_dec.data = x.mean(0)
-            begun = True
-        sae.set_decoder_norm_to_unit_norm()
-        sae(x).fvu.backward()
-        sae.remove_gradient_parallel_to_decoder_directions()
-        descent.step()
-        descent.zero_grad()
-
-    def reconstruct(x: Tensor) -> Tensor:
-        if optimizer != "adam":
-            descent.eval()
-        found = torch.cat([sae(part).sae_out for part in x.split(batch)])
-        if optimizer != "adam":
-            descent.train()
-        return found
-
-    return step, reconstruct
-
-
-CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]] = {
+CONTESTANTS: dict[str, Callable[[int, int, int, int], Learner]] = {
     "superscope TopK": functools.partial(ours, TopK),
     "superscope BatchTopK": functools.partial(ours, BatchTopK),
     "superscope Matryoshka": functools.partial(ours, Matryoshka),
@@ -255,11 +181,9 @@ CONTESTANTS: dict[str, Callable[[int, int, int, int], tuple[Step, Reconstruct]]]
     "SAELens JumpReLU": functools.partial(saelens, "JumpReLU"),
     "SAELens ReLU": functools.partial(saelens, "Standard"),
     "SAELens ReLU, trained": functools.partial(saelens, "Standard", trained=True),
-    "dictionary_learning TopK": functools.partial(dictionary_learning, "TopK"),
-    "dictionary_learning BatchTopK": functools.partial(dictionary_learning, "BatchTopK"),
+    "dictionary_learning TopK": functools.partial(peers.dictionary_learning, "TopK", lr=LR),
+    "dictionary_learning BatchTopK": functools.partial(peers.dictionary_learning, "BatchTopK", lr=LR),
 }
-# What a contestant's name begins with, and what it imports.
-PEERS = {"sparsify": "sparsify", "SAELens": "sae_lens", "dictionary_learning": "dictionary_learning"}
 RATIOS = (
     ("superscope TopK", "sparsify TopK, Adam"),
     ("superscope TopK", "SAELens TopK"),
@@ -282,6 +206,8 @@ RATIOS = (
     ("superscope BatchTopK, without numba", "SAELens BatchTopK"),
     ("superscope Matryoshka, without numba", "SAELens Matryoshka"),
 )
+MEMORY = ("superscope TopK", "sparsify TopK, Adam", "SAELens TopK", "dictionary_learning TopK")
+"""Contestants whose memory is compared in the short form."""
 RELU_WEIGHTS = Path(tempfile.gettempdir()) / "superscope-sae-step-relu"
 # Large enough for the compiled loops to be compiled, or loaded from where they are kept.
 TWIN = (256, 8192, 16, 512)
@@ -291,20 +217,17 @@ def lacking(name: str) -> str:
     """What a contestant needs and this machine has not; empty where it can run."""
     if name.endswith("int8") and not can_screen("cpu"):
         return "a CPU with VNNI instructions, and the extra superscope[fast]"
-    peer = next((module for begin, module in PEERS.items() if name.startswith(begin)), None)
-    if peer and importlib.util.find_spec(peer) is None:
-        return f"the package {peer}, which scripts/peers installs"
-    return ""
+    return peers.lacking(name)
 
 
 def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> tuple[float, float]:
     """MB that three steps add to a built model, and of these what the optimiser keeps; in a process of its own."""
-    step, _ = CONTESTANTS[name](*TWIN)
+    learner = CONTESTANTS[name](*TWIN)
     for _ in range(2):
-        step(torch.randn(TWIN[3], TWIN[0]))
-    del step
+        learner.step(torch.randn(TWIN[3], TWIN[0]))
+    del learner
     gc.collect()
-    step, _ = CONTESTANTS[name](d, n, k, batch)
+    learner = CONTESTANTS[name](d, n, k, batch)
     x = activations(batch, d)
     # What the twin left in the allocator's hands would hide as much of the steps' memory.
     ctypes.CDLL(None).malloc_trim(0)
@@ -312,7 +235,7 @@ def peak_memory(name: str, d: int, n: int, k: int, batch: int) -> tuple[float, f
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     for _ in range(3):
-        step(x.clone())
+        learner.step(x.clone())
     added = resident("VmHWM") - before
     kept: dict[int, int] = {}
     for found in gc.get_objects():
@@ -341,7 +264,12 @@ def main() -> None:
     parser.add_argument("--memory-of", default="", help="as --only, for the memory: it takes as long as the times")
     parser.add_argument("--memory-file", type=Path, help="JSON of such figures by name, which are then not measured")
     parser.add_argument("--dry", action="store_true", help="print, and leave the results file alone")
+    parser.add_argument(
+        "--short", action="store_true", help="three architectures beside peers, few rounds; printed only"
+    )
     options = parser.parse_args()
+    if options.short:
+        options.rounds, options.dry = 8, True
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     globals()["RELU_WEIGHTS"] = options.relu_weights
@@ -351,8 +279,11 @@ def main() -> None:
         return
     wanted = [part.strip() for part in options.only.split(",")]
     names = [name for name in CONTESTANTS if any(part in name for part in wanted)]
+    if options.short:
+        names = [name for name in names if any(name in pair for pair in RATIOS[:6])]
     left_out = [f"Left out: {name}, which needs {need}." for name in names if (need := lacking(name))]
-    print(*left_out, sep="\n", file=sys.stderr)
+    if left_out:
+        print(*left_out, sep="\n")
     names = [name for name in names if not lacking(name)]
     if not names:
         raise SystemExit("No contestant is left: change --only, or run where they can.")
@@ -375,7 +306,7 @@ def main() -> None:
         for name in names[turn:] + names[:turn]:
             given = x.clone()
             began = time.process_time()
-            built[name][0](given)
+            built[name].step(given)
             seconds[name].append(time.process_time() - began)
         print(f"\rround {index + 1} of {options.rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -394,19 +325,22 @@ def main() -> None:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     measured = json.loads(options.memory_file.read_text()) if options.memory_file else {}
+    left: dict[str, float] = {}
+    needed: dict[str, float] = {}
     for name in names:
         with torch.no_grad():
-            unexplained = float((built[name][1](held_out) - held_out).square().sum()) / variance
+            unexplained = float((built[name].reconstruct(held_out) - held_out).square().sum()) / variance
+        left[name] = unexplained
         command = [sys.executable, __file__, "--memory", name, "--relu-weights", str(RELU_WEIGHTS)]
         for key in ("d", "n", "k", "batch", "threads"):
             command += [f"--{key}", str(getattr(options, key))]
         memory = "– | –"
         if name in measured:
             memory = f"{measured[name][0] - measured[name][1]:.0f} | {measured[name][1]:.0f}"
-        elif any(part.strip() in name for part in options.memory_of.split(",")):
+        elif name in MEMORY if options.short else any(part.strip() in name for part in options.memory_of.split(",")):
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             added, kept = map(float, said.split()[-2:])
-            memory = f"{added - kept:.0f} | {kept:.0f}"
+            memory, needed[name] = f"{added - kept:.0f} | {kept:.0f}", added - kept
         lines.append(
             f"| {name} | {median[name] * 1e3:.0f} | {options.batch / median[name]:,.0f} "
             f"| {median['product'] / median[name]:.0%} | {unexplained:.3f} | {memory} |"
@@ -428,6 +362,20 @@ def main() -> None:
                 f"- {one} against {other}: **{median[other] / median[one]:.1f}** "
                 f"({min(rounds):.1f} to {max(rounds):.1f} over rounds)"
             )
+            package = peers.package_of(other)
+            claim(
+                f"a training step, {one.removeprefix('superscope ')}, d = {options.d}, n = {options.n}",
+                other,
+                f"{median[other] / median[one]:.1f} ({min(rounds):.1f} to {max(rounds):.1f})",
+                f"{left[one]:.3f} and {left[other]:.3f} unexplained after {options.rounds} steps",
+                package[1] if package else "",
+            )
+    for other in MEMORY[1:]:
+        package = peers.package_of(other)
+        if MEMORY[0] in needed and other in needed and package:
+            ratio = f"{needed[other] / needed[MEMORY[0]]:.1f}"
+            what = f"memory that a step takes, TopK, d = {options.d}, n = {options.n}"
+            claim(what, other, ratio, f"{needed[MEMORY[0]]:.0f} and {needed[other]:.0f} MB", package[1])
     text = "\n".join(lines) + "\n"
     print(text)
     if not options.dry:

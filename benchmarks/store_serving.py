@@ -1,6 +1,6 @@
 """Serving shuffled batches of stored rows, beside SAELens's mixing buffer and dictionary_learning's; and what it costs.
 
-    python benchmarks/store_serving.py [--small] [--quality]
+    python benchmarks/store_serving.py [--small] [--short] [--quality]
 
 262 144 rows of 256 numbers, batches of 4 096, CPU seconds of one thread; a peer that is not installed is left out.
 `--quality` trains on the pocket model's middle block from the store and from a full permutation of the same rows, and
@@ -10,7 +10,6 @@ gives the unexplained variance of held-out rows for both.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import available, claim
 from timing import Contest, environment
 from torch import Tensor
 
@@ -128,14 +128,15 @@ def main() -> None:
     """Prints the tables and writes them beside this file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--short", action="store_true", help="fewer rounds of half the rows; printed only")
     parser.add_argument("--quality", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = 16_384 if options.small else 262_144
+    rows = 16_384 if options.small else 131_072 if options.short else 262_144
     x = torch.randn(rows, 256)
     folder = Path(tempfile.mkdtemp())
     source = stored(folder / "rows", x, 16)
-    trial = Contest(3 if options.small else 9)
+    trial = Contest(3 if options.small or options.short else 9)
 
     def ours() -> float:
         return float(sum(batch.x[0, 0] for batch in source.batches(_BATCH, seed=0)))
@@ -147,7 +148,7 @@ def main() -> None:
     trial.add("superscope", rows, ours, lambda _: 0.0)
     trial.add("copying alone", rows, copied, lambda _: 0.0)
     trial.add("dictionary_learning", rows, dictionary_learning(x), lambda _: 0.0)
-    if importlib.util.find_spec("sae_lens"):
+    if available("SAELens's mixing buffer", "sae_lens", "sae-lens"):
         trial.add("SAELens mixing buffer", rows, mixing_buffer(x), lambda _: 0.0)
     text = [f"{environment()}, {rows} x 256, batches of {_BATCH}"]
     text += [trial.run().table(("superscope", "copying alone"))]
@@ -155,7 +156,10 @@ def main() -> None:
         text += quality(folder / "pocket", 30_000 if options.small else 400_000, 40 if options.small else 360)
     shutil.rmtree(folder)
     print("\n".join(text))
-    if not options.small:
+    for peer, package in (("SAELens mixing buffer", "sae-lens"), ("dictionary_learning", "")):
+        if peer in trial.names:
+            claim("serving shuffled rows from a store", peer, trial.ratio("superscope", peer), "the same rows", package)
+    if not (options.small or options.short):
         with Path(__file__).with_name("capture_results.md").open("a") as file:
             file.write("\n```\n" + "\n".join(text) + "\n```\n")
 

@@ -1,6 +1,6 @@
 """Writing a harvest's units, hashed, flushed to the disk and committed, beside bare safetensors files of the same rows.
 
-    python benchmarks/store_writing.py [--small]
+    python benchmarks/store_writing.py [--small] [--short]
 
 CPU seconds of one thread, and the clock, which the disk decides. Both write each file beside its place, flush it to the
 disk, rename it and flush the folder before the next; ours writes its record in the same way. What is called quality is
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from results import claim
 from timing import Contest, environment
 
 from superscope import capture
@@ -77,6 +78,7 @@ def main() -> None:
     """Prints the table and writes it beside this file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--short", action="store_true", help="fewer rounds; printed only")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows, d = (4096, 256) if options.small else (65_536, 768)
@@ -131,7 +133,7 @@ def main() -> None:
 
         return timed
 
-    trial = Contest(9 if options.small else 60)
+    trial = Contest(9 if options.small or options.short else 60)
     trial.add("superscope", rows, clocked("superscope", ours), overhead)
     trial.add("bare safetensors", rows, clocked("bare safetensors", bare), overhead)
     text = f"{environment()}, units of {rows} x {d}, hashed by {preferred_hash()}\n"
@@ -139,11 +141,19 @@ def main() -> None:
     size = rows * (2 * d + 20) / 1e6
     rates = {name: size / statistics.median(seconds[4:]) for name, seconds in waited.items()}
     text += "\nby the clock: " + ", ".join(f"{name} {rate:.0f} MB/s" for name, rate in rates.items())
-    text += f", {rates['superscope'] / rates['bare safetensors']:.2f} x"
+    clock = rates["superscope"] / rates["bare safetensors"]
+    text += f", {clock:.2f} x"
     shutil.rmtree(folder)
-    text += f"\n\n{harvests(3 if options.small else 7, 4_000 if options.small else 60_000)}"
+    text += f"\n\n{harvests(7 if not (options.small or options.short) else 3, 4_000 if options.small else 60_000)}"
     print(text)
-    if not options.small:
+    claim(
+        "writing a store",
+        "bare safetensors files, flushed and renamed alike",
+        f"{trial.ratio('superscope', 'bare safetensors')}; by the clock {clock:.2f}",
+        f"{trial.quality('superscope'):.4f} and {trial.quality('bare safetensors'):.4f} bytes on disk a byte of rows",
+        "safetensors",
+    )
+    if not (options.small or options.short):
         with Path(__file__).with_name("capture_results.md").open("a") as file:
             file.write(f"\n```\n{text}\n```\n")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -49,6 +50,25 @@ class Contest:
         """Rows per CPU second, from the median round."""
         return self._work[name][0] / statistics.median(self._seconds[name])
 
+    def ratio(self, name: str, peer: str) -> str:
+        """Rate over a peer's, medians; in brackets from the least to the most favourable pair of rounds."""
+        low, high = (
+            self._work[name][0] / one / (self._work[peer][0] / other)
+            for one, other in (
+                (max(self._seconds[name]), min(self._seconds[peer])),
+                (min(self._seconds[name]), max(self._seconds[peer])),
+            )
+        )
+        return f"{self.rate(name) / self.rate(peer):.3g} ({low:.3g} to {high:.3g})"
+
+    def quality(self, name: str) -> float:
+        """Of the last answer."""
+        return self._quality[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._work)
+
     def table(self, against: tuple[str, ...]) -> str:
         """Rate, its range over rounds, the ratio of medians to each peer, quality."""
         peers = [name for name in against if name in self._work]
@@ -73,11 +93,22 @@ def environment() -> str:
     )
 
 
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx512_bf16": "bfloat16",
+    "amx_bf16": "AMX",
+}
+
+
 def _processor() -> str:
+    """The processor's name and which of the instructions that our loops and torch's choose by it has."""
     try:
-        with open("/proc/cpuinfo") as lines:
-            return next(
-                (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-            )
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = set(said.get("flags", "").split())
+    has = " ".join(name for flag, name in _INSTRUCTIONS.items() if flag in flags)
+    return said.get("model name", platform.machine()) + (f" ({has})" if has else "")

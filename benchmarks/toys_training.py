@@ -17,6 +17,7 @@ import statistics
 import time
 
 import torch
+from results import claim
 
 from superscope.features import Independent
 from superscope.toys import Ensemble, Recipe, Tied, train
@@ -52,10 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--short", action="store_true", help="fewer rounds, and losses compared after few steps")
     parser.add_argument("--quality-steps", type=int, default=0)
     parser.add_argument("--quality-models", type=int, default=4, help="densities, from 1 to 1/20, compared at the end")
     parser.add_argument("--sizes", type=int, nargs="+", default=[n for n, _, _ in SIZES], help="n of the sizes to run")
     arguments = parser.parse_args()
+    if arguments.short:
+        arguments.rounds, arguments.quality_steps, arguments.quality_models = 3, 200, 2
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = []
@@ -91,6 +95,17 @@ def main() -> None:
             result |= quality(n, d, few, arguments.quality_steps)
         results.append(result)
         print(json.dumps(result))
+        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        quality_reached = "equal steps"
+        if arguments.quality_steps:
+            steps_said = f"after {arguments.quality_steps} equal steps"
+            quality_reached = f"losses {result['largest_loss_difference']:.1%} apart {steps_said}"
+        claim(
+            f"a step of {count} toy models, n = {n}, d = {d}",
+            "the published batched recipe",
+            f"{result['ratio']:.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+            quality_reached,
+        )
 
 
 def quality(n: int, d: int, densities: torch.Tensor, steps: int) -> dict[str, object]:

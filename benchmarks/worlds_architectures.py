@@ -18,7 +18,6 @@ each run.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from results import sources
 from scipy.stats import t as student
 from timing import environment
 
@@ -202,13 +202,6 @@ RATES = {"ours": (3e-3, 1e-2, 3e-2), "SAELens": (3e-3, 1e-2, 3e-2)}
 SILENT = 5
 """Batches without firing after which a latent is dead: the rarest of the n / 4 features comes 6 times in one."""
 TRAINERS: dict[str, Callable[..., tuple[SparseCoder, float]]] = {"ours": ours, "SAELens": saelens}
-
-
-def sources() -> str:
-    """What our trainer's and its kernels' sources hash to."""
-    package = Path(architectures.__file__).parents[2]
-    paths = sorted(path for folder in ("dictionaries", "kernels") for path in (package / folder).rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
 # Once, since files may change while this runs, but not what was imported.
