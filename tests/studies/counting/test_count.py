@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +69,10 @@ def test_the_count_is_of_the_rows_and_not_of_their_coordinates(uniform: Tensor, 
 
 def test_a_few_enormous_rows_change_nothing(uniform: Tensor, report: Report) -> None:
     with_sinks = uniform.clone()
-    with_sinks[::1000] *= 70
+    full = torch.nonzero(uniform.norm(dim=1) > 0.5).flatten()[::1000]
+    with_sinks[full] *= 70
     _, left_out = ordinary(with_sinks)
-    assert left_out == len(uniform[::1000])
+    assert left_out == len(full)
     (count,) = ss.count(with_sinks, budget=10)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
@@ -148,7 +148,9 @@ def test_what_is_given_is_kept(uniform: Tensor) -> None:
 
 
 def test_directions_are_those_of_the_world(uniform: Tensor) -> None:
-    truth: Sequence[float] = FAMILIES["uniform"](n=48, d=24, l0=1.5).truth.dictionary.unit().atoms  # type: ignore[union-attr]
-    given = Given(n=96, k=2, steps=200, budget=600)
+    truth = FAMILIES["uniform"](n=48, d=24, l0=1.5).truth
+    assert truth is not None
+    given = Given(n=192, k=2, steps=200, budget=600)
     found = result_of(search(uniform[:20_000], uniform[20_000:], Run.begin("count", {}, None), given))
-    assert float((torch.as_tensor(truth) @ found.directions.T).max(1).values.min()) > 0.9
+    nearest = (truth.dictionary.unit().atoms @ found.directions.T).max(1).values
+    assert int((nearest > 0.95).sum()) >= 47
