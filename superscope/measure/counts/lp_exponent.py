@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -129,7 +130,9 @@ def lp_exponent(
     clean = network(x)
     usual = float(distance(clean, clean.roll(1, 0)).mean())
     farthest = 2 * float(x.square().sum(1).mean().sqrt())
-    mover = _Mover(network, x, clean, distance, level * usual, farthest, on_sphere)
+    # Where outputs are all alike no change is large: an infinite level is never reached.
+    reach = level * usual if usual > 0 else math.inf
+    mover = _Mover(network, x, clean, distance, reach, farthest, on_sphere)
     settings = (partners, coherence, draws, generator)
     null_inverse = _inverses(mover, random, *settings)[0]
     inverse, low, high = _inverses(mover, directions.to(x), *settings)

@@ -13,17 +13,21 @@ N, D, DENSITY = 40, 16, 0.02
 CHEAP = {"null": 40, "partners": 6, "draws": 200}
 
 
-@pytest.fixture(scope="module")
-def toy():
-    """A trained toy model that keeps 40 features in 16 dimensions: its read-out, its directions, rows to move from."""
-    law = Independent(N, DENSITY)
-    ensemble = Ensemble(Tied(N, D), law, seeds=0)
-    for _ in train(ensemble, Recipe(steps=1500, batch=512, weight_decay=0.0), every=1500):
+def trained(n: int, d: int, steps: int, rows: int):
+    """A toy model that keeps n features in d dimensions: its read-out, its directions, rows to move from."""
+    law = Independent(n, DENSITY)
+    ensemble = Ensemble(Tied(n, d), law, seeds=0)
+    for _ in train(ensemble, Recipe(steps=steps, batch=512, weight_decay=0.0), every=steps):
         pass
     W, b = ensemble.parameters["W"][0], ensemble.parameters["b"][0]
     f = law.sample(64, generator=torch.Generator().manual_seed(1)).dense()
-    x = (f @ W)[f.sum(1) > 0][:8]
+    x = (f @ W)[f.sum(1) > 0][:rows]
     return (lambda h: torch.relu(h @ W.T + b)), W[W.norm(dim=1) > 0.5], x
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return trained(N, D, steps=1500, rows=8)
 
 
 def rotated(W: torch.Tensor, degrees: float) -> torch.Tensor:
@@ -42,10 +46,20 @@ def test_true_directions_are_above_two_and_fall_as_they_are_turned(toy) -> None:
     assert values[0] > 2.3
     assert values[0] > values[1] > values[2] - 0.1
     assert values[2] == pytest.approx(2.0, abs=0.15)
-    assert float(found[0].above_two.float().mean()) >= 0.8
-    assert "superposition" in found[0]["causal_directions"].caution
+    # So few rows and partners leave most of the noise; see the slow test for those that count.
+    assert float(found[0].above_two.float().mean()) > 0.2
     assert float(found[2].above_two.float().mean()) <= 0.1
     assert found[0]["lp_exponent"].chance == pytest.approx(2.0, abs=0.15)
+
+
+@pytest.mark.slow
+def test_most_true_directions_count_and_hardly_any_random_ones() -> None:
+    network, W, x = trained(60, 20, steps=3000, rows=32)
+    true = lp_exponent(network, x, W, null=100)
+    assert float(true.above_two.float().mean()) >= 0.8
+    assert "superposition" in true["causal_directions"].caution
+    random = torch.randn(100, 20, generator=torch.Generator().manual_seed(9))
+    assert float(lp_exponent(network, x, random, null=100, seed=1).above_two.float().mean()) <= 0.05
 
 
 def test_a_linear_network_has_no_features_of_its_own() -> None:

@@ -16,9 +16,10 @@ from ..base import Counter
 class StableLatents(Counter):
     r"""$\#\{i : s_i \ge \theta\}$, $s_i$ the share of other dictionaries with an atom of cosine above 0.7 to atom i.
 
-    Estimand: features that training finds reliably at this width and k. No interval. Null: what as many random
-    directions with the rows' covariance give. Atoms are matched one to one in clusters, as `recurring_features` does,
-    which is the same with theta = 1.
+    Estimand: features that training finds reliably at this width and k. No interval. Null: not nothing; 16 of 64
+    latents on white noise in 16 dimensions with k = 2 and three seeds. The chance level is that of recurrence in all
+    dictionaries, of random directions with the rows' covariance. Atoms are matched one to one in clusters, as
+    `recurring_features` does, which is the same with theta = 1.
 
     Args:
         threshold: theta.
