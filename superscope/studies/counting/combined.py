@@ -19,6 +19,9 @@ _UNSURE = 0.4
 """Deviation for each share of activations that is of directions which do not recur: where features come together, what
 recurs depends on the setting, and gated worlds were overcounted by .2 at a share of .75."""
 
+_DEPENDENT = 0.12
+"""Deviation where fourth cumulants say that features depend on each other: some of what recurs are combinations then."""
+
 _SHARE, _TRACE = 0.5, 0.25
 """Directions that carry less of the activations than the first are at most some of those there are, and less than the
 second no answer at all: rows of independent coordinates without sparse features have shown up to .15."""
@@ -91,7 +94,8 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
     between = sum(w * (log - mean) ** 2 for w, log in zip(weights, logs, strict=True)) / total
     within = sum(w * v for w, v in zip(weights, variances, strict=True)) / total
     unsure = _UNSURE * (1 - best.agreed.share)
-    deviation = math.sqrt(between + within + _FLOOR**2 + unsure**2)
+    dependent = _DEPENDENT if _depend(beside) else 0.0
+    deviation = math.sqrt(between + within + _FLOOR**2 + unsure**2 + dependent**2)
     value = math.exp(mean)
     kappa_cs, kappa_lin = _kappas(value, l0, d)
     reasons = [_spoken(found), *outside]
@@ -115,6 +119,13 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         )
         high = math.inf
     return Combined(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons))
+
+
+def _depend(beside: Cumulants | None) -> bool:
+    """Whether far fewer directions stand alone than there are."""
+    if beside is None or not beside["cumulant_directions"].value:
+        return False
+    return (beside["cumulant_components"].value or 0.0) < 0.7 * beside["cumulant_directions"].value
 
 
 def _outside(left_out: int, beside: Cumulants | None) -> list[str]:
@@ -148,7 +159,7 @@ def _spoken(found: Search) -> str:
     return (
         f"{best.agreed.counted:,} directions recur between dictionaries of disjoint rows ({best.setting}), and carry "
         f"{best.agreed.share:.0%} of activations; {best.certified:,} of them are certified on held-out rows. "
-        f"{len(found.plausible)} of {len(found.looks)} settings tried do as well."
+        f"{len(found.plausible)} of {len(found.looks)} settings tried explain held-out rows as well with hardly more."
     )
 
 

@@ -100,7 +100,7 @@ def counted(
     findings = Findings()
     findings.add(measurements(answer, found, len(x)))
     findings.add(cumulants)
-    for look in found.looks:
+    for look, unexplained in zip(found.looks, found.unexplained, strict=True):
         findings.row(
             "looks",
             n=look.setting.n,
@@ -113,6 +113,7 @@ def counted(
             found=0.0 if math.isnan(look.count.found) else look.count.found,
             share=look.agreed.share,
             explained=look.explained,
+            unexplained=unexplained,
             score=look.score,
             plausible=look in found.plausible,
         )
@@ -140,8 +141,10 @@ def ordinary(x: Tensor, *, keep: bool = False) -> tuple[Tensor, int]:
         raise ShapeError(f"x has shape {tuple(x.shape)}; give a matrix of one activation a row, of 2 numbers or more.")
     if not bool(torch.isfinite(x).all()):
         raise ValueError("x holds NaN or infinite numbers. Remove those rows first.")
-    norms = x.float().norm(dim=1)
-    kept = x[norms <= outlier_limit(norms)] if not keep else x
+    norms = (x - x.mean(0)).float().norm(dim=1)
+    # Of the longest tenth, since where features are rare most rows may be silent and every other one far outside.
+    longest = norms.sort().values[-max(len(norms) // 10, 1) :]
+    kept = x if keep else x[norms <= outlier_limit(longest)]
     if len(kept) < FEWEST:
         raise ValueError(f"{len(kept):,} rows are too few to count features in: give at least {FEWEST:,}.")
     different = len(torch.unique(kept[: 2 * FEWEST], dim=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,7 @@ from ...capture import MemorySource
 from ...core import Activations, Dictionary, Run, SparseCoder
 from ...measure import Wanted, moments
 from ...measure.counts import Consensus, Richness, certified_count, consensus, richness
+from ...recovery import NNOMP
 from ..learned import learned
 from ..study import Progress
 
@@ -41,6 +42,18 @@ latents are left over, there is nothing left that longer training or more latent
 
 _BETTER = 1.02
 """A wider look must have a score so many times the narrower one's: else what it found more of is combinations."""
+
+_SHARE = 0.5
+"""Looks at which less of the activations recurs do not say how many features are active in a row."""
+
+_ROOM = 2.0
+"""How many directions a row is given to be explained, in features active on average."""
+
+_AS_WELL, _HARDLY_MORE = 0.02, 1.1
+"""Directions that leave so much more of the variance do not do as well; so many times the fewest are hardly more."""
+
+_PURSUED = 8192
+"""Held-out rows that are explained for it."""
 
 _STRETCHES = 300
 """Pieces that rows are cut into before they are dealt out to the dictionaries."""
@@ -119,7 +132,9 @@ class Search:
 
     Args:
         looks: in the order they were taken.
-        best: the setting that the answer is read at.
+        best: the look that the answer is read at: the fewest directions among those that do as well.
+        plausible: it, and others that do as well with hardly more directions.
+        unexplained: of each look, what is left of held-out rows by the directions it kept, all given as many a row.
         flat: for "n", "k" and "steps", whether more of it was tried and changed nothing.
         spent: seconds.
         main: a dictionary of the best setting, of levelled rows.
@@ -129,22 +144,13 @@ class Search:
 
     looks: tuple[Look, ...]
     best: Look
+    plausible: tuple[Look, ...]
+    unexplained: tuple[float, ...]
     flat: Mapping[str, bool]
     spent: float
     main: SparseCoder
     directions: Tensor
     decoy: int
-
-    @property
-    def plausible(self) -> tuple[Look, ...]:
-        """The best look, and those that might as well have been: of a score near its own, and not trained for less than
-        half as long."""
-        least = self.best.setting.steps / 2
-        return tuple(
-            look
-            for look in self.looks
-            if look.count.counted and look.score >= _PLAUSIBLE * self.best.score and look.setting.steps >= least
-        )
 
 
 @dataclass(frozen=True)
@@ -230,18 +236,53 @@ def search(
         flat["n"] = not look.count.counted or _change(best, look) <= _FLAT or look.score < _BETTER * best.score
         if not flat["n"]:
             best = look
+    looks = tuple(looker.looks.values())
+    plausible, unexplained = _fewest(looks, looker.held)
+    best = plausible[0] if plausible else best
     random = torch.Generator(device=rows.device).manual_seed(given.seed)
     noise, more = (torch.randn(x.shape, generator=random, device=rows.device) for x in (rows, held))
     decoy = yield from _Looker(noise, more, run, given, f"{place}/decoy").at(replace(start, k=best.setting.k))
     counted = best.agreed.directions[best.kept]
     return Search(
-        tuple(looker.looks.values()),
+        looks,
         best,
+        plausible,
+        unexplained,
         flat,
         time.perf_counter() - begun,
         looker.main[best.setting],
         torch.nn.functional.normalize(counted.to(looker.back) @ looker.back, dim=1),
         decoy.count.counted,
+    )
+
+
+@torch.no_grad()
+def _fewest(looks: Sequence[Look], held: Tensor) -> tuple[tuple[Look, ...], tuple[float, ...]]:
+    """Looks whose directions explain held-out rows as well as any others and are hardly more than the fewest, the best
+    score first; and what each leaves unexplained.
+
+    Where features come together, dictionaries with a small k hold many of their combinations, each of which is
+    certified. They explain no more than the features themselves, which are fewer, once both are given several a row.
+    """
+    kept = [look for look in looks if look.count.counted]
+    if not kept:
+        return (), tuple(1.0 for _ in looks)
+    sure = [look for look in kept if look.agreed.share >= _SHARE] or kept
+    active = max(float(look.agreed.densities[look.kept].sum()) for look in sure)
+    x = held[:_PURSUED]
+    left = {}
+    for look in kept:
+        directions = Dictionary(look.agreed.directions[look.kept])
+        k = max(1, min(math.ceil(_ROOM * active), directions.n, held.shape[1] // 2))
+        codes = NNOMP(directions, k=k).solve(x).code
+        left[look.setting] = float((x - directions.compose(codes)).square().sum() / x.square().sum())
+    least = min(left.values())
+    able = [look for look in kept if left[look.setting] <= least + _AS_WELL]
+    fewest = min(look.count.counted for look in able)
+    chosen = [look for look in able if look.count.counted <= _HARDLY_MORE * fewest]
+    return (
+        tuple(sorted(chosen, key=_by_score, reverse=True)),
+        tuple(left.get(look.setting, 1.0) for look in looks),
     )
 
 
