@@ -62,7 +62,7 @@ class Calibrate(Study):
     """Worlds of each family and size."""
     rows: Annotated[int, at_least(FEWEST)] = 50_000
     """Rows of each world."""
-    budget: Annotated[float, above(0, finite=True)] = 1.5
+    budget: Annotated[float, above(0, finite=True)] = 3.0
     """Minutes for each count."""
     short: bool = False
     """One size and seed of each family, fewer rows, and no counts but ours: some minutes in all."""

@@ -20,7 +20,7 @@ _UNSURE = 0.4
 recurs depends on the setting, and gated worlds were overcounted by .2 at a share of .75."""
 
 _DEPENDENT = 0.12
-"""Deviation where fourth cumulants say that features depend on each other: some of what recurs are combinations then."""
+"""Deviation where fourth cumulants show that features depend on each other: then combinations recur too."""
 
 _SHARE, _TRACE = 0.5, 0.25
 """Directions that carry less of the activations than the first are at most some of those there are, and less than the
