@@ -27,6 +27,7 @@ CODES: dict[str, Callable[[SAE], SparseCoder]] = {
     "refit": lambda sae: Refined(sae, "refit"),
     "pursuit, 1 round": lambda sae: Refined(sae, SubspacePursuit(rounds=1)),
     "pursuit": lambda sae: Refined(sae, "pursuit"),
+    "pursuit, 5 rounds": lambda sae: Refined(sae, SubspacePursuit(rounds=5)),
 }
 
 
