@@ -27,6 +27,7 @@ CODES: dict[str, Callable[[SAE], SparseCoder]] = {
     "refit": lambda sae: Refined(sae, "refit"),
     "pursuit, 1 round": lambda sae: Refined(sae, SubspacePursuit(rounds=1)),
     "pursuit": lambda sae: Refined(sae, "pursuit"),
+    "pursuit, 5 rounds": lambda sae: Refined(sae, SubspacePursuit(rounds=5)),
 }
 
 
@@ -93,30 +94,25 @@ def next_batches(world: World, count: int, *, seed: int) -> Iterator[ss.core.Act
 def on_pocket(sites: Sequence[str]) -> None:
     row(["site", "architecture", "code", "unexplained", "L0", "CE recovered", "nats added", "CPU time, encoder = 1"])
     for site in sites:
-        for make in (TopK,):
-            stream = Train(source="pocket", site=site, tokens=60_000, held_out=8192).open_stream()
-            d = stream.train.d
-            sae = make(d, 1536, 16)
-            for _ in train(sae, stream.train, steps=250, batch=1024, **SHORT):
-                pass
-            held = list(stream.held_out.batches(2048, seed=1))[:3]
-            base = microseconds(sae, held[0].x)
-            assert stream.loaded is not None
-            assert stream.site is not None
-            assert stream.corpus is not None
-            for code, refined in CODES.items():
-                coder = refined(sae)
-                found = [*measure.evaluate(coder, held, documents=stream.corpus.document)]
-                mean = next(stream.train.batches(4096, seed=0)).x.mean(0)
-                found += loss_recovered(stream.loaded, stream.site, stream.corpus, 32, coder, mean)
-                value = {m.name: m for m in found}
-                cells = [value[n] for n in ("fraction_variance_unexplained", "l0", "cross_entropy_recovered")]
-                cells.append(value["cross_entropy_added"])
-                shown = [
-                    f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" if m.low is not None else f"{m.value:.4f}"
-                    for m in cells
-                ]
-                row([site, type(sae).__name__, code, *shown, f"{microseconds(coder, held[0].x) / base:.1f}"])
+        stream = Train(source="pocket", site=site, tokens=60_000, held_out=8192).open_stream()
+        sae = TopK(stream.train.d, 1536, 16)
+        for _ in train(sae, stream.train, steps=250, batch=1024, **SHORT):
+            pass
+        held = list(stream.held_out.batches(2048, seed=1))[:3]
+        base = microseconds(sae, held[0].x)
+        assert stream.loaded is not None
+        assert stream.site is not None
+        assert stream.corpus is not None
+        for code, refined in CODES.items():
+            coder = refined(sae)
+            found = [*measure.evaluate(coder, held, documents=stream.corpus.document)]
+            mean = next(stream.train.batches(4096, seed=0)).x.mean(0)
+            found += loss_recovered(stream.loaded, stream.site, stream.corpus, 32, coder, mean)
+            value = {m.name: m for m in found}
+            cells = [value[n] for n in ("fraction_variance_unexplained", "l0", "cross_entropy_recovered")]
+            cells.append(value["cross_entropy_added"])
+            shown = [f"{m.value:.4f}" if m.low is None else f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in cells]
+            row([site, type(sae).__name__, code, *shown, f"{microseconds(coder, held[0].x) / base:.1f}"])
 
 
 if __name__ == "__main__":

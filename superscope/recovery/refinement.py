@@ -194,7 +194,14 @@ class SubspacePursuit(Refinement):
         going = ((allowed > 0) & (joining > 0)).nonzero()[:, 0]
         for _ in range(self.rounds if len(going) else 0):
             trial, chosen, rest = _traded(
-                *(part[going] for part in (x, values, indices, residual, allowed, joining)), atoms, nonnegative
+                x[going],
+                values[going],
+                indices[going],
+                residual[going],
+                allowed[going],
+                joining[going],
+                atoms,
+                nonnegative,
             )
             better = rest.square().sum(1) < residual[going].square().sum(1)
             going, trial, chosen, rest = going[better], trial[better], chosen[better], rest[better]
