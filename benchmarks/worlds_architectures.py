@@ -37,8 +37,8 @@ from scipy.stats import t as student
 from timing import environment
 
 from superscope.core import Activations, ActivationSource, Dictionary, SparseCode, SparseCoder
-from superscope.dictionaries import sae as architectures
 from superscope.dictionaries import SHORT, train
+from superscope.dictionaries import sae as architectures
 from superscope.dictionaries.classical import ICA, KSVD, KMeans, OnlineDictionary
 from superscope.frames import random_unit
 from superscope.measure import amortisation_gap, atom_scores, code_scores, evaluate
