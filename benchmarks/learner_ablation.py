@@ -48,36 +48,19 @@ ARCHITECTURES: dict[str, type[SAE]] = {kind.__name__: kind for kind in (TopK, Ab
 
 RECIPES: dict[str, Mapping[str, Any]] = {
     "plain": PLAIN,
-    "plain 6e-3": {**PLAIN, "lr": 6e-3},
-    "plain decays": {"lr": 6e-3, "warmup": 0, "decay": 1},
     "defaults": {},
     "short": SHORT,
-    "short, lr 3e-3": {**SHORT, "lr": 3e-3},
     "short, axes": {**SHORT, "axes": True},
-    "short, decay 1": {**SHORT, "warmup": 0, "decay": 1},
-    "short, warmup 0": {**SHORT, "warmup": 0},
     "short, 2 k": {**SHORT, "k_ramp": Ramp(2, 0.3)},
-    "short, 2 k over half": {**SHORT, "k_ramp": Ramp(2, 0.5)},
     "short, lr 4e-3": {**SHORT, "lr": 4e-3},
-    "short, lr 8e-3": {**SHORT, "lr": 8e-3},
-    "short, auxiliary 1/8": {**SHORT, "auxiliary": 1 / 8},
-    "short, lr 1e-2": {**SHORT, "lr": 1e-2},
-    "short, auxiliary 1/128": {**SHORT, "auxiliary": 1 / 128},
     "short, auxiliary 0": {**SHORT, "auxiliary": 0},
     "short, resample 20": {**SHORT, "resample_every": 20, "auxiliary": 0},
-    "short, dead after 4": {**SHORT, "dead_after": 4096},
-    "short, dead after 20": {**SHORT, "dead_after": 20480},
-    "short, atoms 1": {**SHORT, "atoms_lr": 1},
-    "short, beta2 .99": {**SHORT, "betas": (0.5, 0.99)},
     "short, 2 steps a product": {**SHORT, "times": 2},
-    "short, 3 steps a product": {**SHORT, "times": 3},
-    "short, taught": {**SHORT, "taught": (3,)},
-    "short, half taught": {**SHORT, "taught": (3, 0.5)},
+    "short, taught": {**SHORT, "taught": 3},
     "short, log": {**SHORT, "logarithm": True},
-    "short, log, beta2 .999": {**SHORT, "logarithm": True, "betas": (0.5, 0.999)},
-    "short, beta1 .8": {**SHORT, "betas": (0.8, 0.95)},
 }
-"""Arguments of `train` by name. `axes` among them: on rows turned to their principal axes, and turned back after."""
+"""Arguments of `train` by name, and of this file: `axes` turns rows to their principal axes, and back after; `times`
+steps for each encoder product; `taught` rounds of refitting for the encoder's target; `logarithm` of the loss."""
 
 
 class Repeated(ActivationSource):
@@ -91,7 +74,7 @@ class Repeated(ActivationSource):
             yield from itertools.repeat(given, self.times)
 
 
-def held(sae: TopK, times: int) -> None:
+def held(sae: SAE, times: int) -> None:
     """Chooses latents at every `times`-th step and keeps them for the steps on the same batch: no dense product."""
     calls = itertools.count()
     last: list[sparse.Chosen] = []
@@ -115,7 +98,7 @@ def held(sae: TopK, times: int) -> None:
     sae.reconstruction = reconstruction  # type: ignore[method-assign]
 
 
-def teach(sae: TopK, rounds: int, share: float = 1.0) -> None:
+def teach(sae: SAE, rounds: int) -> None:
     """The encoder learns the values that the chosen atoms fit best, after rounds of steepest descent from its own."""
 
     def fit(x: Tensor, *, target: Tensor | None = None, scale: float = 1.0, progress: float = 0.0) -> Fit:
@@ -123,8 +106,7 @@ def teach(sae: TopK, rounds: int, share: float = 1.0) -> None:
             code = sae.encode(x)
         chosen = sparse.Chosen(code.indices, sae.n)
         values = sparse.pre_activations(x, sae.encoder, sae.encoder_bias, sae.bias, code.values, chosen).relu()
-        own = values * (1 - share) + share * values.detach()
-        x_hat = sparse.decode(own, sae.atoms, chosen).add_(sae.bias)
+        x_hat = sparse.decode(values.detach(), sae.atoms, chosen).add_(sae.bias)
         with torch.no_grad():
             best, rest = values.detach().clone(), x - x_hat
             for _ in range(rounds):
@@ -136,7 +118,7 @@ def teach(sae: TopK, rounds: int, share: float = 1.0) -> None:
                 rest = rest - chosen.uses.bag_sum((following - best).reshape(-1), sae.atoms)
                 best = following
         taught = (values - best).square().sum() / (x.numel() * scale**2)
-        return Fit(chosen.code(values), x_hat, sae.squared(x_hat, x, scale) + share * taught)
+        return Fit(chosen.code(values), x_hat, sae.squared(x_hat, x, scale) + taught)
 
     sae.fit = fit  # type: ignore[method-assign]
 
@@ -197,13 +179,13 @@ def learn(
     if turned is not None:
         # Once for all rows where they are in memory.
         stream = MemorySource(turned(source.x)) if isinstance(source, MemorySource) else turned.source(source)
-    times, taught = options.pop("times", 1), options.pop("taught", None)
+    times, taught = options.pop("times", 1), options.pop("taught", 0)
     logarithm = options.pop("logarithm", False)
     if times > 1:
         stream = Repeated(stream, times)
         held(sae, times)
     if taught:
-        teach(sae, *taught)
+        teach(sae, taught)
     training = train(
         sae,
         stream,

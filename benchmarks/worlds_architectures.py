@@ -37,8 +37,8 @@ from scipy.stats import t as student
 from timing import environment
 
 from superscope.core import Activations, ActivationSource, Dictionary, SparseCode, SparseCoder
+from superscope.dictionaries import SHORT, train
 from superscope.dictionaries import sae as architectures
-from superscope.dictionaries import train
 from superscope.dictionaries.classical import ICA, KSVD, KMeans, OnlineDictionary
 from superscope.frames import random_unit
 from superscope.measure import amortisation_gap, atom_scores, code_scores, evaluate
@@ -103,6 +103,10 @@ OURS: dict[str, Callable[..., Any]] = {
     "BatchTopK": architectures.BatchTopK,
     # Prefixes that all weigh the same, as SAELens's do; then as ours come.
     "Matryoshka": lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), emphasis=0.0, seed=seed),
+    # With what `dictionaries.SHORT` says beside the rate.
+    "Matryoshka, short": lambda d, n, k, seed: architectures.Matryoshka(
+        d, n, k, widths=widths(n), emphasis=0.0, seed=seed
+    ),
     "Matryoshka, emphasis 1/2": lambda d, n, k, seed: architectures.Matryoshka(d, n, k, widths=widths(n), seed=seed),
     "Matryoshka, emphasis 1": lambda d, n, k, seed: architectures.Matryoshka(
         d, n, k, widths=widths(n), emphasis=1.0, seed=seed
@@ -129,7 +133,8 @@ def ours(
     sae = OURS[name](source.d, n, k if coefficient is None else coefficient, seed=seed)
     start = time.process_time()
     steps = len(source.rows) // batch
-    for _ in train(sae, source, steps=steps, batch=batch, lr=lr, seed=seed, dead_after=SILENT * batch):
+    recipe = SHORT if name.endswith(", short") else {}
+    for _ in train(sae, source, steps=steps, **{**recipe, "lr": lr}, batch=batch, seed=seed, dead_after=SILENT * batch):
         pass
     return sae, time.process_time() - start
 

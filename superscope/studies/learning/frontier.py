@@ -109,7 +109,7 @@ class Frontier(FromStream):
                 continue
             # The seeds of one k are one stack, so a kill loses one k, not the whole sweep.
             members = [TopK(d=stream.train.d, n=n, k=k, seed=self.seed + s).to(self.device) for s in range(self.seeds)]
-            options = self.descent(TopK) | {"steps": self.steps, "batch": batch, "seed": self.seed}
+            options: dict[str, Any] = self.descent(TopK) | {"steps": self.steps, "batch": batch, "seed": self.seed}
             for steps in train_many(members, stream.train, **options):
                 if steps[0].index % _SHOWN == 0:
                     unexplained = steps[0].numbers["fraction_variance_unexplained"]
