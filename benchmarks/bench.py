@@ -38,7 +38,7 @@ class Environment:
 
     Args:
         folder: where it is made, from the repository's root.
-        extras: of pyproject.toml, whose packages it has beside what the library needs.
+        extras: of pyproject.toml, whose packages are installed beside what the library needs.
         constraints: the file that pins them.
     """
 
@@ -52,9 +52,8 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    "peers": Environment(
-        os.environ.get("VENV_PEERS", ".venv-peers"), ("peers", "fast", "plots"), "constraints-peers.txt"
-    ),
+    # scripts/peers installs theirs; asked for again here, nnsight would bring back the torchvision that it takes out.
+    "peers": Environment(os.environ.get("VENV_PEERS", ".venv-peers"), ("fast", "plots"), "constraints-peers.txt"),
     "reading": Environment(".venv-bench/reading", ("bench-reading", "fast"), "constraints.txt"),
     "recovery": Environment(".venv-bench/recovery", ("bench", "fast"), "constraints.txt"),
 }
@@ -174,6 +173,10 @@ def made(name: str) -> Path:
     listed.write_text("\n".join(requirements(tomllib.loads(project.read_text()), environment.extras)) + "\n")
     install = [str(environment.python), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
     subprocess.run([*install, "--requirement", str(listed)], check=True)
+    # nnsight asks for torchvision, whose usual build fits the CUDA build of torch alone and then breaks transformers.
+    if subprocess.run([str(environment.python), "-c", "import torchvision"], capture_output=True).returncode:
+        uninstall = [str(environment.python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"]
+        subprocess.run(uninstall, capture_output=True)
     ready.touch()
     return environment.python
 

@@ -193,6 +193,14 @@ def page(form: Form, found: Sequence[Mapping[str, Any]]) -> str:
     order = sorted(total.ratios, key=lambda name: (name != FASTEST, not is_peer(name), name))
     for name in order:
         text.append(f"| {name} | " + " | ".join(spread(total.ratios[name][clock]) for clock in CLOCKS) + " |")
+    rivals = [name for name in order if name == FASTEST or is_peer(name)]
+    text += ["", "CPU seconds, each site by itself:", "", "| site | seeds | " + " | ".join(rivals) + " |"]
+    text.append("|---|--:|" + "--:|" * len(rivals))
+    for place in dict.fromkeys(place for place, _ in whole):
+        here = {key: tools for key, tools in whole.items() if key[0] == place}
+        if (part := summary(form, here)) is not None:
+            cells = [spread(part.ratios[name]["cpu"]) if name in part.ratios else "–" for name in rivals]
+            text.append(f"| {place} | {len(here)} | {' | '.join(cells)} |")
     text += [
         "",
         f"Cross entropy recovered at equal error, ours less that of the best peer: {total.recovered:+.4f} (median).",

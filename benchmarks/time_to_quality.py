@@ -14,7 +14,8 @@ apart, until the best lies between two others. sparsify is tried with its defaul
 better.
 
 Seconds are CPU seconds of building, starting and stepping, batches included; looking at the held-out rows is outside
-the clock. With the harvest, each row costs once what the model took to give it. The trainings of one site and seed go
+the clock. With the harvest, every row that is read costs what the model took to give it, those of a start too, up to
+all the rows there are. The trainings of one site and seed go
 on by turns of a few steps, so that other load on the machine falls on all alike.
 
 A peer's rate is constant, so each point of its curve is the end of a run of that length. Ours decays over its run;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -108,21 +109,28 @@ def test_an_environment_is_made_once_and_anew_when_its_pins_change(
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     monkeypatch.setattr(bench, "ENVIRONMENTS", {"some": bench.Environment("venv", ("bench",), "constraints.txt")})
 
-    def call(command: list[str], **_: Any) -> None:
+    def call(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         calls.append(command)
         (tmp_path / "venv").mkdir(exist_ok=True)
+        # No torchvision can be imported, broken or not there.
+        return subprocess.CompletedProcess(command, int(command[1] == "-c"))
 
     monkeypatch.setattr(bench.subprocess, "run", call)
     assert bench.made("some") == tmp_path / "venv" / "bin" / "python"
-    assert [command[2] for command in calls] == ["venv", "pip"]
+    assert [command[2:4] for command in calls] == [
+        ["venv", str(tmp_path / "venv")],
+        ["pip", "install"],
+        ["import torchvision"],
+        ["pip", "uninstall"],
+    ]
     assert (tmp_path / "venv" / "bench-requirements.txt").read_text().split() == ["torch", "skglm", "numba"]
     bench.made("some")
-    assert len(calls) == 2
+    assert len(calls) == 4
     later = time.time() + 60
     (tmp_path / "constraints.txt").touch()
     bench.os.utime(tmp_path / "constraints.txt", (later, later))
     bench.made("some")
-    assert len(calls) > 2
+    assert len(calls) > 4
 
 
 def test_a_peer_that_is_missing_or_old_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,7 @@ def test_the_page_has_the_figures_and_leaves_out_who_is_missing() -> None:
     assert "| SAELens | 20.0 (10.0 to 20.0) |" in text
     assert "dictionary_learning" not in text
     assert "| pocket resid_post.2 | late | 0.1000 |" in text
+    assert "| pocket resid_post.2 | 1 | 4.0 (4.0 to 4.0) | 20.0 (10.0 to 20.0) | 4.0 (4.0 to 4.0) |" in text
     assert "3.0% | 1.0%" in text
     ours_alone = [each for each in trainings() if each["tool"] == OURS]
     assert "Nothing can be compared" in page(FORM, ours_alone)
