@@ -92,9 +92,9 @@ def activation_sparsity(
     ]
     used = Interval(None, None, f"no interval: a count on these {count} tokens")
     for name, value, interval in (
-        ("activation_used_dimension", _effective(total, 0), used),
+        ("activation_used_dimension", _effective(total, 0.0), used),
         ("activation_entropy_dimension", _effective(total), _hill_interval(mass, groups.of)),
-        ("activation_participating_dimension", _effective(total, 2), _hill_interval(mass, groups.of, 2)),
+        ("activation_participating_dimension", _effective(total, 2.0), _hill_interval(mass, groups.of, 2.0)),
         ("participation_ratio", _covariance_ratio(second.used.sum(0)), _ratio_interval(second, groups.of)),
     ):
         if math.isfinite(value):
