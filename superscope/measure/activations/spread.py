@@ -140,11 +140,11 @@ def _kurtoses(sums: np.ndarray) -> np.ndarray:
         return np.where(second > 1e-10 * m2, fourth / second**2 - 3, np.nan)
 
 
-def _effective(mass: np.ndarray, order: float = 1.0) -> float:
+def _effective(mass: np.ndarray, order: float | int = 1.0) -> float:
     return float(effective_number(torch.from_numpy(np.maximum(mass, 0.0)), order))
 
 
-def _hill_interval(mass: BlockSums, of: str, order: float = 1.0) -> Interval:
+def _hill_interval(mass: BlockSums, of: str, order: float | int = 1.0) -> Interval:
     return jackknife(lambda m: _effective(m, order), mass.used, of=f"groups of {of}", logarithmic=True)
 
 
