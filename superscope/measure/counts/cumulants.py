@@ -334,7 +334,14 @@ def _answer(white: WhiteRows, y: Tensor, rank: _Rank, found: RankOne) -> Cumulan
             chance_is="Gaussian or elliptical rows",
             **common,
         ),
-        Measurement(name="norm_variation", value=rank.variation, unit="excess fourth moment", chance=0.0, **common),
+        Measurement(
+            name="norm_variation",
+            value=rank.variation,
+            unit="excess fourth moment",
+            chance=0.0,
+            chance_is="norms as independent features make them",
+            **common,
+        ),
         Measurement(
             name="feature_dependence",
             value=dependence,

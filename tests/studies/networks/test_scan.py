@@ -91,6 +91,13 @@ EVERYWHERE = {
     "weight_entropy_dimension",
     "weight_participating_dimension",
     "weight_kurtosis",
+    "cumulant_rank",
+    "cumulant_directions",
+    "cumulant_components",
+    "norm_variation",
+    "feature_dependence",
+    "certified_count",
+    "certified_candidates",
 }
 
 
