@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from superscope.core import Activations, Dictionary, ShapeError
+from superscope.frames import random_unit
 from superscope.measure import Evidence, certified_count, e_benjamini_hochberg
 from superscope.measure.counts import CertifiedCount
 from superscope.recovery import OMP
@@ -106,10 +107,14 @@ def test_it_abstains_and_refuses_in_sentences(rows) -> None:
         certified_count(x, Dictionary(torch.eye(3)), held)
 
 
-def test_the_counter_tries_the_first_dictionary(rows) -> None:
+def test_the_counter_tries_what_recurs(rows) -> None:
+    """Two dictionaries of the truth, one with an atom of its own: what both have is tried, and certified."""
     truth, x, held = rows
     counter = CertifiedCount()
     wanted = counter.wants(N, K, (4, 5))
-    assert [each.seed for each in wanted] == [4]
-    seen = Evidence(rows=[Activations(x)], held=[Activations(held)], learned={wanted[0]: OMP(truth, k=K)})
-    assert next(iter(counter.count(seen, wanted))).value == N
+    assert [each.seed for each in wanted] == [4, 5]
+    more = Dictionary(torch.cat([truth.atoms, random_unit(n=1, d=truth.d, seed=9).atoms]))
+    learned = {wanted[0]: OMP(truth, k=K), wanted[1]: OMP(more, k=K)}
+    seen = Evidence(rows=[Activations(x)], held=[Activations(held)], learned=learned)
+    count, candidates = counter.count(seen, wanted)
+    assert (count.value, candidates.value) == (N, N)
