@@ -108,9 +108,24 @@ class Calibrate(Study):
         truth = world.truth
         n_true = 0 if truth is None else truth.count(p0=_RARE / wanted)
         begun = time.process_time()
-        answer, found, findings = _drained(
-            counted(x, Run.begin("count", {}, None), Given(budget=60 * self.budget, seed=seed))
-        )
+        about = {
+            "family": family.name,
+            "null": family.null,
+            "held_out": family.held_out,
+            "size": list(size),
+            "seed": seed,
+            "n": n_true,
+            "kappa_cs": None if truth is None else truth.kappa_cs,
+        }
+        try:
+            answer, found, findings = _drained(
+                counted(x, Run.begin("count", {}, None), Given(budget=60 * self.budget, seed=seed))
+            )
+        except ValueError as refusal:
+            # Rows that are refused, such as the few different ones of a small circuit, are an abstention.
+            seconds = time.process_time() - begun
+            none = {"value": None, "low": 0.0, "high": None, "seconds": seconds}
+            return about | {"identity": None, "refused": str(refusal), "counts": {"feature_count": none}}
         counts: dict[str, dict[str, Any]] = {
             "feature_count": {
                 "value": answer.value,
@@ -125,14 +140,7 @@ class Calibrate(Study):
                 counts[each] = {"value": measured.value}
         if not self.short and size == _SIZES[1]:
             counts |= _others(x, d, seed)
-        return {
-            "family": family.name,
-            "null": family.null,
-            "held_out": family.held_out,
-            "size": list(size),
-            "seed": seed,
-            "n": n_true,
-            "kappa_cs": None if truth is None else truth.kappa_cs,
+        return about | {
             "identity": None if truth is None else _identity(found.directions, truth.dictionary.atoms),
             "counts": counts,
         }

@@ -26,6 +26,9 @@ _SHARE, _TRACE = 0.5, 0.25
 """Directions that carry less of the activations than the first are at most some of those there are, and less than the
 second no answer at all: rows of independent coordinates without sparse features have shown up to .15."""
 
+_CERTIFIED = 0.25
+"""Where less of what is counted is certified no count is given: rings are tiled by directions of which none is."""
+
 _CROWDED = 1.5
 """kappa_cs beyond which sparse features cannot be read back, whoever looks."""
 
@@ -85,6 +88,12 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
             f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too "
             "little to say that the rows are made of such directions.", *outside,
+        ))  # fmt: skip
+    if best.certified < _CERTIFIED * best.count.counted:
+        return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+            f"{best.agreed.counted:,} directions recur, but held-out rows certify only {best.certified:,} of them as "
+            "active by themselves: they are parts of features of several dimensions, or too rare to be judged in so few "
+            "rows.", *outside,
         ))  # fmt: skip
     l0 = float(best.agreed.densities[best.kept].sum())
     logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
