@@ -125,7 +125,7 @@ def certified_count(
         held: rows that neither directions nor anything else were chosen by.
         alpha: false discovery rate.
         margin: share of rows above that the null allows, in [1/2, 1).
-        judged: rows of largest read-out that a direction is judged on. Fewer cost less, and certify fewer that are rare.
+        judged: rows of largest read-out that a direction is judged on. Fewer cost less, and certify fewer directions.
         seed: of `cumulant_rank`.
 
     Raises:

@@ -92,7 +92,7 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
     if best.certified < _CERTIFIED * best.count.counted:
         return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
             f"{best.agreed.counted:,} directions recur, but held-out rows certify only {best.certified:,} of them as "
-            "active by themselves: they are parts of features of several dimensions, or too rare to be judged in so few "
+            "active by themselves: they are parts of features of several dimensions, or too rare to judge in so few "
             "rows.", *outside,
         ))  # fmt: skip
     l0 = float(best.agreed.densities[best.kept].sum())
