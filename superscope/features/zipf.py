@@ -36,8 +36,8 @@ class Zipf(FeatureDistribution):
     """
 
     n: int
-    alpha: float = 1.0
-    active: float = 1.0
+    alpha: float | int = 1.0
+    active: float | int = 1.0
     magnitude: Magnitude = UNIT
 
     def __post_init__(self) -> None:

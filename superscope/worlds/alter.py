@@ -113,8 +113,8 @@ class Sinks(Altered):
     """
 
     source: ActivationSource
-    share: float = 0.001
-    times: float = 70.0
+    share: float | int = 0.001
+    times: float | int = 70.0
     coordinates: int = 2
     seed: int = 0
 

@@ -53,7 +53,7 @@ class Blocks:
     p: float | tuple[float, ...]
     shape: Shape = "sphere"
     clusters: int = 7
-    spread: float = 0.0
+    spread: float | int = 0.0
     magnitude: Magnitude = WELL_ABOVE_ZERO
 
     def __post_init__(self) -> None:

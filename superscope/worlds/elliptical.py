@@ -43,7 +43,7 @@ class Elliptical(DrawnSource):
     root: Float[Tensor, "m m2"]
     mean: Float[Tensor, "d"] | None = None
     scale: Magnitude = ONE
-    memory: float = 0.0
+    memory: float | int = 0.0
     radii: Float[Tensor, "r"] | None = None
 
     def __post_init__(self) -> None:

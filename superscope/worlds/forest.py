@@ -58,11 +58,11 @@ class Forest:
     roots: int
     branching: int = 4
     depth: int = 3
-    p_max: float = 0.4
-    p_min: float = 5e-4
-    alpha: float = 0.5
+    p_max: float | int = 0.4
+    p_min: float | int = 5e-4
+    alpha: float | int = 0.5
     rank: int = 25
-    correlation: float = 0.1
+    correlation: float | int = 0.1
     magnitudes: tuple[float, float] = (5.0, 4.0)
     spread: tuple[float, float] = (0.5, 0.5)
     scaled: bool = True

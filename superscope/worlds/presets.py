@@ -14,7 +14,7 @@ from .forest import Forest
 from .world import FeatureLaw, World
 
 
-def on_random_directions(law: FeatureLaw, d: int = 64, *, noise: float = 0.0, seed: int = 0) -> World:
+def on_random_directions(law: FeatureLaw, d: int = 64, *, noise: float | int = 0.0, seed: int = 0) -> World:
     """Features of any law on unit atoms of random direction, with or without noise.
 
     Args:
@@ -37,7 +37,7 @@ def exactly_k(
     k: int = 4,
     *,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
-    noise: float = 0.0,
+    noise: float | int = 0.0,
     seed: int = 0,
 ) -> World:
     """k of n random directions in every row, magnitudes uniform on [0.5, 1.5]: the easy world, every atom as dense.
@@ -57,7 +57,7 @@ def exactly_k(
     return on_random_directions(ExactlyK(n=n, k=k, magnitude=magnitude), d, noise=noise, seed=seed)
 
 
-def synth_sae_bench(scale: float = 1 / 16, *, seed: int = 42) -> World:
+def synth_sae_bench(scale: float | int = 1 / 16, *, seed: int = 42) -> World:
     """The world of SynthSAEBench-16k, or a replica with `scale` times as many features and trees.
 
     Trees of depth 3 with 4 exclusive children each that scale with their parent, Zipf densities, correlated gates,
@@ -92,7 +92,7 @@ def synth_sae_bench(scale: float = 1 / 16, *, seed: int = 42) -> World:
     return World(law, Dictionary(W.atoms, (0.5 * bias / bias.norm()).float()))
 
 
-def spread_apart(W: Dictionary, *, steps: int = 100, lr: float = 3e-4) -> Dictionary:
+def spread_apart(W: Dictionary, *, steps: int = 100, lr: float | int = 3e-4) -> Dictionary:
     r"""Unit atoms after some steps of Adam on $\sum_{i \ne j} (w_i \cdot w_j)^2 + n \sum_i (|w_i|^2 - 1)^2$.
 
     With few and small steps, as in the source, overlaps shrink a little and stay those of a random dictionary in kind.

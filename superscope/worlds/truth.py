@@ -65,7 +65,7 @@ class Truth:
         """Dimension of x."""
         return self.dictionary.d
 
-    def count(self, p0: float = 0.0) -> int:
+    def count(self, p0: float | int = 0.0) -> int:
         """n(p0): components that are ever active, and with density p0 or more."""
         return int(((self.density > 0) & (self.density >= p0)).sum())
 

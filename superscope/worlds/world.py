@@ -76,7 +76,7 @@ class World(DrawnSource):
 
     features: FeatureLaw
     dictionary: Dictionary
-    noise: float = 0.0
+    noise: float | int = 0.0
     nuisance: Dictionary | None = None
     component: Int[Tensor, "n"] | None = None
     network: Callable[[Tensor], Tensor] | None = None

@@ -123,8 +123,11 @@ def test_what_is_finished_is_not_done_again(inline: Path, tmp_path: Path) -> Non
 
 VARIED = {
     "bounds": "d=8,16",
+    "calibrate": "seed=0,1",
     "convert": None,
+    "count": "seed=0,1",
     "frontier": "seed=0,1",
+    "judge": "seed=0,1",
     "harvest": "sites=resid_post.0,resid_post.1 mlp_out.0",
     "phase": "steps=100,200",
     "plan": "latents=16,32",
@@ -153,6 +156,8 @@ def test_every_sweep_is_reachable(command: str) -> None:
         "bounds": ("n=32",),
         "recover": ("dictionary=x",),
         "train": ("source=x",),
+        "count": ("source=x",),
+        "judge": ("dictionary=x",),
         "frontier": ("source=x",),
         "plan": ("d=8", "tokens=1e6", "k=4"),
         "theory": ("dictionary=x",),

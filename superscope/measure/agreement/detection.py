@@ -76,7 +76,7 @@ def detection(
         autoencoders", 2026.
 
     Example:
-        >>> curve = detection(Dictionary(torch.eye(3)[:2]), Dictionary(torch.eye(3)), torch.tensor([0.3, 0.3, 0.01]))
+        >>> curve = detection(Dictionary(torch.eye(3)[:2]), Dictionary(torch.eye(3)), torch.tensor([0.3, 0.3, 0.015]))
         >>> [(m.at["density"], m.value) for m in curve if m.name == "detected_share"]
         [('0.01 to 0.02', 0.0), ('0.2 to 0.5', 1.0)]
         >>> curve["detection_auc"].value

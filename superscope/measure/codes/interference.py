@@ -115,7 +115,7 @@ def signed_interference(
         (interference that helps). The three numbers are ours.
 
     Example:
-        >>> from superscope.core import Activations
+        >>> from superscope.core import Activations, Dictionary, SparseCode, SparseCoder
         >>> class Opposite(SparseCoder):                        # two features share one dimension
         ...     dictionary = Dictionary(torch.tensor([[1.0], [-1.0]]))
         ...     def encode(self, x):

@@ -170,7 +170,7 @@ def sentence(answer: Combined, d: int) -> str:
 def count(
     x: Tensor,
     *,
-    budget: float = 3.0,
+    budget: float | int = 3.0,
     n: int | None = None,
     k: int | None = None,
     steps: int | None = None,

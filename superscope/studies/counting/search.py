@@ -166,7 +166,7 @@ class Given:
     n: int | None = None
     k: int | None = None
     steps: int | None = None
-    budget: float = 180.0
+    budget: float | int = 180.0
     seed: int = 0
 
 

@@ -24,9 +24,9 @@ from .independent import share_active
 def copula(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
-    correlation: float = 0.5,
+    correlation: float | int = 0.5,
     rank: int = 4,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
@@ -55,7 +55,7 @@ def copula(
 
 
 def hierarchy(
-    n: int = 256, d: int = 64, l0: float = 4.0, *, roots: int | None = None, scaled: bool = True, seed: int = 0
+    n: int = 256, d: int = 64, l0: float | int = 4.0, *, roots: int | None = None, scaled: bool = True, seed: int = 0
 ) -> World:
     """Trees: a child only where its parent is, one of its siblings at most, and in proportion to the parent.
 
@@ -89,9 +89,9 @@ def hierarchy(
 def gated(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
-    p_child: float = 0.3,
+    p_child: float | int = 0.3,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
 ) -> World:
@@ -127,12 +127,12 @@ def gated(
 def bows(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
     layout: Literal["circle", "figure8", "sphere"] = "circle",
     group: int = 12,
-    plane: float = 0.4,
-    correlation: float = 0.8,
+    plane: float | int = 0.4,
+    correlation: float | int = 0.8,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
 ) -> World:
@@ -197,7 +197,7 @@ def _places(layout: str, count: int) -> Float[Tensor, "count dims"]:
     return torch.stack([ring * turn.cos(), ring * turn.sin(), height], 1)
 
 
-def solved(l0_of: Callable[[float], float], l0: float, family: str, most: float) -> float:
+def solved(l0_of: Callable[[float], float], l0: float | int, family: str, most: float) -> float:
     """The density at which so many features are active, by halving; l0_of rises with it."""
     low, high = 0.0, most
     if (reached := l0_of(most)) < l0:

@@ -13,7 +13,7 @@ from ..world import World
 from .independent import uniform, zipf
 
 
-def bias(n: int = 256, d: int = 64, l0: float = 4.0, *, times: float = 3.0, seed: int = 0) -> World:
+def bias(n: int = 256, d: int = 64, l0: float | int = 4.0, *, times: float | int = 3.0, seed: int = 0) -> World:
     """A constant added to every row.
 
     Args:
@@ -31,7 +31,7 @@ def bias(n: int = 256, d: int = 64, l0: float = 4.0, *, times: float = 3.0, seed
     return World(world.features, Dictionary(world.dictionary.atoms, times * variance(world) ** 0.5 * constant))
 
 
-def noise(n: int = 256, d: int = 64, l0: float = 4.0, *, share: float = 0.1, seed: int = 0) -> World:
+def noise(n: int = 256, d: int = 64, l0: float | int = 4.0, *, share: float | int = 0.1, seed: int = 0) -> World:
     """White noise beside the features.
 
     Args:
@@ -50,7 +50,7 @@ def noise(n: int = 256, d: int = 64, l0: float = 4.0, *, share: float = 0.1, see
     return World(world.features, world.dictionary, noise=(share * variance(world) / d) ** 0.5)
 
 
-def token_norms(n: int = 256, d: int = 64, l0: float = 4.0, *, spread: float = 0.5, seed: int = 0) -> World:
+def token_norms(n: int = 256, d: int = 64, l0: float | int = 4.0, *, spread: float | int = 0.5, seed: int = 0) -> World:
     """All features of a row scaled together, by a log-normal factor of median 1.
 
     Args:
@@ -70,10 +70,10 @@ def token_norms(n: int = 256, d: int = 64, l0: float = 4.0, *, spread: float = 0
 def sinks(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
-    share: float = 0.001,
-    times: float = 70.0,
+    share: float | int = 0.001,
+    times: float | int = 70.0,
     coordinates: int = 2,
     seed: int = 0,
 ) -> Sinks:
@@ -95,7 +95,7 @@ def sinks(
 
 
 def outlier_coordinates(
-    n: int = 256, d: int = 64, l0: float = 4.0, *, coordinates: int = 2, times: float = 10.0, seed: int = 0
+    n: int = 256, d: int = 64, l0: float | int = 4.0, *, coordinates: int = 2, times: float | int = 10.0, seed: int = 0
 ) -> World:
     """Coordinates with ten times the deviation of the others, by something dense and Gaussian that is no feature.
 
@@ -127,7 +127,7 @@ def outlier_coordinates(
 
 
 def planted(
-    n: int = 256, d: int = 64, l0: float = 4.0, *, plants: int = 16, density: float = 0.01, seed: int = 0
+    n: int = 256, d: int = 64, l0: float | int = 4.0, *, plants: int = 16, density: float | int = 0.01, seed: int = 0
 ) -> Planted:
     """Known directions added to a Zipf world, whose features are to be found as well.
 

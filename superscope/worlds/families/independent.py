@@ -16,7 +16,7 @@ _EXPONENTIAL = Exponential()
 
 
 def uniform(
-    n: int = 256, d: int = 64, l0: float = 4.0, *, magnitude: Magnitude = WELL_ABOVE_ZERO, seed: int = 0
+    n: int = 256, d: int = 64, l0: float | int = 4.0, *, magnitude: Magnitude = WELL_ABOVE_ZERO, seed: int = 0
 ) -> World:
     """Every feature as dense as any other: p = l0 / n.
 
@@ -36,9 +36,9 @@ def uniform(
 def zipf(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
-    alpha: float = 0.8,
+    alpha: float | int = 0.8,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
 ) -> World:
@@ -62,9 +62,9 @@ def zipf(
 def log_uniform(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
-    ratio: float = 100.0,
+    ratio: float | int = 100.0,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
 ) -> World:
@@ -95,7 +95,7 @@ def log_uniform(
 
 
 def magnitudes(
-    n: int = 256, d: int = 64, l0: float = 4.0, *, magnitude: Magnitude = _EXPONENTIAL, seed: int = 0
+    n: int = 256, d: int = 64, l0: float | int = 4.0, *, magnitude: Magnitude = _EXPONENTIAL, seed: int = 0
 ) -> World:
     """Active features of any law of magnitudes: constant, exponential, log-normal, folded normal.
 
@@ -115,9 +115,9 @@ def magnitudes(
 def coherent(
     n: int = 256,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
-    cosine: float = 0.5,
+    cosine: float | int = 0.5,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
 ) -> World:
@@ -150,7 +150,7 @@ def coherent(
     return World(Independent(n, p, magnitude), Dictionary(atoms.float()))
 
 
-def share_active(family: str, n: int, l0: float) -> float:
+def share_active(family: str, n: int, l0: float | int) -> float:
     """l0 / n, or a sentence that names the family."""
     if n < 1 or not 0 < l0 <= n:
         raise ValueError(

@@ -22,7 +22,7 @@ _REPRESENTED = 0.5
 cut where they are dense."""
 
 
-def toy_networks(n: int = 64, d: int = 16, l0: float = 1.0, *, steps: int = 2000, seed: int = 0) -> World:
+def toy_networks(n: int = 64, d: int = 16, l0: float | int = 1.0, *, steps: int = 2000, seed: int = 0) -> World:
     r"""Hidden activations x = W f of a network trained on $f' = \mathrm{ReLU}(W^\top W f + b)$; magnitudes U[0, 1].
 
     Where they lie is the network's choice: in polygons and opposite pairs, and features it does not represent (an atom
@@ -48,7 +48,7 @@ def toy_networks(n: int = 64, d: int = 16, l0: float = 1.0, *, steps: int = 2000
 def circuits(
     n: int = 128,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
     depth: int = 2,
     compression: Literal["random", "learned"] = "random",

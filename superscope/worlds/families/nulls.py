@@ -22,7 +22,7 @@ def gaussian(d: int = 64) -> Elliptical:
     return Elliptical(torch.eye(_dimensions("gaussian", d)))
 
 
-def coloured(d: int = 64, *, alpha: float = 1.0, seed: int = 0) -> Elliptical:
+def coloured(d: int = 64, *, alpha: float | int = 1.0, seed: int = 0) -> Elliptical:
     """Gaussian rows whose variances fall as a power of the rank, along axes drawn at random.
 
     Args:
@@ -33,7 +33,7 @@ def coloured(d: int = 64, *, alpha: float = 1.0, seed: int = 0) -> Elliptical:
     return Elliptical(spectrum("coloured", d, alpha, seed))
 
 
-def elliptical(d: int = 64, *, alpha: float = 1.0, spread: float = 0.5, seed: int = 0) -> Elliptical:
+def elliptical(d: int = 64, *, alpha: float | int = 1.0, spread: float | int = 0.5, seed: int = 0) -> Elliptical:
     """Gaussian rows, each times a log-normal factor: heavy tails in all directions alike.
 
     Args:
@@ -45,7 +45,7 @@ def elliptical(d: int = 64, *, alpha: float = 1.0, spread: float = 0.5, seed: in
     return Elliptical(spectrum("elliptical", d, alpha, seed), scale=LogNormal(1.0, spread))
 
 
-def autoregressive(d: int = 64, *, memory: float = 0.9, alpha: float = 1.0, seed: int = 0) -> Elliptical:
+def autoregressive(d: int = 64, *, memory: float | int = 0.9, alpha: float | int = 1.0, seed: int = 0) -> Elliptical:
     """Gaussian rows that remember the one before; each batch begins anew.
 
     Args:
@@ -57,7 +57,9 @@ def autoregressive(d: int = 64, *, memory: float = 0.9, alpha: float = 1.0, seed
     return Elliptical(spectrum("autoregressive", d, alpha, seed), memory=memory)
 
 
-def surrogate(n: int = 256, d: int = 64, l0: float = 4.0, *, keep_radii: bool = False, seed: int = 0) -> Elliptical:
+def surrogate(
+    n: int = 256, d: int = 64, l0: float | int = 4.0, *, keep_radii: bool = False, seed: int = 0
+) -> Elliptical:
     """Gaussian rows with mean and covariance of a uniform world.
 
     Args:
@@ -70,7 +72,7 @@ def surrogate(n: int = 256, d: int = 64, l0: float = 4.0, *, keep_radii: bool = 
     return surrogate_of(uniform(n, d, l0, seed=seed), keep_radii=keep_radii)
 
 
-def shuffled(n: int = 256, d: int = 64, l0: float = 4.0, *, seed: int = 0) -> Shuffled:
+def shuffled(n: int = 256, d: int = 64, l0: float | int = 4.0, *, seed: int = 0) -> Shuffled:
     """The rows of a uniform world with each coordinate shuffled among them by itself.
 
     Args:

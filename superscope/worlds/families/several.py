@@ -11,7 +11,9 @@ from ..blocks import Blocks, Shape
 from ..world import World
 
 
-def rings(n: int = 64, d: int = 64, l0: float = 4.0, *, magnitude: Magnitude = WELL_ABOVE_ZERO, seed: int = 0) -> World:
+def rings(
+    n: int = 64, d: int = 64, l0: float | int = 4.0, *, magnitude: Magnitude = WELL_ABOVE_ZERO, seed: int = 0
+) -> World:
     """Each component is a plane, and active it is anywhere on a circle.
 
     Args:
@@ -30,10 +32,10 @@ def rings(n: int = 64, d: int = 64, l0: float = 4.0, *, magnitude: Magnitude = W
 def ring_clusters(
     n: int = 64,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
     clusters: int = 7,
-    spread: float = 0.1,
+    spread: float | int = 0.1,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
     seed: int = 0,
 ) -> World:
@@ -57,7 +59,7 @@ def ring_clusters(
 def group_sparse(
     n: int = 64,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
     size: int = 2,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
@@ -85,7 +87,7 @@ def group_sparse(
 def basis_ambiguous(
     n: int = 64,
     d: int = 64,
-    l0: float = 4.0,
+    l0: float | int = 4.0,
     *,
     size: int = 3,
     magnitude: Magnitude = WELL_ABOVE_ZERO,
@@ -115,13 +117,13 @@ def _blocks(
     family: str,
     n: int,
     d: int,
-    l0: float,
+    l0: float | int,
     size: int,
     shape: Shape,
     magnitude: Magnitude,
     seed: int,
     clusters: int = 7,
-    spread: float = 0.0,
+    spread: float | int = 0.0,
 ) -> World:
     if not 1 <= size <= d:
         raise ValueError(f"{family}: a component of {size} dimensions does not fit into d = {d}.")

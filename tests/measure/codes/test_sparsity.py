@@ -170,8 +170,10 @@ def test_activation_sparsity_of_a_gaussian(held):
     assert found["activation_entropy_dimension"].value == pytest.approx(16, abs=0.01)
     # (tr C)^2 / tr C^2 of a sample: d / (1 + d / N).
     assert found["participation_ratio"].value == pytest.approx(16 / (1 + 16 / 8192), abs=0.05)
+    # Every coordinate is used: a count, without an interval.
+    assert found.pop("activation_used_dimension").value == 16
     for measurement in found.values():
-        assert measurement.n == 8192
+        assert measurement.n == (16 if measurement.of == "coordinates" else 8192)
         assert measurement.low <= measurement.value <= measurement.high
         assert "sequences" in measurement.how
 

@@ -32,7 +32,7 @@ def uniform() -> Tensor:
 
 @pytest.fixture(scope="module")
 def report(uniform: Tensor) -> Report:
-    return ss.count(uniform, budget=10)
+    return ss.count(uniform, budget=10.0)
 
 
 def test_the_plain_world_is_counted_right_and_more_than_its_dimensions(report: Report) -> None:
@@ -60,7 +60,7 @@ def test_the_count_is_of_the_rows_and_not_of_their_coordinates(uniform: Tensor, 
     random = torch.Generator().manual_seed(7)
     turn = torch.linalg.qr(torch.randn(24, 24, generator=random)).Q
     stretched = uniform @ (turn * torch.logspace(0, 1.5, 24)) @ turn.T
-    (count,) = ss.count(stretched + 5, budget=10)["feature_count"]
+    (count,) = ss.count(stretched + 5, budget=10.0)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
     assert before.high is not None
@@ -73,7 +73,7 @@ def test_a_few_enormous_rows_change_nothing(uniform: Tensor, report: Report) -> 
     with_sinks[full] *= 70
     _, left_out = ordinary(with_sinks)
     assert left_out == len(full)
-    (count,) = ss.count(with_sinks, budget=10)["feature_count"]
+    (count,) = ss.count(with_sinks, budget=10.0)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
     assert before.high is not None
@@ -107,7 +107,7 @@ def test_a_budget_that_ends_too_soon_says_at_least(uniform: Tensor) -> None:
 
 def test_an_interrupted_count_goes_on(uniform: Tensor, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", uniform[:9000].numpy())
-    study = CountFeatures(str(tmp_path / "rows.npy"), n=96, k=2, budget=10)
+    study = CountFeatures(str(tmp_path / "rows.npy"), n=96, k=2, budget=10.0)
     stages = study.stages(tmp_path / "run")
     for step in stages:
         if step.detail.endswith("agreed on"):
