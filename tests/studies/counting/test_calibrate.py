@@ -51,17 +51,19 @@ def test_errors_coverage_and_nulls_are_tabulated() -> None:
 
 
 def test_a_short_calibration_is_no_worse_than_it_was(tmp_path: Path) -> None:
-    """Two families and a null, of the sizes and rows of `--short`: errors were below .1, and one interval in ten may
-    miss."""
-    study = Calibrate(families=("uniform", "hierarchy", "gaussian"), short=True, budget=10.0)
+    """A family and a null, of the size of `--short`: an error below a tenth, and nothing where there is nothing."""
+    study = Calibrate(families=("uniform", "gaussian"), short=True, rows=45_000, budget=0.4)
     study.run(tmp_path / "run")
     table = Report.load(tmp_path / "run").tables["worlds"]
     worlds = list(zip(table["n"], table["count"], table["low"], table["high"], strict=True))
-    true = [(n, value, low, high) for n, value, low, high in worlds if n]
-    assert len(true) == 2
-    assert all(abs(value / n - 1) < 0.2 for n, value, _, _ in true)
-    assert any(low <= n <= high for n, _, low, high in true)
-    assert all(value <= 1 for n, value, _, _ in worlds if not n)
+    for n, value, low, high in worlds:
+        if n:
+            assert abs(value / n - 1) < 0.1
+            # "At least", which has no upper end, is the answer of a machine too slow for the budget.
+            assert low <= n
+            assert high < 0 or n <= high
+        else:
+            assert value <= 1
 
 
 def test_an_interrupted_calibration_goes_on(tmp_path: Path) -> None:

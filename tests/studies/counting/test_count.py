@@ -32,7 +32,7 @@ def uniform() -> Tensor:
 
 @pytest.fixture(scope="module")
 def report(uniform: Tensor) -> Report:
-    return ss.count(uniform, budget=10.0)
+    return ss.count(uniform, budget=1.5)
 
 
 def test_the_plain_world_is_counted_right_and_more_than_its_dimensions(report: Report) -> None:
@@ -60,7 +60,7 @@ def test_the_count_is_of_the_rows_and_not_of_their_coordinates(uniform: Tensor, 
     random = torch.Generator().manual_seed(7)
     turn = torch.linalg.qr(torch.randn(24, 24, generator=random)).Q
     stretched = uniform @ (turn * torch.logspace(0, 1.5, 24)) @ turn.T
-    (count,) = ss.count(stretched + 5, budget=10.0)["feature_count"]
+    (count,) = ss.count(stretched + 5, n=192, k=2, steps=200)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
     assert before.high is not None
@@ -73,7 +73,7 @@ def test_a_few_enormous_rows_change_nothing(uniform: Tensor, report: Report) -> 
     with_sinks[full] *= 70
     _, left_out = ordinary(with_sinks)
     assert left_out == len(full)
-    (count,) = ss.count(with_sinks, budget=10.0)["feature_count"]
+    (count,) = ss.count(with_sinks, n=192, k=2, steps=200)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
     assert before.high is not None
@@ -83,7 +83,7 @@ def test_a_few_enormous_rows_change_nothing(uniform: Tensor, report: Report) -> 
 @pytest.mark.parametrize("name", ["gaussian", "coloured", "elliptical"])
 def test_nothing_is_counted_where_there_is_nothing(name: str) -> None:
     answer, found, findings = result_of(
-        counted(rows(name, 12_000, d=24), Run.begin("count", {}, None), Given(steps=100, budget=600))
+        counted(rows(name, 9000, d=24), Run.begin("count", {}, None), Given(n=96, steps=50, budget=600))
     )
     assert answer.abstains
     assert found.best.count.counted <= 1
@@ -94,8 +94,8 @@ def test_nothing_is_counted_where_there_is_nothing(name: str) -> None:
 
 def test_too_many_active_at_once_is_no_count() -> None:
     """kappa_cs 2.2: nobody can read sparse features back."""
-    x = rows("uniform", n=96, d=16, l0=8)
-    answer, _, _ = result_of(counted(x, Run.begin("count", {}, None), Given(budget=600)))
+    x = rows("uniform", 9000, n=96, d=16, l0=8)
+    answer, _, _ = result_of(counted(x, Run.begin("count", {}, None), Given(n=128, steps=100, budget=20)))
     assert answer.abstains or (answer.at_least and answer.low <= 96)
 
 
