@@ -107,7 +107,7 @@ def test_a_budget_that_ends_too_soon_says_at_least(uniform: Tensor) -> None:
 
 def test_an_interrupted_count_goes_on(uniform: Tensor, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", uniform[:9000].numpy())
-    study = CountFeatures(str(tmp_path / "rows.npy"), n=96, k=2, budget=10.0)
+    study = CountFeatures(str(tmp_path / "rows.npy"), n=96, k=2, steps=100, budget=10.0)
     stages = study.stages(tmp_path / "run")
     for step in stages:
         if step.detail.endswith("agreed on"):
