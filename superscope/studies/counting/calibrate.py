@@ -15,10 +15,11 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from ...capture import MemorySource
-from ...core import Activations, Answer, Findings, Measurement, Run, files
+from ...core import Activations, Answer, Findings, Measurement, Run, files, result_of
 from ...measure import Evidence, Wanted
 from ...measure.counts import COUNTERS, Counter
 from ...measure.counts.baselines import BASELINES
+from ...measure.counts.rows import rows_of
 from ...worlds import FAMILIES
 from ...worlds.families.family import Family
 from ..arguments import pick
@@ -40,7 +41,7 @@ _K = 4
 _STEPS = 300
 """Latents for each dimension, active latents and steps of the dictionaries that others count in: fixed, as a scan's."""
 
-_HELD = 8192
+_READ, _HELD = 8192, 8192
 _SEED = 0x0CA1
 
 
@@ -104,7 +105,7 @@ class Calibrate(Study):
         offered = {"n": n, "d": d, "l0": l0, "seed": seed}
         world = family(**{key: offered[key] for key in inspect.signature(family.make).parameters if key in offered})
         wanted = self.rows // 3 if self.short else self.rows
-        x = _rows(world, wanted, seed + _SEED)
+        x = rows_of(world.batches(min(wanted, _READ), seed=seed + _SEED), wanted)
         truth = world.truth
         n_true = 0 if truth is None else truth.count(p0=_RARE / wanted)
         begun = time.process_time()
@@ -118,7 +119,7 @@ class Calibrate(Study):
             "kappa_cs": None if truth is None else truth.kappa_cs,
         }
         try:
-            answer, found, findings = _drained(
+            answer, found, findings = result_of(
                 counted(x, Run.begin("count", {}, None), Given(budget=60 * self.budget, seed=seed))
             )
         except ValueError as refusal:
@@ -146,24 +147,6 @@ class Calibrate(Study):
         }
 
 
-def _rows(world: Any, count: int, seed: int) -> Tensor:
-    parts, total = [], 0
-    for batch in world.batches(min(count, 8192), seed=seed):
-        parts.append(batch.x)
-        total += len(batch.x)
-        if total >= count:
-            return torch.cat(parts)[:count]
-    return torch.cat(parts)
-
-
-def _drained(stages: Generator[Any, None, Any]) -> Any:
-    while True:
-        try:
-            next(stages)
-        except StopIteration as end:
-            return end.value
-
-
 def _others(x: Tensor, d: int, seed: int) -> dict[str, dict[str, Any]]:
     """What others count in the same rows, with the dictionaries that they ask for."""
     rows, held = x[:-_HELD], x[-_HELD:]
@@ -175,7 +158,7 @@ def _others(x: Tensor, d: int, seed: int) -> dict[str, dict[str, Any]]:
         if not each.name.startswith(("cumul", "certif"))
     ]
     wanted = tuple(dict.fromkeys(w for _, own in asking for w in own))
-    found = _drained(
+    found = result_of(
         learned(
             wanted,
             source,

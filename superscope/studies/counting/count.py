@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ...capture import MemorySource, outlier_limit
-from ...core import Answer, Findings, Report, Run, ShapeError
+from ...core import ActivationSource, Answer, Findings, Report, Run, ShapeError, result_of
 from ...measure.counts import cumulant_rank
+from ...measure.counts.rows import rows_of
 from ..learning.stream import Streamed, length
 from ..settings import Count as AtLeastOne
 from ..settings import above, at_least
@@ -193,13 +194,7 @@ def count(
         ValueError: if there are too few different rows, or numbers that are not finite.
     """
     run = Run.begin("count", {"budget": budget, "n": n, "k": k, "steps": steps, "seed": seed}, None)
-    stages = counted(x, run, Given(n, k, steps, 60 * budget, seed))
-    while True:
-        try:
-            next(stages)
-        except StopIteration as end:
-            answer, _, findings = end.value
-            break
+    answer, _, findings = result_of(counted(x, run, Given(n, k, steps, 60 * budget, seed)))
     return run.finish(
         Answer(
             title=f"{len(x):,} rows in {x.shape[1]} dimensions: how many features?",
@@ -209,16 +204,10 @@ def count(
     )
 
 
-def _gathered(source: object, most: int, seed: int, device: str) -> Tensor:
-    """Rows of a source in memory: all of a matrix in their order, the first of a stream."""
-    if isinstance(source, MemorySource) and len(source) <= most:
-        return source.x.to(device)
-    rows = length(source)  # type: ignore[arg-type]
+def _gathered(source: ActivationSource, most: int, seed: int, device: str) -> Tensor:
+    """Rows of a source in memory: the first of a matrix in their order, or of a stream in its own."""
+    if isinstance(source, MemorySource):
+        return source.x[:most].to(device)
+    rows = length(source)
     wanted = most if rows is None else min(most, rows)
-    parts, total = [], 0
-    for batch in source.batches(min(_READ, wanted), seed=seed):  # type: ignore[attr-defined]
-        parts.append(batch.x)
-        total += len(batch.x)
-        if total >= wanted - _READ + 1 and total >= wanted:
-            break
-    return torch.cat(parts)[:wanted].to(device)
+    return rows_of(source.batches(min(_READ, wanted), seed=seed), wanted).to(device)

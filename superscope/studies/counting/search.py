@@ -104,7 +104,6 @@ class Look:
         certified: how many are certified.
         count: the estimate of how many directions there are.
         explained: share of variance, mean over the dictionaries' last steps.
-        seconds: it took.
     """
 
     setting: Setting
@@ -113,7 +112,6 @@ class Look:
     certified: int
     count: Richness
     explained: float
-    seconds: float
 
     @property
     def score(self) -> float:
@@ -136,8 +134,6 @@ class Search:
         plausible: it, and others that do as well with hardly more directions.
         unexplained: of each look, what is left of held-out rows by the directions it kept, all given as many a row.
         flat: for "n", "k" and "steps", whether more of it was tried and changed nothing.
-        spent: seconds.
-        main: a dictionary of the best setting, of levelled rows.
         directions: those counted, in x: unit rows, the densest first.
         decoy: how many are counted of Gaussian rows at the best k, with the first width and length of training.
     """
@@ -147,8 +143,6 @@ class Search:
     plausible: tuple[Look, ...]
     unexplained: tuple[float, ...]
     flat: Mapping[str, bool]
-    spent: float
-    main: SparseCoder
     directions: Tensor
     decoy: int
 
@@ -159,7 +153,7 @@ class Given:
 
     Args:
         n, k, steps: of the dictionaries.
-        budget: seconds; no look is begun that would end beyond.
+        budget: seconds; no look is begun that would end beyond, but the one at Gaussian rows, which is a short one.
         seed: of everything random.
     """
 
@@ -188,7 +182,6 @@ def search(
         given: settings that are fixed, and the budget.
         place: folder of the run.
     """
-    begun = time.perf_counter()
     looker = _Looker(rows, held, run, given, place)
     d = rows.shape[1]
     most = max(1, d // 2)
@@ -249,8 +242,6 @@ def search(
         plausible,
         unexplained,
         flat,
-        time.perf_counter() - begun,
-        looker.main[best.setting],
         torch.nn.functional.normalize(counted.to(looker.back) @ looker.back, dim=1),
         decoy.count.counted,
     )
@@ -315,7 +306,6 @@ class _Looker:
         ]
         self.run, self.given, self.place = run, given, place
         self.looks: dict[Setting, Look] = {}
-        self.main: dict[Setting, SparseCoder] = {}
         self.begun = time.perf_counter()
         self.rate = 0.0
         """Seconds for each latent and step."""
@@ -365,10 +355,9 @@ class _Looker:
         kept, certified = self._judged(agreed)
         seconds = time.perf_counter() - begun
         unexplained = [found[each][1]["fraction_variance_unexplained"][-1] for each in wanted]
-        look = Look(
-            setting, agreed, kept, certified, richness(agreed, kept), max(1 - sum(unexplained) / RUNS, 0.0), seconds
-        )
-        self.looks[setting], self.main[setting] = look, found[wanted[0]][0]
+        explained = max(1 - sum(unexplained) / RUNS, 0.0)
+        look = Look(setting, agreed, kept, certified, richness(agreed, kept), explained)
+        self.looks[setting] = look
         self.rate = max(seconds / (setting.n * setting.steps), 0.5 * self.rate)
         yield Progress(f"Looking with {setting}", 1, 1, f"{look.count.counted} directions agreed on")
         return look
