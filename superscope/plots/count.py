@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..core import Report
-from .style import COLOURS, plain_ticks
+from .style import COLOURS
 
 
 def looks(report: Report) -> Figure:
@@ -45,7 +45,7 @@ def looks(report: Report) -> Figure:
 
 
 def counted_and_true(report: Report) -> Figure:
-    """Count of every world over its truth, with the interval; held-out families filled, "at least" as arrows.
+    """Count over truth of every world, with the interval; held-out families apart, "at least" as triangles.
 
     Args:
         report: of a `Calibrate` study.
@@ -58,21 +58,34 @@ def counted_and_true(report: Report) -> Figure:
     value, low, high = (np.array(table[name], dtype=float) for name in ("count", "low", "high"))
     held = np.array(table["held_out"], dtype=bool)
     shown = (n > 0) & (value > 0)
-    figure = Figure(figsize=(6.8, 5.2), layout="constrained")
+    figure = Figure(figsize=(6.8, 4.4), layout="constrained")
     axes = figure.subplots()
-    ends = np.array([20, 1.6 * max(n.max(), value.max(), 30)])
-    axes.plot(ends, ends, color="0.6", lw=1)
-    # Worlds of one size stand at one place: a little apart they can be told from each other.
+    axes.axhline(1, color="0.6", lw=1)
+    # Worlds of one size stand at one place: a little apart they can be told from each other, and the ratio stays.
     apart = n * np.exp(np.linspace(-0.12, 0.12, len(n)))
     for group, colour, name in ((~held, COLOURS[1], "families for tuning"), (held, COLOURS[2], "held-out families")):
-        own = shown & group
-        bounded, open_ = own & (high > 0), own & (high <= 0)
-        reach = np.stack([value - low, high - value])[:, bounded].clip(min=0)
-        axes.errorbar(apart[bounded], value[bounded], yerr=reach, fmt="o", ms=4, lw=1, color=colour, label=name)
-        axes.scatter(apart[open_], low[open_], marker="^", s=30, color=colour, label=f"{name}: at least")
-    axes.set(xscale="log", yscale="log", xlabel="true number of features", ylabel="counted, with 90 % interval")
-    for axis in (axes.xaxis, axes.yaxis):
-        plain_ticks(axis)
+        bounded, open_ = shown & group & (high > 0), shown & group & (high <= 0)
+        if bounded.any():
+            reach = (np.stack([value - low, high - value]) / n.clip(min=1))[:, bounded].clip(min=0)
+            axes.errorbar(
+                apart[bounded],
+                (value / n.clip(min=1))[bounded],
+                yerr=reach,
+                fmt="o",
+                ms=4,
+                lw=1,
+                color=colour,
+                label=name,
+            )
+        if open_.any():
+            at_least = (low / n.clip(min=1))[open_]
+            axes.scatter(apart[open_], at_least, marker="^", s=30, color=colour, label=f"{name}: at least")
+    axes.set(xscale="log", yscale="log", ylabel="count over truth, with 90 % interval")
+    axes.set_xlabel("true number of features (worlds of one size a little apart)")
+    sizes = sorted(set(n[shown]))
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_yticks([0.5, 0.75, 1, 1.5, 2], ["0.5", "0.75", "1", "1.5", "2"])
     axes.set_title(report.title, fontsize=10)
     axes.legend(fontsize=8)
     return figure
