@@ -71,9 +71,8 @@ def _combined(
     site = max(counted, key=lambda each: counted[each].value or 0)
     count, d = counted[site], findings["dimensions", site, TRAINED].value
     if count.low is None:
-        said = (
-            f"at least {findings['directions_certified', site, TRAINED].value:,.0f} features, {count.value:,.0f} seen,"
-        )
+        certified = findings["directions_certified", site, TRAINED].value
+        said = f"at least {certified:,.0f} features, so many certified on held-out rows, and {count.value:,.0f} seen,"
     else:
         said = f"{count.value:,.0f} features (90 % interval {count.low:,.0f} to {count.high:,.0f})"
     more = (count.low if count.low is not None else count.value) or 0
