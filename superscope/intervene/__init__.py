@@ -1,5 +1,16 @@
 """Who changes x and watches: x replaced while a model runs, and what that costs it."""
 
+from . import edits as edits
+from . import gates as gates
+from .editing import Edits as Edits
+from .editing import edited as edited
+from .edits import EDITS as EDITS
+from .edits import Edit as Edit
+from .generation import generate as generate
+from .generation import text_of as text_of
 from .loss import Loss as Loss
 from .loss import next_token_loss as next_token_loss
+from .positions import Positions as Positions
 from .rewriting import replace as replace
+from .scoring import log_odds as log_odds
+from .scoring import log_probabilities as log_probabilities
