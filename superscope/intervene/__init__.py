@@ -1,11 +1,15 @@
 """Who changes x and watches: x replaced while a model runs, and what that costs it."""
 
+from . import collateral as collateral
+from . import dose as dose
 from . import edits as edits
 from . import gates as gates
 from .editing import Edits as Edits
 from .editing import edited as edited
 from .edits import EDITS as EDITS
 from .edits import Edit as Edit
+from .fisher import Fisher as Fisher
+from .fisher import pullback_fisher as pullback_fisher
 from .generation import generate as generate
 from .generation import text_of as text_of
 from .loss import Loss as Loss
