@@ -87,6 +87,12 @@ STUDIES = (
         "Judge",
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
+    Entry(
+        "spare",
+        "interventions.spare",
+        "Spare",
+        "How much can an edit spare the other features? The bound, and what is reached, in known worlds.",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 
