@@ -85,8 +85,8 @@ def log_odds_gradient(
         (gradient,) = torch.autograd.grad(odds, delta)
     if not bool(gradient.any()):
         raise ValueError(
-            f"log_odds_gradient: {site} has no influence on these log-odds; give other answers, positions or an earlier "
-            "site."
+            f"log_odds_gradient: {site} has no influence on these log-odds; give other answers or "
+            "positions, or an earlier site."
         )
     return gradient.double().cpu()
 

@@ -88,6 +88,18 @@ STUDIES = (
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
     Entry(
+        "steer",
+        "interventions.steer",
+        "Steer",
+        "What does a model do as a direction is added? A dose-response curve, and what it costs.",
+    ),
+    Entry(
+        "ablate",
+        "interventions.ablate",
+        "Ablate",
+        "What does a model lose when a direction or latent is taken out? Several ablations side by side.",
+    ),
+    Entry(
         "spare",
         "interventions.spare",
         "Spare",

@@ -7,6 +7,52 @@ from .word import Word
 _RHO = "1 is the best there is at this effect; 2 disturbs the other read-outs twice as much as it needs to."
 
 WORDS = {
+    "Steering and ablation": (
+        Word(
+            "steered_log_odds",
+            "Log-odds of the answer",
+            "nats",
+            "ln p(wanted) − ln p(unwanted) after the prompts, the sums of their tokens' log-probabilities, at a strength.",
+            "Its rise beside strength 0 is the effect; where it turns back, the dose is too large.",
+            by="intervene.log_odds",
+            headline=True,
+        ),
+        Word(
+            "loss_added",
+            "Loss added",
+            "nats per token",
+            "Next-token loss of a text with x edited at the site, minus the model's own.",
+            "0 is no harm; on text that has nothing to do with the edit it is a side effect.",
+            by="intervene.next_token_loss",
+            headline=True,
+        ),
+        Word(
+            "rho",
+            "ρ",
+            "times",
+            "Collateral of the direction over the least collateral of any that moves the same read-out as much: "
+            "(vᵀKv)(gᵀK⁻¹g)/(g·v)².",
+            _RHO + " It holds for the read-out and metric that are named.",
+            by="intervene.collateral.rho",
+        ),
+        Word(
+            "squared_change",
+            "Squared change",
+            "share of the mean squared norm",
+            "Mean squared length of what an edit changes in x, over that of x itself.",
+            "Where the concept is present some of it is wanted; where it is absent none is.",
+            by="studies.Ablate",
+        ),
+        Word(
+            "difference_left",
+            "Difference left",
+            "share",
+            "Length of the difference of means of the two sides after the edit, over that before.",
+            "0: their means are one, so that no linear reader tells them on average.",
+            by="studies.Ablate",
+            headline=True,
+        ),
+    ),
     "Edits in known worlds": (
         Word(
             "attainable_gain",

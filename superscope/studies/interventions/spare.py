@@ -54,6 +54,8 @@ dimensions: chosen before any was run."""
 _TRUTH = 100_000
 _RARE = 100
 """Rows with the feature, among those that edits are fitted on, below which it is not edited."""
+_MOST = 10_000.0
+"""Sparing is not told beyond this: a gate that never opens falsely disturbs nothing."""
 _FLAT = 1.05
 """Attainable gain below which plain addition is as good as the best, so that a share of nothing is not counted."""
 
@@ -203,7 +205,8 @@ def _gated(atoms: Tensor, i: int, fitted: Rows, held: Rows) -> dict[str, float]:
         "absent_about_mean": absent["about_mean"],
         "absent_gated": absent["gated"],
         # The better of the two projections is what the gate must beat.
-        "absent_sparing": min(absent["orthogonal"], absent["about_mean"]) / max(absent["gated"], 1e-12),
+        "absent_sparing": min(absent["orthogonal"], absent["about_mean"])
+        / max(absent["gated"], absent["orthogonal"] / _MOST),
         "present_cost": present["gated"] / min(present["orthogonal"], present["about_mean"]),
         "effect_held_out": effect,
     }
