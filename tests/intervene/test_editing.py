@@ -62,7 +62,7 @@ def failing(name: str, edits: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_nothing_is_left_in_the_model(name, data):
     model, sites = model_of(name), sites_of(name)
@@ -70,9 +70,10 @@ def test_nothing_is_left_in_the_model(name, data):
     chosen = data.draw(st.lists(st.sampled_from(sites), min_size=1, max_size=3, unique=True))
     kinds = [data.draw(st.sampled_from(EDITS)) for _ in chosen]
     fails = data.draw(st.booleans())
+    leaf = next(module for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding, nn.Conv2d)))
     handles = [
         model.register_forward_hook(lambda *_: None),
-        next(model.children()).register_full_backward_hook(lambda *_: None),
+        leaf.register_full_backward_hook(lambda *_: None),
     ]
     try:
         before = hooks(model)
