@@ -219,6 +219,21 @@ def test_strengths_that_share_a_pass_score_as_apart(name):
     assert torch.equal(run(name), clean)
 
 
+def test_below_the_site_a_sequence_is_computed_once():
+    subject = subject_of("llama")
+    first, _, last = blocks(subject.model)
+    seen = {first: [], last: []}
+    handles = [
+        subject.model.get_submodule(name).register_forward_hook(lambda m, a, out, n=name: seen[n].append(len(out)))
+        for name in seen
+    ]
+    edit = Add(torch.ones(16))
+    dose_response(subject, PROMPTS[0], ANSWERS[0], site="resid_post.1", edit=edit, strengths=(0, 1, 2, 3))
+    for handle in handles:
+        handle.remove()
+    assert seen == {first: [1], last: [4]}
+
+
 def test_the_gradient_of_log_odds_is_their_slope():
     subject = subject_of("llama")
     site = blocks(subject.model)[1]
