@@ -142,9 +142,10 @@ def _outside(left_out: int, beside: Cumulants | None) -> list[str]:
     if left_out:
         spoken.append(f"{left_out:,} rows far beyond the others' norm were left out.")
     if beside is not None and beside["cumulant_rank"].value is not None:
-        own = beside["cumulant_directions"].value
+        own, parts = beside["cumulant_directions"].value or 0, beside["cumulant_components"].value or 0
+        together = f", which hang together as {parts:,.0f} components" if parts < own else ""
         spoken.append(
-            f"Without any dictionary fourth cumulants show {own or 0:,.0f} directions in {beside.dimensions} "
+            f"Without any dictionary fourth cumulants show {own:,.0f} directions{together}, in {beside.dimensions} "
             f"dimensions (rank {beside['cumulant_rank'].value:,.0f}). {beside.certificate}".strip()
         )
     return spoken
