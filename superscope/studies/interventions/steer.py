@@ -206,8 +206,8 @@ class Steer(Aimed):
                 if m.name == "rho" and m.value is not None
             ),
             "Read-outs assumed: the gradient of the log-odds at strength 0 for the effect; for the collateral, "
-            "matched filters of whatever is in x (second moment), or the model's own predictions (Fisher, with a tenth of "
-            "the second moment).",
+            "matched filters of whatever is in x (second moment), or the model's own predictions (Fisher, with a "
+            "tenth of the second moment).",
         ]
 
 
