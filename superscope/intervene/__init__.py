@@ -1,7 +1,9 @@
 """Who changes x and watches: x replaced while a model runs, and what that costs it."""
 
+from . import concepts as concepts
 from . import edits as edits
 from . import gates as gates
+from . import side_effects as side_effects
 from .editing import Edits as Edits
 from .editing import edited as edited
 from .edits import EDITS as EDITS
