@@ -1,6 +1,8 @@
 """Who changes x and watches: x replaced while a model runs, and what that costs it."""
 
+from . import collateral as collateral
 from . import concepts as concepts
+from . import dose as dose
 from . import edits as edits
 from . import gates as gates
 from . import side_effects as side_effects
@@ -8,6 +10,8 @@ from .editing import Edits as Edits
 from .editing import edited as edited
 from .edits import EDITS as EDITS
 from .edits import Edit as Edit
+from .fisher import Fisher as Fisher
+from .fisher import pullback_fisher as pullback_fisher
 from .generation import generate as generate
 from .generation import text_of as text_of
 from .loss import Loss as Loss

@@ -122,6 +122,7 @@ def _pieces(document: Document, name: str) -> tuple[list[str], list[str]]:
     return [text for node, text in statements if has(node)], [text for node, text in statements if lacks(node)]
 
 
+@lru_cache(maxsize=512)
 def _cut(source: str) -> tuple[list[tuple[ast.stmt, str]], list[str]]:
     """Statements of functions, as they are written, and what docstrings say."""
     statements: list[tuple[ast.stmt, str]] = []

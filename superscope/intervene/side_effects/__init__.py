@@ -7,7 +7,6 @@ from .controls import control_band as control_band
 from .divergence import Divergence as Divergence
 from .divergence import divergence_of as divergence_of
 from .divergence import divergences as divergences
-from .divergence import matched as matched
 from .meter import LatentShift as LatentShift
 from .meter import SideEffects as SideEffects
 from .meter import side_effects as side_effects

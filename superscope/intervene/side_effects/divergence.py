@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -132,52 +132,6 @@ def divergence_of(
     p = log_p.exp()
     # 0 (-inf - anything) is 0, not NaN: a token that p excludes costs nothing, whatever q makes of it.
     return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
-
-
-def matched(
-    measure: Callable[[float], float], target: float, *, start: float = 1.0, limit: float = 2.0**12, tolerance: float = 0.01
-) -> float | None:
-    """The strength at which a measure reaches a target: a dose matched by effect, by KL, by whatever is measured.
-
-    The bracket is doubled from `start` until the measure reaches the target, then halved: the first crossing where the
-    measure rises from 0.
-
-    Args:
-        measure: from a strength to what it does, 0 at 0.
-        target: above 0.
-        start: strength that is tried first.
-        limit: strength beyond which it is not tried.
-        tolerance: of the measure, relative to the target.
-
-    Returns:
-        None where the target is not reached up to the limit: an edit that cannot do it.
-
-    Raises:
-        ValueError: if the target is not above 0.
-
-    Example:
-        >>> round(matched(lambda s: s**2, 9.0), 1)
-        3.0
-    """
-    if not target > 0:
-        raise ValueError(f"matched: the target is {target}; give one above 0, and turn the edit round where it is below.")
-    low, high = 0.0, start
-    while (value := measure(high)) < target:
-        if abs(value - target) <= tolerance * target:
-            return high
-        low, high = high, 2 * high
-        if high > limit:
-            return None
-    for _ in range(40):
-        if abs(value - target) <= tolerance * target:
-            return high
-        middle = (low + high) / 2
-        found = measure(middle)
-        if found < target and target - found > tolerance * target:
-            low = middle
-        else:
-            high, value = middle, found
-    return high
 
 
 def _log_probabilities(
