@@ -87,6 +87,12 @@ STUDIES = (
         "Judge",
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
+    Entry(
+        "concept",
+        "interventions.concept",
+        "Concept",
+        "Where is a concept in this model, and what else moves when it is steered?",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 
