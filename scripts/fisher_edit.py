@@ -2,24 +2,25 @@
 
     python scripts/fisher_edit.py [--model pocket] [--raise 1.0]
 
-For each concept and site: the difference of means v, the gradient g of the concept's log-odds, and g pulled back through
-the Fisher matrix of unrelated text, F^-1 g; each at the strength that raises the log-odds by as much on held-out texts
-without the concept; then KL on unrelated text, of other documents than F was made of. docs/concepts.md has its table.
+For each concept and site: the difference of means v, the gradient g of the concept's log-odds, and g pulled back
+through the Fisher matrix of unrelated text, F^-1 g; each at the strength that raises the log-odds by as much on held-
+out texts without the concept; then KL on unrelated text, of other documents than F was made of. docs/concepts.md has
+its table.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from superscope import capture, intervene
 from superscope.capture.inputs.as_corpus import as_corpus
 from superscope.capture.pocket.text import documents, split
 from superscope.intervene import concepts, dose
-from superscope.intervene.collateral import minimal, rho, second_moment
+from superscope.intervene.collateral import minimal, rho
 from superscope.intervene.concepts.log_odds import TokenOdds
 from superscope.intervene.edits import Add
 from superscope.intervene.side_effects import divergences
@@ -52,7 +53,7 @@ def main() -> None:
         F = fisher.matrix
         moments = torch.linalg.eigvalsh(F)
         effective = float(moments.sum() ** 2 / moments.square().sum())
-        print(f"{site}: F of {fisher.samples} scores, {fisher.tokens} tokens; effective dimension {effective:.1f} of {len(F)}")
+        print(f"{site}: F of {fisher.samples} scores; {effective:.1f} of {len(F)} dimensions count")
         K = F + RIDGE * F.diagonal().mean() * torch.eye(len(F), dtype=F.dtype)
         for name in given.concepts:
             train, held = concepts.pocket_contrast(name, n=given.texts).split(0.5, seed=0)
@@ -67,11 +68,8 @@ def main() -> None:
             for kind, vector in edits.items():
                 # In units of the first order: at strength 1 the gradient promises what is asked for.
                 unit = vector * given.rise / float(g @ vector)
-                match = dose.matched(
-                    lambda s, unit=unit: odds.mean(subject, corpus, {site: Add(unit.float()).at(s)}) - plain,
-                    given.rise,
-                    most=4.0,
-                )
+                rise = partial(_rise, odds, subject, corpus, site, unit, plain)
+                match = dose.matched(rise, given.rise, most=4.0)
                 (moved,) = divergences(subject, corpora[1], [{site: Add(unit.float()).at(match.strength)}])
                 results[kind] = (match, moved, rho(vector, g, K))
             base = results["diff-mean"][1].mean
@@ -79,12 +77,27 @@ def main() -> None:
             ratios.append(ratio)
             print(f"  {name}: log-odds {plain:+.2f}, n = {corpus.n_tokens} tokens")
             for kind, (match, moved, far) in results.items():
+                missed = "" if match.reached else ", not reached"
                 print(
-                    f"    {kind:10s} strength {match.strength:.2f} ({match.effect:+.2f}{'' if match.reached else ', not reached'})"
-                    f"  KL {moved.mean:.4f} nats  delta loss {moved.delta_loss:+.4f}  rho {far:.2f}  ratio {moved.mean / base:.2f}",
+                    f"    {kind:10s} strength {match.strength:.2f} ({match.effect:+.2f}{missed})  "
+                    f"KL {moved.mean:.4f} nats  delta loss {moved.delta_loss:+.4f}  rho {far:.2f}  "
+                    f"ratio {moved.mean / base:.2f}",
                     flush=True,
                 )
     print(f"median ratio fisher / diff-mean {statistics.median(ratios):.3f} over {len(ratios)} of {sorted(ratios)}")
+
+
+def _rise(
+    odds: TokenOdds,
+    subject: capture.Subject,
+    corpus: capture.Readable,
+    site: str,
+    unit: Tensor,
+    plain: float,
+    strength: float,
+) -> float:
+    """How far the log-odds rise at a strength."""
+    return odds.mean(subject, corpus, {site: Add(unit.float()).at(strength)}) - plain
 
 
 def corpus_of(subject: capture.Subject, texts: tuple[str, ...]):

@@ -63,12 +63,13 @@ class ContrastSet:
                 given = getattr(self, f"{side}_{kind}")
                 if given and len(given) != len(texts):
                     raise ValueError(
-                        f"contrast set {self.name}: {len(given)} {kind} for {len(texts)} {side} texts; give one to each."
+                        f"contrast set {self.name}: {len(given)} {kind} for {len(texts)} {side} texts; give one "
+                        "to each."
                     )
         if self.paired and len(self.positive) != len(self.negative):
             raise ValueError(
-                f"contrast set {self.name}: {len(self.positive)} positive and {len(self.negative)} negative texts are no "
-                "pairs; give as many of each, or two sets that are not paired."
+                f"contrast set {self.name}: {len(self.positive)} positive and {len(self.negative)} negative texts are "
+                "no pairs; give as many of each, or two sets that are not paired."
             )
         if bool(self.positive_cells) != bool(self.negative_cells):
             raise ValueError(f"contrast set {self.name}: one side has cells and the other none; give both or neither.")
@@ -91,13 +92,9 @@ class ContrastSet:
             return ""
         sides = []
         for cell in self.one_sided:
-            there, missing = (
-                ("positive", "negative") if cell in self.positive_cells else ("negative", "positive")
-            )
+            there, missing = ("positive", "negative") if cell in self.positive_cells else ("negative", "positive")
             sides.append(f"'{cell}' has {there} texts only, and {missing} ones are missing")
-        return (
-            f"one-sided: {'; '.join(sides)}. A direction found so may be that of the cell as well as that of {self.name}"
-        )
+        return f"one-sided: {'; '.join(sides)}. Its direction may be that of the cell as well as of {self.name}"
 
     def split(self, held_out: float = 0.5, seed: int = 0) -> tuple[ContrastSet, ContrastSet]:
         """A part to find directions on and a part to try them on; pairs and groups stay whole.
@@ -135,7 +132,9 @@ class ContrastSet:
             >>> ContrastSet("any", texts, texts).check_size(0.12)
         """
         if not 0 < width < 1:
-            raise ValueError(f"contrast set {self.name}: an interval of ± {width} is no interval of a share; give 0 to 1.")
+            raise ValueError(
+                f"contrast set {self.name}: an interval of ± {width} is no interval of a share; give 0 to 1."
+            )
         reached = _half_width(self.n)
         if reached <= width:
             return
@@ -166,8 +165,8 @@ def read_contrasts(path: Path | str) -> tuple[ContrastSet, ...]:
     r"""The contrast sets in a file.
 
     Args:
-        path: `.json`: one set or a list of sets, {"name", "pairs": [[with, without], ...]} or {"name", "positive": [...],
-            "negative": [...]}. `.jsonl`: a line for each pair {"positive", "negative"} or for each text {"text",
+        path: `.json`: one set or a list of sets, {"name", "pairs": [[with, without], ...]} or {"name", "positive":
+            [...], "negative": [...]}. `.jsonl`: a line for each pair {"positive", "negative"} or for each text {"text",
             "label": true or false}, both with "concept", "group" and "cell" where they have one. Any other file: text,
             a line for each pair, its two sides with a tab between.
 
@@ -183,9 +182,7 @@ def read_contrasts(path: Path | str) -> tuple[ContrastSet, ...]:
         text = place.read_text(encoding="utf-8")
         if place.suffix == ".json":
             whole = json.loads(text)
-            return tuple(
-                _of_object(each, place) for each in (whole if isinstance(whole, list) else [whole])
-            )
+            return tuple(_of_object(each, place) for each in (whole if isinstance(whole, list) else [whole]))
         if place.suffix == ".jsonl":
             return _of_lines([json.loads(line) for line in text.splitlines() if line.strip()], place)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -194,7 +191,7 @@ def read_contrasts(path: Path | str) -> tuple[ContrastSet, ...]:
     bad = next((i for i, line in enumerate(lines, 1) if len(line) != 2), None)
     if bad is not None or not lines:
         raise FormatError(
-            f"'{path}', line {bad or 1}: a pair is two texts with a tab between them. Give so, or a .json or .jsonl file."
+            f"'{path}', line {bad or 1}: a pair is two texts with a tab between. Give so, or a .json or .jsonl file."
         )
     first, second = zip(*lines)
     return (ContrastSet(place.stem, tuple(first), tuple(second), paired=True),)
@@ -203,16 +200,14 @@ def read_contrasts(path: Path | str) -> tuple[ContrastSet, ...]:
 def _of_object(given: Any, place: Path) -> ContrastSet:
     if not isinstance(given, dict) or not ({"pairs"} <= given.keys() or given.keys() & {"positive", "negative"}):
         raise FormatError(
-            f"'{place}': a contrast set is an object with \"pairs\", or with \"positive\" and \"negative\" texts."
+            f'\'{place}\': a contrast set is an object with "pairs", or with "positive" and "negative" texts.'
         )
     name = str(given.get("name", place.stem))
     if "pairs" in given:
         pairs = given["pairs"]
         if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise FormatError(f"'{place}', set {name}: each of \"pairs\" is two texts, [with, without].")
-        return ContrastSet(
-            name, tuple(str(a) for a, _ in pairs), tuple(str(b) for _, b in pairs), paired=True
-        )
+        return ContrastSet(name, tuple(str(a) for a, _ in pairs), tuple(str(b) for _, b in pairs), paired=True)
     return ContrastSet(name, tuple(map(str, given.get("positive", ()))), tuple(map(str, given.get("negative", ()))))
 
 
@@ -226,7 +221,7 @@ def _of_lines(lines: Sequence[Any], place: Path) -> tuple[ContrastSet, ...]:
         paired = all("positive" in line and "negative" in line for line in own)
         if not paired and not all("text" in line and isinstance(line.get("label"), bool | int) for line in own):
             raise FormatError(
-                f"'{place}', concept {name}: lines are pairs with \"positive\" and \"negative\", or texts with \"text\" "
+                f'\'{place}\', concept {name}: lines are pairs with "positive" and "negative", or texts with "text" '
                 'and "label", true or false, and not some of each.'
             )
         sides = (own, own) if paired else ([x for x in own if x["label"]], [x for x in own if not x["label"]])

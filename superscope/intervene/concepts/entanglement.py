@@ -76,7 +76,7 @@ class SharedFeatures:
         cosine: of each atom with the direction.
         carries: share of the distance between the sides that each carries; negative where it works against it.
         own: how many of them, from the first, carry the share asked of what all carry.
-        explained: share of the distance that all latents together carry; the rest is in what the dictionary leaves over.
+        explained: share of the distance that all latents together carry; the rest is in what the dictionary leaves.
         interference: share of the read-out's variance within a side that comes from the latents that are not its own.
     """
 
@@ -99,9 +99,9 @@ def shared_features(
     r"""Which features a probe answers to, and how much of its noise is the interference of those it is not about.
 
     Own features are the fewest that carry `share` of the distance that all together carry. Interference is
-    $\mathrm{Cov}(\sum_{j\,\mathrm{other}} f_j\, v \cdot w_j,\; v \cdot x) / \mathrm{Var}(v \cdot x)$ within sides: 0 where
-    the probe's noise is its own features' doing or the residual's, 1 where it is all crosstalk; it may leave [0, 1]
-    where parts cancel.
+    $\mathrm{Cov}(\sum_{j\,\mathrm{other}} f_j\, v \cdot w_j,\; v \cdot x) / \mathrm{Var}(v \cdot x)$ within sides: 0
+    where the probe's noise is its own features' doing or the residual's, 1 where it is all crosstalk; it may leave
+    [0, 1] where parts cancel.
 
     Args:
         direction: of the concept.

@@ -34,7 +34,13 @@ class RankedLatents:
 
 
 def rank_latents(
-    code: Callable[[Tensor], Tensor], train: ContrastRows, held: ContrastRows, *, top: int = 20, shuffles: int = 20, seed: int = 0
+    code: Callable[[Tensor], Tensor],
+    train: ContrastRows,
+    held: ContrastRows,
+    *,
+    top: int = 20,
+    shuffles: int = 20,
+    seed: int = 0,
 ) -> RankedLatents:
     """The latents that discriminate, chosen on one part of the rows and ranked on the other.
 

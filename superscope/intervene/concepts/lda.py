@@ -44,8 +44,10 @@ class Lda(Finder):
 
 
 def ledoit_wolf(rows: ContrastRows) -> float:
-    r"""$a = \min(1, b^2 / d^2)$, $d^2 = \|S - mI\|_F^2$, $b^2 = \frac1{n^2}\sum_i \|x_i x_i^\top - S\|_F^2$ of rows centred
-    on their side."""
+    r"""$a = \min(1, b^2 / d^2)$, $d^2 = \|S - mI\|_F^2$, $b^2 = \frac1{n^2}\sum_i \|x_i x_i^\top - S\|_F^2$.
+
+    Rows are centred on their side.
+    """
     centred = torch.cat([rows.positive - rows.positive.mean(0), rows.negative - rows.negative.mean(0)])
     S, n = class_covariance(rows), len(centred)
     d2 = float(S.square().sum() - S.diagonal().mean() ** 2 * rows.d)

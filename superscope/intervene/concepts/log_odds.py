@@ -78,7 +78,7 @@ class TokenOdds:
             SiteNotFound: if a site is not in the model.
         """
         total, count = 0.0, 0
-        for model, ids, rows, given, options in _passes(subject, corpus):
+        for model, _ids, rows, given, options in _passes(subject, corpus):
             with ExitStack() as stack:
                 stack.enter_context(evaluating(model))
                 for site, edit in (edits or {}).items():
@@ -97,7 +97,7 @@ class TokenOdds:
         """
         total: Tensor | None = None
         count = 0
-        for model, ids, rows, given, options in _passes(subject, corpus):
+        for model, _ids, rows, given, options in _passes(subject, corpus):
             leaves: list[Tensor] = []
 
             def leaf(x: Tensor, leaves: list[Tensor] = leaves) -> Tensor:

@@ -18,10 +18,10 @@ _STEPS = 100
 @final
 @dataclass(frozen=True)
 class Logistic(Finder):
-    r"""$\min_{v, b} \frac1n \sum_i \ln(1 + e^{-y_i (v \cdot x_i + b)}) + \frac\lambda2 \|v\|^2 s^2$, by Newton's method.
+    r"""$\min_{v, b} \frac1n \sum_i \ln(1 + e^{-y_i (v \cdot x_i + b)}) + \frac\lambda2 \|v\|^2 s^2$, by Newton.
 
-    s^2 is the mean variance of a coordinate, so that lambda means the same whatever the scale of x. Each side weighs one
-    half. Solved in the span of the rows, where the solution lies: d may exceed n.
+    s^2 is the mean variance of a coordinate, so that lambda means the same whatever the scale of x. Each side weighs
+    one half. Solved in the span of the rows, where the solution lies: d may exceed n.
 
     Args:
         penalty: lambda; above 0, since sides that can be parted have no finite solution without it.

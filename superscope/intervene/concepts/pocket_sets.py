@@ -152,6 +152,8 @@ def _paragraphs(text: str) -> Iterator[str]:
     """Paragraphs of sentences."""
     for paragraph in re.split(r"\n\s*\n", text):
         plain = paragraph.strip()
-        is_prose = len(plain.split()) >= 10 and plain.endswith(".") and not re.search(r"::|>>>|\*\*\*\*|====|[{}=]", plain)
+        is_prose = (
+            len(plain.split()) >= 10 and plain.endswith(".") and not re.search(r"::|>>>|\*\*\*\*|====|[{}=]", plain)
+        )
         if is_prose and _SHORTEST <= len(plain) <= _LONGEST:
             yield plain

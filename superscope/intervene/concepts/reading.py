@@ -26,7 +26,7 @@ class ContrastRows:
     """Rows of texts that have a concept, and of texts that have not.
 
     Args:
-        positive, negative: a row for each text, float64; where `paired`, row i of one is the twin of row i of the other.
+        positive, negative: a row for each text, float64; where `paired`, rows of one number are twins.
         paired: whether they are pairs.
         name: of the concept.
 
@@ -102,7 +102,11 @@ def text_rows(
         ValueError: if a text has no token.
     """
     corpus: Any = as_corpus(list(texts), tokenizer=subject.tokenizer, context=context)
-    known = [one for site in sites for one in ([site] if isinstance(site, Site) else one_site(subject.model, site, many=True))]
+    known = [
+        one
+        for site in sites
+        for one in ([site] if isinstance(site, Site) else one_site(subject.model, site, many=True))
+    ]
     sums: dict[Site, Tensor] = {}
     counts = torch.zeros(len(texts), dtype=torch.float64)
     for batch in harvest(subject.model, known, corpus, device="cpu"):

@@ -96,9 +96,7 @@ def reliability(
         middle = (read_positive.mean() + read_negative.mean()) / 2
         wrong = torch.cat([(read_positive <= middle).double(), (read_negative >= middle).double()])
     dimension, capped = class_dimension(train, held, finder, share=share, limit=limit)
-    return Reliability(
-        correct, d_prime(read_positive, read_negative), wrong, pair_cosine(train), dimension, capped
-    )
+    return Reliability(correct, d_prime(read_positive, read_negative), wrong, pair_cosine(train), dimension, capped)
 
 
 def d_prime(positive: Float[Tensor, "p"], negative: Float[Tensor, "q"]) -> float:

@@ -118,9 +118,7 @@ def divergences(
     )
 
 
-def divergence_of(
-    log_p: Float64[Tensor, "*batch v"], log_q: Float64[Tensor, "*batch v"]
-) -> Float64[Tensor, "*batch"]:
+def divergence_of(log_p: Float64[Tensor, "*batch v"], log_q: Float64[Tensor, "*batch v"]) -> Float64[Tensor, "*batch"]:
     r"""$\sum_v p \ln(p / q)$: a v that p excludes adds 0, one that only q excludes makes it infinite.
 
     Example:

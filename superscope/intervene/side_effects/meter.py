@@ -1,4 +1,4 @@
-"""What else moved? Predictions, other concepts, a dictionary's other latents and the length of x, under several edits."""
+"""What else moved? Predictions, other concepts, a dictionary's other latents and the length of x, under edits."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is known of features before anything is steered: where they are, how often, how strong, and in whose company.
+    """What is known of features before anything is steered: where they are, how often, how strong, in whose company.
 
     Args:
         atoms: what each writes.
@@ -73,9 +73,7 @@ class Features:
             b = b + g @ dictionary.bias.detach().double().cpu()
         on = (f != 0).double()
         rows = len(f)
-        return cls(
-            atoms, g, b, on.mean(0), f.T @ on / rows, f.square().T @ on / rows, f.mean(0), f.square().mean(0)
-        )
+        return cls(atoms, g, b, on.mean(0), f.T @ on / rows, f.square().T @ on / rows, f.mean(0), f.square().mean(0))
 
 
 def predicted_collateral(
@@ -87,8 +85,8 @@ def predicted_collateral(
 ) -> Float64[Tensor, "m"]:
     r"""$\sum_{j \ne i} w_j\, \mathrm{E}[(\mathrm{ReLU}(u_j + g_j \cdot v) - \mathrm{ReLU}(u_j))^2]$ of each vector v.
 
-    The read-out before its ReLU, $u_j = \sum_k f_k\, g_j \cdot w_k + b_j$, is taken as Gaussian, once where feature j is
-    on and once where it is off, with the means and variances that Gram matrix, densities and co-activations give; so
+    The read-out before its ReLU, $u_j = \sum_k f_k\, g_j \cdot w_k + b_j$, is taken as Gaussian, once where feature j
+    is on and once where it is off, with the means and variances that Gram matrix, densities and co-activations give; so
     that what a closed ReLU swallows is not counted, and what a nearly open one lets through is. No network is run.
 
     Args:
@@ -212,9 +210,7 @@ def rank_agreement(
     random = np.random.default_rng(seed)
     drawn = np.array([all_of(table[random.integers(0, m, m)]) for _ in range(draws)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    gain = {
-        name: (float(value[2 + c]), float(low[2 + c]), float(high[2 + c])) for c, name in enumerate(controls)
-    }
+    gain = {name: (float(value[2 + c]), float(low[2 + c]), float(high[2 + c])) for c, name in enumerate(controls)}
     numbers = (value[0], low[0], high[0], value[1], low[1], high[1])
     return RankAgreement(*map(float, numbers), gain, m)
 

@@ -49,7 +49,7 @@ WORDS = {
             "class_dimension",
             "Directions that do as well",
             "directions",
-            "Mutually orthogonal directions, found one after another, whose held-out d' is at least 0.9 of the first's.",
+            "Mutually orthogonal directions, found in turn, with a held-out d' of at least 0.9 of the first's.",
             "1: it is the direction; more: one of many, and nothing makes it the model's own.",
             by="intervene.concepts.reliability",
         ),
@@ -65,8 +65,8 @@ WORDS = {
             "best_latent_auc",
             "Best latent",
             "probability",
-            "Largest P(a text with the concept has more of a latent than one without), or its reverse, on held-out texts, "
-            "of latents chosen on others.",
+            "Largest P(a text with the concept has more of a latent than one without), or its reverse, on held-out "
+            "texts, of latents chosen on others.",
             "Compare with chance, the best of as many where sides were shuffled.",
             by="intervene.concepts.rank_latents",
         ),
@@ -92,8 +92,8 @@ WORDS = {
             "concept_log_odds_rise",
             "Rise of log-odds",
             "nats",
-            "Log-odds of the tokens that texts with the concept have more of against those they have fewer of, with the "
-            "concept added less without, on held-out texts without it.",
+            "Log-odds of the tokens that texts with the concept have more of against those they have fewer of, with "
+            "the concept added less without, on held-out texts without it.",
             f"The dose that all else is measured at. {_RANDOM}",
             by=_BY,
         ),
@@ -101,8 +101,8 @@ WORDS = {
             "steering_kl",
             "KL on unrelated text",
             "nats per token",
-            "Divergence of the predictions without the edit from those with it, mean over all positions of text that the "
-            "edit is not meant for.",
+            "Divergence of the predictions without the edit from those with it, mean over all positions of text that "
+            "the edit is not meant for.",
             f"What steering costs. {_RANDOM}",
             by="intervene.side_effects.divergences",
             headline=True,

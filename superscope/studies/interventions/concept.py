@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 import tyro
 from torch import Tensor
 
@@ -41,8 +40,9 @@ class Concept(Study):
     """Where is a concept in this model, and what else moves when it is steered?
 
     Reads texts with a concept against texts without it, finds its direction at each site in several ways on one half of
-    them and tries it on the other, then adds it at the site where it holds best and measures what else moves on unrelated
-    text, beside random and orthogonal vectors, the opposite one and the nearest atom, at equal norm, KL and effect.
+    them and tries it on the other, then adds it at the site where it holds best and measures what else moves on
+    unrelated text, beside random and orthogonal vectors, the opposite one and the nearest atom, at equal norm, KL and
+    effect.
     """
 
     kind: ClassVar[str] = "concept"
@@ -129,7 +129,9 @@ class Concept(Study):
                     directions[site, name, finder.name] = self._found(
                         found, site, name, finder, first[site], second[site], caution
                     )
-            _entangled(found, site, {n: directions[site, n, _STEER] for n in rows if (site, n, _STEER) in directions}, rows)
+            _entangled(
+                found, site, {n: directions[site, n, _STEER] for n in rows if (site, n, _STEER) in directions}, rows
+            )
             if coder is not None:
                 _in_dictionary(found, site, coder, directions, rows, self.seed)
         sentences = list(_sentences(found, rows))
@@ -139,7 +141,9 @@ class Concept(Study):
         elif self.steer:
             sentences.append(f"{subject.name} is an encoder and predicts no next token, so nothing was steered.")
         self._texts(found, parts)
-        sentences += [f"{name}: {caution}." for name, p in parts.items() if (caution := _joined(*(x.caution for x in p)))]
+        sentences += [
+            f"{name}: {caution}." for name, p in parts.items() if (caution := _joined(*(x.caution for x in p)))
+        ]
         return Answer(
             title=f"{subject.name}: {', '.join(rows)} at {len(sites)} site{'' if len(sites) == 1 else 's'}",
             findings=found,
@@ -296,7 +300,7 @@ class Concept(Study):
         )
         for done, (name, (train, held)) in enumerate(parts.items()):
             site = self._best_site(found, name, directions)
-            direction = directions[site, name, _STEER] if (site, name, _STEER) in directions else None
+            direction = directions.get((site, name, _STEER), None)
             if direction is None:
                 raise ValueError(f"{name}: steering adds {_STEER}; name it among --finders, or give --no-steer.")
             try:
@@ -309,9 +313,7 @@ class Concept(Study):
             self._measure(found, name, bench, direction.vector, others, coder)
             yield Progress("Steering", done + 1, len(parts), name)
 
-    def _best_site(
-        self, found: Findings, name: str, directions: Mapping[tuple[Site, str, str], Direction]
-    ) -> Site:
+    def _best_site(self, found: Findings, name: str, directions: Mapping[tuple[Site, str, str], Direction]) -> Site:
         """Where the concept's sides lie furthest apart."""
         sites = {site for site, concept, _ in directions if concept == name}
         value = lambda site: found["concept_separation", str(site), name].value or 0.0  # noqa: E731
@@ -357,7 +359,9 @@ class Concept(Study):
             for kind, label, v in band:
                 if kind == "random" and label != "0":
                     continue
-                reached = dose.matched(lambda s, v=v, measure=measure: measure(s * v), target, most=4.0, tolerance=0.1, steps=8)
+                reached = dose.matched(
+                    lambda s, v=v, measure=measure: measure(s * v), target, most=4.0, tolerance=0.1, steps=8
+                )
                 if not reached.reached or target <= 0:
                     found.row("unmatched", **at, matched=matching, kind=kind, label=label, nearest=reached.effect)
                     continue
@@ -409,9 +413,15 @@ class Concept(Study):
                 of="tokens",
                 chance=middle([one.divergence.mean for one in moved]) if finite else None,
                 chance_is=whose,
-                caution=caution if finite else f"infinite at {first.infinite} tokens, whose likeliest words are excluded",
+                caution=caution
+                if finite
+                else f"infinite at {first.infinite} tokens, whose likeliest words are excluded",
                 at=at,
-                **(bootstrap(lambda s: s[:, 0] / s[:, 1], sums, seed=self.seed) if finite else Interval(None, None, "no interval: infinite")).fields,
+                **(
+                    bootstrap(lambda s: s[:, 0] / s[:, 1], sums, seed=self.seed)
+                    if finite
+                    else Interval(None, None, "no interval: infinite")
+                ).fields,
             )
         )
         found.add(
@@ -474,7 +484,9 @@ class Concept(Study):
         ]
         faults: dict[str, AnswerFaults] = {}
         for kind, edits in (("plain", {}), ("steered", {bench.site: Add(vector.float())})):
-            answers = generate(bench.subject, prompts, edits=edits, max_new_tokens=min(_NEW, _longest(bench.subject) // 2))
+            answers = generate(
+                bench.subject, prompts, edits=edits, max_new_tokens=min(_NEW, _longest(bench.subject) // 2)
+            )
             texts = text_of(bench.subject, answers)
             faults[kind] = answer_faults(answers, texts)
             found.row("answer_faults", **at, kind=kind, **dataclasses.asdict(faults[kind]))
@@ -542,7 +554,11 @@ class _Bench:
         return divergences(self.subject, self.corpus, [{self.site: Add(vector.float())}])[0].mean
 
     def side_effects(
-        self, vectors: Sequence[Tensor], probes: Mapping[str, Direction], coder: SparseCoder | None, targets: Sequence[int]
+        self,
+        vectors: Sequence[Tensor],
+        probes: Mapping[str, Direction],
+        coder: SparseCoder | None,
+        targets: Sequence[int],
     ) -> tuple[SideEffects, ...]:
         return side_effects(
             self.subject,
@@ -643,9 +659,7 @@ def _in_dictionary(
             ("probe_interference", shared.interference, "share of variance"),
         ):
             found.add(
-                Measurement(
-                    name=quantity, value=value, unit=unit, n=len(second[site].x), of="held-out texts", at=at
-                )
+                Measurement(name=quantity, value=value, unit=unit, n=len(second[site].x), of="held-out texts", at=at)
             )
         found.rows(
             "shared_features",

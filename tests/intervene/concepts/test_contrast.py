@@ -28,7 +28,8 @@ def test_reads_every_form_of_file(tmp_path):
     (one,), (two,), (three,) = (read_contrasts(tmp_path / name) for name in ("one.json", "two.json", "three.txt"))
     assert one == ContrastSet("x", ("a b", "e f"), ("c d", "g h"), paired=True)
     assert (two.positive, two.negative, two.paired) == (("a",), ("b", "c"), False)
-    assert three.positive == one.positive and three.name == "three"
+    assert three.positive == one.positive
+    assert three.name == "three"
     z, w = read_contrasts(tmp_path / "four.jsonl")
     assert (z.positive, z.negative_groups, z.positive_cells) == (("a",), ("2",), ("u",))
     assert w.paired
@@ -67,7 +68,8 @@ def test_a_missing_file_and_a_missing_side_are_refused(tmp_path):
 
 def test_a_cell_with_one_side_is_named():
     both = ContrastSet("agreeing", TEXTS, TEXTS, positive_cells=("wrong",) * 12, negative_cells=("wrong",) * 12)
-    assert both.one_sided == () and both.caution == ""
+    assert both.one_sided == ()
+    assert both.caution == ""
     one = ContrastSet("agreeing", TEXTS, TEXTS, positive_cells=("wrong", "right") * 6, negative_cells=("wrong",) * 12)
     assert one.one_sided == ("right",)
     assert "one-sided: 'right' has positive texts only, and negative ones are missing" in one.caution
@@ -85,7 +87,8 @@ def test_too_few_texts_for_the_interval_are_refused_with_how_many_are_needed():
 def test_a_split_keeps_pairs_and_groups_whole():
     paired = ContrastSet("x", TEXTS, tuple(t.upper() for t in TEXTS), paired=True)
     train, held = paired.split(0.25, seed=1)
-    assert len(held.positive) == 3 and set(train.positive) | set(held.positive) == set(TEXTS)
+    assert len(held.positive) == 3
+    assert set(train.positive) | set(held.positive) == set(TEXTS)
     assert [t.upper() for t in held.positive] == list(held.negative)
     groups = tuple(str(i // 3) for i in range(12))
     train, held = ContrastSet("x", TEXTS, TEXTS, positive_groups=groups, negative_groups=groups).split(0.5)

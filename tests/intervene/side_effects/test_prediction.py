@@ -30,7 +30,14 @@ def measured(network: Callable[[Tensor], Tensor], x: Tensor, vectors: Tensor, ow
 
 
 def agreement(
-    law: FeatureDistribution, atoms: Tensor, reads: Tensor, offsets: Tensor, chosen: Tensor, network: Callable[[Tensor], Tensor], *, draws: int = 500
+    law: FeatureDistribution,
+    atoms: Tensor,
+    reads: Tensor,
+    offsets: Tensor,
+    chosen: Tensor,
+    network: Callable[[Tensor], Tensor],
+    *,
+    draws: int = 500,
 ) -> RankAgreement:
     """Predicted on some rows, measured on others."""
     W = Dictionary(atoms)
@@ -115,7 +122,8 @@ def test_rank_agreement_of_known_orders():
     # What only repeats a control is worth nothing once the control is known.
     copied = rank_agreement(other, other + 0.5 * noise, {"other": other}, draws=100)
     assert copied.correlation > 0.8
-    assert abs(copied.partial) < 0.1 and copied.gain["other"][0] == pytest.approx(0.0)
+    assert abs(copied.partial) < 0.1
+    assert copied.gain["other"][0] == pytest.approx(0.0)
     assert copied.low < copied.correlation < copied.high
     with pytest.raises(ValueError, match="at least 4"):
         rank_agreement(x[:3], x[:3], {})

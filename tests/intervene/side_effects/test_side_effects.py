@@ -111,11 +111,14 @@ def test_the_meter_reads_norms_probes_and_latents_at_the_edited_site(subject, co
     ratio = ((x.x + v).norm(dim=1) / x.x.norm(dim=1)).mean()
     assert moved.norm_ratio == pytest.approx(float(ratio), rel=1e-5)
     assert moved.probes["it"] == pytest.approx(3.0 / float((x.x @ W.atoms[5]).std()), rel=1e-3)
-    assert still.norm_ratio == 1.0 and still.probes["it"] == 0.0
-    assert moved.latents is not None and still.latents is not None
+    assert still.norm_ratio == 1.0
+    assert still.probes["it"] == 0.0
+    assert moved.latents is not None
+    assert still.latents is not None
     assert still.latents.off_target == 0.0
     assert 0 < moved.latents.off_target < 1
-    assert 5 not in moved.latents.worst.tolist() and len(moved.latents.worst) == 3
+    assert 5 not in moved.latents.worst.tolist()
+    assert len(moved.latents.worst) == 3
     downstream, _ = side_effects(subject, corpus, edits, watch="resid_post.2")
     assert downstream.norm_ratio != 1.0
 
