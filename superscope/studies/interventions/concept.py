@@ -119,6 +119,7 @@ class Concept(Study):
             yield Progress("Reading texts", done, len(parts), name)
             first, second = (concepts.contrast_rows(subject, part, sites, token=token) for part in (train, held))
             rows[name] = (first, second)
+        yield Progress("Reading texts", len(parts), len(parts))
         found = Findings()
         directions: dict[tuple[Site, str, str], Direction] = {}
         for done, site in enumerate(sites):
@@ -134,6 +135,7 @@ class Concept(Study):
             )
             if coder is not None:
                 _in_dictionary(found, site, coder, directions, rows, self.seed)
+        yield Progress("Finding directions", len(sites), len(sites))
         sentences = list(_sentences(found, rows))
         if self.steer and subject.kind == "causal":
             yield from self._steered(found, subject, parts, directions, coder)
@@ -307,6 +309,7 @@ class Concept(Study):
                 odds = TokenOdds.of(subject, train)
             except ValueError as error:
                 found.row("unsteered", concept=name, why=str(error))
+                yield Progress("Steering", done + 1, len(parts), name)
                 continue
             bench = _Bench(subject, site, odds, _as_corpus(subject, held.negative), corpus)
             others = {n: directions[site, n, _STEER] for n in parts if n != name and (site, n, _STEER) in directions}
@@ -356,13 +359,15 @@ class Concept(Study):
             ("kl", moved[0].divergence.mean, bench.kl),
             ("effect", effects[0], bench.effect),
         ):
+            if not (math.isfinite(target) and target > 0):
+                continue
             for kind, label, v in band:
                 if kind == "random" and label != "0":
                     continue
                 reached = dose.matched(
                     lambda s, v=v, measure=measure: measure(s * v), target, most=4.0, tolerance=0.1, steps=8
                 )
-                if not reached.reached or target <= 0:
+                if not reached.reached:
                     found.row("unmatched", **at, matched=matching, kind=kind, label=label, nearest=reached.effect)
                     continue
                 dosed = reached.strength * v
