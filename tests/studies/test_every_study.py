@@ -48,6 +48,17 @@ SMALL = {
     "convert": {"to": "sparsify"},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
     "concept": {"concepts": ("errors",), "texts": 12, "sites": ("resid_post.0",), "steer": False},
+    "steer": {
+        "tokens": 300,
+        "fisher_tokens": 100,
+        "draws": 1,
+        "prompts": ("The", "If a"),
+        "strengths": (0.0, 1.0),
+        "new_tokens": 2,
+        "site": "resid_post.2",
+    },
+    "ablate": {"tokens": 300, "site": "resid_post.2"},
+    "spare": {"worlds": ("uniform:n=16,d=8,l0=1",), "features": 2, "rows": 2000},
     "reproduce": {"only": ("E4",)},
 }
 
