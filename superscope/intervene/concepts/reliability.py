@@ -40,7 +40,7 @@ class Reliability:
 
     @property
     def accuracy(self) -> float:
-        """Share of held-out texts on the right side, each side counting one half of it where they are as many."""
+        """Share of held-out texts on the right side."""
         return float(self.correct.mean())
 
     @property

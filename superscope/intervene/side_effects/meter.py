@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...capture.inputs.as_corpus import Readable, as_corpus
 from ...capture.inputs.images import Images
+from ...capture.inputs.text import Corpus
 from ...capture.models.facts import batch_that_fits, device_of, evaluating
 from ...capture.models.load import Subject
 from ...capture.reading.harvest import batch, inputs
@@ -93,6 +94,8 @@ def side_effects(
         ValueError: if the corpus does not fit the model.
     """
     corpus = as_corpus(corpus, tokenizer=subject.tokenizer)
+    if isinstance(corpus, Images):
+        raise TypeError("side_effects: pictures have no next token; give text.")
     moved = divergences(subject, corpus, edits, batch_tokens=batch_tokens)
     plain = _rows(subject, corpus, {}, watch, batch_tokens)
     code = None if coder is None else dense_code(coder)
@@ -112,10 +115,9 @@ def side_effects(
 
 
 def _rows(
-    subject: Subject, corpus: Readable, edits: Edits, watch: Site | str, batch_tokens: int | None
+    subject: Subject, corpus: Corpus, edits: Edits, watch: Site | str, batch_tokens: int | None
 ) -> Float[Tensor, "rows d"]:
     """x at a site, edited on the way."""
-    assert not isinstance(corpus, Images | Tensor | Sequence)
     model, parts = subject.model, []
     size = max(1, (batch_tokens or batch_that_fits(model)) // corpus.context)
     for at in range(0, len(corpus), size):

@@ -211,8 +211,16 @@ def rank_agreement(
     drawn = np.array([all_of(table[random.integers(0, m, m)]) for _ in range(draws)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     gain = {name: (float(value[2 + c]), float(low[2 + c]), float(high[2 + c])) for c, name in enumerate(controls)}
-    numbers = (value[0], low[0], high[0], value[1], low[1], high[1])
-    return RankAgreement(*map(float, numbers), gain, m)
+    return RankAgreement(
+        correlation=float(value[0]),
+        low=float(low[0]),
+        high=float(high[0]),
+        partial=float(value[1]),
+        partial_low=float(low[1]),
+        partial_high=float(high[1]),
+        gain=gain,
+        n=m,
+    )
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

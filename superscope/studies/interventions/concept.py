@@ -19,7 +19,7 @@ from ... import capture
 from ...capture import Corpus, Subject
 from ...core import Answer, Findings, Measurement, Run, Site, SparseCoder
 from ...dictionaries import load_coder
-from ...intervene import concepts, dose, generate, text_of
+from ...intervene import Edits, concepts, dose, generate, text_of
 from ...intervene.concepts import ContrastRows, ContrastSet, Direction, Finder
 from ...intervene.concepts.log_odds import TokenOdds
 from ...intervene.edits import Add
@@ -488,7 +488,8 @@ class Concept(Study):
             for i in range(min(len(bench.corpus), _PROMPTS))
         ]
         faults: dict[str, AnswerFaults] = {}
-        for kind, edits in (("plain", {}), ("steered", {bench.site: Add(vector.float())})):
+        added: dict[str, Edits] = {"plain": {}, "steered": {bench.site: Add(vector.float())}}
+        for kind, edits in added.items():
             answers = generate(
                 bench.subject, prompts, edits=edits, max_new_tokens=min(_NEW, _longest(bench.subject) // 2)
             )
