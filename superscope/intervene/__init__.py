@@ -1,9 +1,11 @@
 """Who changes x and watches: x replaced while a model runs, and what that costs it."""
 
 from . import collateral as collateral
+from . import concepts as concepts
 from . import dose as dose
 from . import edits as edits
 from . import gates as gates
+from . import side_effects as side_effects
 from .doses import dose_response as dose_response
 from .editing import Edits as Edits
 from .editing import edited as edited

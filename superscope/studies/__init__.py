@@ -88,6 +88,12 @@ STUDIES = (
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
     Entry(
+        "concept",
+        "interventions.concept",
+        "Concept",
+        "Where is a concept in this model, and what else moves when it is steered?",
+    ),
+    Entry(
         "steer",
         "interventions.steer",
         "Steer",

@@ -47,6 +47,7 @@ SMALL = {
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
     "convert": {"to": "sparsify"},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
+    "concept": {"concepts": ("errors",), "texts": 12, "sites": ("resid_post.0",), "steer": False},
     "steer": {
         "tokens": 300,
         "fisher_tokens": 100,

@@ -124,6 +124,7 @@ def test_what_is_finished_is_not_done_again(inline: Path, tmp_path: Path) -> Non
 VARIED = {
     "bounds": "d=8,16",
     "calibrate": "seed=0,1",
+    "concept": "seed=0,1",
     "convert": None,
     "count": "seed=0,1",
     "frontier": "seed=0,1",

@@ -1,0 +1,233 @@
+"""Which edits will move much else? Collateral told before steering, from what is known of the features alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy.polynomial.hermite_e import hermegauss
+from scipy.stats import rankdata
+from torch import Tensor
+
+from ...core import Dictionary, ShapeError, SparseCode
+
+_POINTS = 16
+_BLOCK = 2**22
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of features before anything is steered: where they are, how often, how strong, in whose company.
+
+    Args:
+        atoms: what each writes.
+        reads: what each is read by.
+        offsets: $b_j$ of the read-out $\\mathrm{ReLU}(g_j \\cdot x + b_j)$.
+        density: P(f_j != 0).
+        mean, square: E[f_k 1(f_j != 0)] and E[f_k^2 1(f_j != 0)], (k, j): co-activations.
+        total, total_square: E[f_k] and E[f_k^2].
+    """
+
+    atoms: Float64[Tensor, "n d"]
+    reads: Float64[Tensor, "n d"]
+    offsets: Float64[Tensor, "n"]
+    density: Float64[Tensor, "n"]
+    mean: Float64[Tensor, "n n"]
+    square: Float64[Tensor, "n n"]
+    total: Float64[Tensor, "n"]
+    total_square: Float64[Tensor, "n"]
+
+    @classmethod
+    def of(
+        cls,
+        dictionary: Dictionary,
+        code: SparseCode | Float[Tensor, "rows n"],
+        *,
+        reads: Float[Tensor, "n d"] | None = None,
+        offsets: Float[Tensor, "n"] | None = None,
+    ) -> Features:
+        """Of a dictionary and the codes of some rows of ordinary text.
+
+        Args:
+            dictionary: W; its bias is taken into the offsets.
+            code: f of rows.
+            reads: g; the atoms themselves without them.
+            offsets: b; 0 without them.
+
+        Raises:
+            ShapeError: if codes, reads or offsets do not fit the dictionary.
+        """
+        f = (code.dense() if isinstance(code, SparseCode) else code).detach().double().cpu()
+        atoms = dictionary.atoms.detach().double().cpu()
+        g = atoms if reads is None else reads.detach().double().cpu()
+        b = atoms.new_zeros(len(atoms)) if offsets is None else offsets.detach().double().cpu()
+        if f.ndim != 2 or f.shape[1] != len(atoms) or g.shape != atoms.shape or b.shape != atoms.shape[:1]:
+            raise ShapeError(
+                f"Features: codes {tuple(f.shape)}, reads {tuple(g.shape)} and offsets {tuple(b.shape)} do not fit a "
+                f"dictionary of {len(atoms)} atoms in d = {atoms.shape[1]}; give one of each for every atom."
+            )
+        if dictionary.bias is not None:
+            b = b + g @ dictionary.bias.detach().double().cpu()
+        on = (f != 0).double()
+        rows = len(f)
+        return cls(atoms, g, b, on.mean(0), f.T @ on / rows, f.square().T @ on / rows, f.mean(0), f.square().mean(0))
+
+
+def predicted_collateral(
+    features: Features,
+    vectors: Float[Tensor, "m d"],
+    *,
+    targets: Tensor | None = None,
+    weights: Float[Tensor, "n"] | None = None,
+) -> Float64[Tensor, "m"]:
+    r"""$\sum_{j \ne i} w_j\, \mathrm{E}[(\mathrm{ReLU}(u_j + g_j \cdot v) - \mathrm{ReLU}(u_j))^2]$ of each vector v.
+
+    The read-out before its ReLU, $u_j = \sum_k f_k\, g_j \cdot w_k + b_j$, is taken as Gaussian, once where feature j
+    is on and once where it is off, with the means and variances that Gram matrix, densities and co-activations give; so
+    that what a closed ReLU swallows is not counted, and what a nearly open one lets through is. No network is run.
+
+    Args:
+        features: what is known.
+        vectors: what each edit adds.
+        targets: the feature that each is meant to move, left out of its sum; none without them.
+        weights: w; 1 without them.
+
+    Raises:
+        ShapeError: if vectors do not fit.
+    """
+    V = vectors.detach().double().cpu()
+    if V.ndim != 2 or V.shape[1] != features.atoms.shape[1]:
+        raise ShapeError(
+            f"predicted_collateral: vectors {tuple(V.shape)} for features in d = {features.atoms.shape[1]}; give one "
+            "vector of that length a row."
+        )
+    G = features.reads @ features.atoms.T
+    p = features.density
+    on, off = p.clamp_min(1e-12), (1 - p).clamp_min(1e-12)
+    nodes, masses = (torch.from_numpy(each) for each in hermegauss(_POINTS))
+    masses = masses / masses.sum()
+    parts = []
+    for mean, square, share in (
+        (features.mean / on, features.square / on, p),
+        (
+            (features.total[:, None] - features.mean) / off,
+            (features.total_square[:, None] - features.square) / off,
+            1 - p,
+        ),
+    ):
+        # mean[k, j]: E[f_k] where feature j is on, or off.
+        middle = (G * mean.T).sum(1) + features.offsets
+        spread = (G.square() * (square - mean.square()).clamp_min(0.0).T).sum(1).sqrt()
+        parts.append((middle[:, None] + spread[:, None] * nodes, share))
+    w = p.new_ones(len(p)) if weights is None else weights.detach().double().cpu()
+    result = V.new_empty(len(V))
+    size = max(_BLOCK // (len(p) * _POINTS), 1)
+    for start in range(0, len(V), size):
+        shift = V[start : start + size] @ features.reads.T
+        moved = V.new_zeros(shift.shape)
+        for u, share in parts:
+            change = (u + shift[..., None]).relu() - u.relu()
+            moved += share * (change.square() @ masses)
+        if targets is not None:
+            own = torch.as_tensor(targets)[start : start + size]
+            moved[torch.arange(len(own)), own] = 0.0
+        result[start : start + size] = moved @ w
+    return result
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """How well a prediction orders what was measured.
+
+    Args:
+        correlation: Spearman's.
+        low, high: its 95 % bootstrap interval over the edits.
+        partial: Spearman's given the controls: of what is left of ranks after the ranks of the controls are fitted.
+        partial_low, partial_high: its interval.
+        gain: by name of each control, the correlation less the control's own, with its interval (value, low, high).
+        n: edits.
+    """
+
+    correlation: float
+    low: float
+    high: float
+    partial: float
+    partial_low: float
+    partial_high: float
+    gain: Mapping[str, tuple[float, float, float]]
+    n: int
+
+
+def rank_agreement(
+    predicted: Float[Tensor, "m"],
+    measured: Float[Tensor, "m"],
+    controls: Mapping[str, Float[Tensor, "m"]],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> RankAgreement:
+    """A prediction against simpler ones (density alone, norm alone) that it should beat.
+
+    A control that is the same for all edits, but for rounding, orders nothing: its correlation is 0. The better of a control and its
+    reverse is taken, since which way round it goes was not said beforehand.
+
+    Args:
+        predicted, measured: of each edit.
+        controls: by name.
+        draws: of the bootstrap over edits.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if there are fewer than 4 edits, lengths differ, or a number is NaN.
+
+    Source:
+        2606.08365 (prediction of side effects against frequency-only and magnitude-only baselines).
+    """
+    columns = [predicted, measured, *controls.values()]
+    m = len(predicted)
+    if m < 4 or any(len(column) != m for column in columns):
+        raise ValueError(
+            f"rank_agreement: {[len(column) for column in columns]} values; give as many of each, at least 4."
+        )
+    table = torch.stack([column.detach().double().cpu() for column in columns], 1).numpy()
+    if np.isnan(table).any():
+        raise ValueError("rank_agreement: a value is NaN; leave that edit out.")
+    # What differs by rounding alone orders nothing; ranks would make a random order of it.
+    same = np.ptp(table, axis=0) <= _ROUNDING * np.abs(table).max(0)
+    table[:, same] = table[:1, same]
+
+    def all_of(rows: np.ndarray) -> np.ndarray:
+        ranks = rankdata(rows, axis=0)
+        own = _correlation(ranks[:, 0], ranks[:, 1])
+        design = np.column_stack([np.ones(len(ranks)), ranks[:, 2:]])
+        left = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2], rcond=None)[0]
+        scale = ranks[:, :2].std(0)
+        partial = _correlation(left[:, 0], left[:, 1]) if (left.std(0) > 1e-9 * scale).all() else 0.0
+        gains = [own - abs(_correlation(ranks[:, 2 + c], ranks[:, 1])) for c in range(len(controls))]
+        return np.array([own, partial, *gains])
+
+    value = all_of(table)
+    random = np.random.default_rng(seed)
+    drawn = np.array([all_of(table[random.integers(0, m, m)]) for _ in range(draws)])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    gain = {name: (float(value[2 + c]), float(low[2 + c]), float(high[2 + c])) for c, name in enumerate(controls)}
+    return RankAgreement(
+        correlation=float(value[0]),
+        low=float(low[0]),
+        high=float(high[0]),
+        partial=float(value[1]),
+        partial_low=float(low[1]),
+        partial_high=float(high[1]),
+        gain=gain,
+        n=m,
+    )
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / scale if scale > 0 else 0.0
