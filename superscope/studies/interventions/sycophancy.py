@@ -98,8 +98,8 @@ class Sycophancy(Study):
     """Known questions, at most, that an edit is judged on; nothing was found or chosen on them."""
     other: Count = 16
     """Pieces of text that have nothing to do with it, for side effects."""
-    keep_text: bool = True
-    """Keep the questions in the run folder."""
+    text: bool = True
+    """Keep the questions in the run folder; --no-text leaves them out."""
     seed: int = 0
     """Of questions, splits and controls."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -139,7 +139,7 @@ class Sycophancy(Study):
         cells = _by_cell(questions, where, log_odds)
         known = _known(cells)
         rates(findings, cells, known, {"edit": "none"})
-        if self.keep_text:
+        if self.text:
             _keep(findings, cells, known)
 
         # The direction, by layer.

@@ -69,7 +69,7 @@ def test_a_one_sided_set_is_named() -> None:
 
 
 def test_text_can_be_left_out(tmp_path: Path) -> None:
-    study = Sycophancy(items=60, layers=(2,), choosing=10, reporting=10, other=1, controls=2, keep_text=False)
+    study = Sycophancy(items=60, layers=(2,), choosing=10, reporting=10, other=1, controls=2, text=False)
     study.run(tmp_path / "run")
     assert not (tmp_path / "run" / "questions.parquet").exists()
     assert "questions" not in Report.load(tmp_path / "run").tables
