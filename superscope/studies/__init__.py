@@ -111,6 +111,12 @@ STUDIES = (
         "Spare",
         "How much can an edit spare the other features? The bound, and what is reached, in known worlds.",
     ),
+    Entry(
+        "sycophancy",
+        "interventions.sycophancy",
+        "Sycophancy",
+        "Does this model say what its user thinks, along which direction, and what takes it away?",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

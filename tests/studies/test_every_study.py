@@ -59,6 +59,7 @@ SMALL = {
     },
     "ablate": {"tokens": 300, "site": "resid_post.2"},
     "spare": {"worlds": ("uniform:n=16,d=8,l0=1",), "features": 2, "rows": 2000},
+    "sycophancy": {"items": 80, "layers": (2,), "choosing": 20, "reporting": 20, "other": 1, "controls": 2},
     "reproduce": {"only": ("E4",)},
 }
 

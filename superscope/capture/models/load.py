@@ -80,7 +80,7 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
     comes with a model is run.
 
     Args:
-        model: "pocket" for the model inside this package, a folder with config.json, weights and tokenizer, a GGUF file
+        model: "pocket" or "sycophant" for the models inside this package, a folder with config.json, weights and tokenizer, a GGUF file
             or a folder that holds one (extra `gguf`; its weights are de-quantised), or a name on the hub such as
             "EleutherAI/pythia-70m".
         device: as in torch.
@@ -101,6 +101,11 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
         network: Any
         network, tokenizer = load_pocket()
         return Subject(network.to(device=place, dtype=dtype).eval(), tokenizer, "pocket", "causal")
+    if model == "sycophant":
+        from ..sycophant import load as load_sycophant
+
+        network, tokenizer = load_sycophant()
+        return Subject(network.to(device=place, dtype=dtype).eval(), tokenizer, "sycophant", "causal")
     folder = Path(model).expanduser()
     if model.strip() and (file := gguf.file_at(folder)) is not None:
         with quiet():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .. import pocket
+from .. import pocket, sycophant
 from . import gguf
 from .facts import text_config_of
 from .load import quiet, read_config
@@ -46,7 +46,7 @@ class Outline:
 
 
 def outline(model: str) -> Outline:
-    """The size of a model: "pocket", a folder with a config.json, a GGUF file, or a name on the hub.
+    """The size of a model: "pocket" or "sycophant", a folder with a config.json, a GGUF file, or a name on the hub.
 
     Args:
         model: as for `load`.
@@ -61,7 +61,8 @@ def outline(model: str) -> Outline:
     """
     import transformers
 
-    place = pocket.folder() if model == "pocket" else Path(model).expanduser()
+    carried = {"pocket": pocket.folder, "sycophant": sycophant.folder}
+    place = carried[model]() if model in carried else Path(model).expanduser()
     folder = place if model.strip() and place.is_dir() else None
     if model.strip() and (file := gguf.file_at(place)) is not None:
         with quiet():

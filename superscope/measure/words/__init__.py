@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import agreement, bounds, concepts, cost, counts, geometry, interventions, networks, pursuit, recovery, toys
+from . import (
+    agreement,
+    bounds,
+    concepts,
+    cost,
+    counts,
+    geometry,
+    interventions,
+    networks,
+    pursuit,
+    recovery,
+    sycophancy,
+    toys,
+)
 from .word import Word
 
-_GROUPS = (networks, counts, geometry, agreement, recovery, pursuit, interventions, concepts, bounds, toys, cost)
+_GROUPS = (networks, counts, geometry, agreement, recovery, pursuit, interventions, concepts, bounds, toys, cost, sycophancy)
 
 WORDS: dict[str, Word] = {
     word.name: replace(word, group=group)
