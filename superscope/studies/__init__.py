@@ -87,6 +87,18 @@ STUDIES = (
         "Judge",
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
+    Entry(
+        "compress",
+        "interventions.compress",
+        "Compress",
+        "What does making a layer smaller cost, and which features outlive it?",
+    ),
+    Entry(
+        "perturb",
+        "interventions.perturb",
+        "Perturb",
+        "How easily is a layer disturbed, along features, between them and through their interference?",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

@@ -1,0 +1,1 @@
+"""What happens when x is changed: studies of interventions."""
