@@ -22,6 +22,6 @@ class Magnitude(Method):
     kind: ClassVar = "sparse"
 
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         return without_smallest(W, W.abs().reshape(1, -1), amount)

@@ -26,7 +26,7 @@ class Method(ABC):
     @final
     @torch.no_grad()
     def sparse(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], sparsity: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "_ _"], sparsity: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         """W with a share `sparsity` of its entries at zero, rounded down to whole entries.
 
@@ -47,7 +47,7 @@ class Method(ABC):
     @final
     @torch.no_grad()
     def low_rank(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], rank: int
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "_ _"], rank: int
     ) -> Float[Tensor, "outputs inputs"]:
         """A matrix of rank at most `rank` in place of W.
 
@@ -69,7 +69,7 @@ class Method(ABC):
 
     @abstractmethod
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         """W', from W and H in float64, for a sparsity in (0, 1) or a possible rank."""
 
@@ -98,7 +98,7 @@ def output_error(
 
 
 def without_smallest(
-    W: Float[Tensor, "outputs inputs"], score: Float[Tensor, "groups members"], sparsity: float
+    W: Float[Tensor, "outputs inputs"], score: Float[Tensor, "groups members"], sparsity: float | int
 ) -> Float[Tensor, "outputs inputs"]:
     """W with the entries of the lowest score at zero: in each group of the score, the same share."""
     count = int(sparsity * score.shape[1])

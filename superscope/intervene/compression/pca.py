@@ -26,6 +26,6 @@ class PCA(Method):
     kind: ClassVar = "low-rank"
 
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         return W @ projection(H, int(amount)).matrix

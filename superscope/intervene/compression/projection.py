@@ -43,12 +43,12 @@ class Projection:
 
 @torch.no_grad()
 def projection(
-    moment: Float[Tensor, "d d"],
+    moment: Float[Tensor, "_ _"],
     rank: int,
     *,
-    metric: Float[Tensor, "d d"] | None = None,
-    damping: float = 0.0,
-    mean: Float[Tensor, "d"] | None = None,
+    metric: Float[Tensor, "_ _"] | None = None,
+    damping: float | int = 0.0,
+    mean: Float[Tensor, "_"] | None = None,
 ) -> Projection:
     r"""$P = F^{-1/2} U_r U_r^\top F^{1/2}$, $U_r$ the r leading left singular vectors of $F^{1/2} C^{1/2}$.
 
@@ -125,7 +125,7 @@ def second_moment(
 
 @torch.no_grad()
 def feature_moment(
-    atoms: Float[Tensor, "n d"], weights: Float[Tensor, "n"] | None = None
+    atoms: Float[Tensor, "n d"], weights: Float[Tensor, "_"] | None = None
 ) -> Float[Tensor, "d d"]:
     r"""$C = \sum_j w_j a_j a_j^\top$, in float64.
 
@@ -156,7 +156,7 @@ def _symmetric(matrix: Tensor, name: str) -> Tensor:
     return (matrix + matrix.T) / 2
 
 
-def _roots(metric: Tensor | None, d: int, damping: float, like: Tensor) -> tuple[Tensor, Tensor]:
+def _roots(metric: Tensor | None, d: int, damping: float | int, like: Tensor) -> tuple[Tensor, Tensor]:
     """F^(1/2) and F^(-1/2)."""
     if metric is None:
         one = torch.eye(d).to(like)

@@ -37,7 +37,7 @@ class SparseGPT(Method):
     """
 
     columns: int = 128
-    damping: float = 0.01
+    damping: float | int = 0.01
 
     name: ClassVar[str] = "sparsegpt"
     kind: ClassVar = "sparse"
@@ -49,7 +49,7 @@ class SparseGPT(Method):
             )
 
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         mean = float(H.diagonal().mean())
         # Without any input every matrix is as good, and any positive H ranks by magnitude.

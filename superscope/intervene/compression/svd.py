@@ -23,7 +23,7 @@ class SVD(Method):
     kind: ClassVar = "low-rank"
 
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         return truncated(W, int(amount))
 

@@ -33,7 +33,7 @@ class SVDLLM(Method):
         (arXiv 2403.07378).
     """
 
-    damping: float = 1e-6
+    damping: float | int = 1e-6
 
     name: ClassVar[str] = "svd-llm"
     kind: ClassVar = "low-rank"
@@ -43,7 +43,7 @@ class SVDLLM(Method):
             raise ValueError(f"SVDLLM: damping must be finite and at least 0; got {self.damping}.")
 
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         H = H + self.damping * float(H.diagonal().mean()) * torch.eye(len(H)).to(H)
         S, failed = torch.linalg.cholesky_ex(H)

@@ -24,6 +24,6 @@ class Wanda(Method):
     kind: ClassVar = "sparse"
 
     def change(
-        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float
+        self, W: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"], amount: float | int
     ) -> Float[Tensor, "outputs inputs"]:
         return without_smallest(W, W.abs() * H.diagonal().clamp(min=0).sqrt(), amount)

@@ -1,0 +1,77 @@
+"""Moves are what they are called, and what they do is counted where it can be seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from superscope.capture import Subject, blocks
+from superscope.frames import random_unit
+from superscope.intervene.robustness import (
+    along,
+    at_random,
+    between,
+    damage,
+    interference_gain,
+    last_logits,
+    through_interference,
+)
+
+
+def test_moves_have_length_one_and_lie_where_they_should() -> None:
+    atoms = 3 * random_unit(n=200, d=32, seed=0).atoms
+    some = torch.arange(0, 200, 5)
+    for moves in (along(atoms, some), between(atoms, some), through_interference(atoms, some), at_random(9, 32)):
+        assert torch.allclose(moves.norm(dim=1), torch.ones(len(moves)), atol=1e-5)
+    halves = (between(atoms, some) * along(atoms, some)).sum(1)
+    assert torch.allclose(halves, torch.full_like(halves, 0.5**0.5), atol=0.04)
+
+
+def test_through_interference_is_what_other_features_do_to_x() -> None:
+    atoms = random_unit(n=50, d=8, seed=0).atoms
+    G = atoms @ atoms.T - torch.eye(50)
+    f = torch.nn.functional.normalize(G[7], dim=0)
+    assert f[7].abs() < 1e-6
+    x = f @ atoms
+    (move,) = through_interference(atoms, torch.tensor([7]))
+    assert torch.allclose(torch.nn.functional.normalize(x, dim=0), move, atol=1e-5)
+    (gain,) = interference_gain(atoms, torch.tensor([7]))
+    assert float(x @ atoms[7]) == pytest.approx(float(gain), rel=1e-5)
+    # No other change of that length moves the read-out more.
+    others = at_random(200, 50, seed=3)
+    others[:, 7] = 0
+    assert float((others / others.norm(dim=1, keepdim=True) @ atoms @ atoms[7]).max()) < float(gain)
+
+
+def test_without_overlap_nothing_goes_through_interference() -> None:
+    assert not through_interference(torch.eye(4), torch.arange(4)).any()
+    assert not interference_gain(torch.eye(4), torch.arange(4)).any()
+    with pytest.raises(ValueError, match=r"2 of 2 features have no other one with \|cosine\| below 0.1"):
+        between(torch.ones(2, 3), torch.arange(2))
+
+
+def test_damage_is_counted_from_the_token_on(model_of, tokenizer, corpus) -> None:
+    model = model_of("llama")
+    subject, site = Subject(model, tokenizer, "tiny", "causal"), blocks(model)[0]
+    text = corpus.take(torch.arange(3))
+    last = text.length - 1
+    moves = torch.stack([torch.zeros(16), 5 * at_random(1, 16)[0]])
+    found = damage(subject, site, text, last, moves)
+    assert torch.equal(found[0], torch.zeros(3, dtype=torch.float64))
+    for i, place in enumerate(last.tolist()):
+        ids = text.ids[i, : place + 1]
+        network = last_logits(subject, site, ids)
+        hidden = []
+        handle = model.get_submodule(site).register_forward_hook(lambda m, a, out: hidden.append(out))
+        with torch.no_grad():
+            clean = model(ids[None]).logits[0, -1]
+        handle.remove()
+        x = (hidden[0] if isinstance(hidden[0], torch.Tensor) else hidden[0][0])[0, -1]
+        same, moved = network(torch.stack([x, x + moves[1]]))
+        assert torch.allclose(same, clean, atol=1e-5)
+        p, q = clean.double().log_softmax(0), moved.double().log_softmax(0)
+        assert float(found[1, i]) == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-3)
+    early = damage(subject, site, text, torch.zeros(3, dtype=torch.long), moves)
+    assert bool((early[1] > 0).all())
+    with pytest.raises(ValueError, match="one position inside each of the 3 windows"):
+        damage(subject, site, text, text.length, moves)
