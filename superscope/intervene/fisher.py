@@ -1,8 +1,9 @@
-"""How much does the output notice of a change to x? The pullback Fisher of a site, from gradients."""
+"""How many nats does a small change of x cost a model's predictions? The Fisher matrix, pulled back to a site."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64
@@ -10,106 +11,124 @@ from torch import Tensor
 
 from ..capture.inputs.as_corpus import Readable, as_corpus
 from ..capture.inputs.images import Images
-from ..capture.models.facts import device_of, evaluating, keywords_of
+from ..capture.models.facts import batch_that_fits, device_of, evaluating, keywords_of
 from ..capture.models.load import Subject
-from ..capture.reading.harvest import batch, inputs
-from ..capture.reading.hooks import fitted, visiting
+from ..capture.reading.harvest import batch, check_fit, inputs
 from ..core import Site
+from .prompts import causal_model
+from .rewriting import replace
+
+
+@dataclass(frozen=True, eq=False)
+class Fisher:
+    r"""F, so that adding $\delta$ costs $\tfrac12 \delta^\top F \delta$ nats a token, for small $\delta$.
+
+    Args:
+        matrix: F.
+        samples: gradients that it is the mean of.
+        tokens: tokens that were predicted.
+    """
+
+    matrix: Float64[Tensor, "d d"]
+    samples: int
+    tokens: int
+
+    def nats(self, direction: Float[Tensor, "d"]) -> float:
+        r"""$\tfrac12 \delta^\top F \delta$."""
+        v = direction.double().cpu()
+        return float(v @ self.matrix @ v) / 2
 
 
 def pullback_fisher(
-    loaded: Subject, site: Site | str, corpus: Readable, *, draws: int = 1, batch_sequences: int = 16, seed: int = 0
-) -> Float64[Tensor, "d d"]:
-    r"""$F = \mathbb E[s s^\top]$, $s = \nabla_x \sum_{t' \ge t} \ln p(y_{t'})$, y drawn from the model itself.
+    subject: Subject,
+    site: Site | str,
+    corpus: Readable,
+    *,
+    at: Literal["every", "one"] = "every",
+    draws: int = 1,
+    batch_tokens: int | None = None,
+    seed: int = 0,
+) -> Fisher:
+    r"""$F = \mathrm{E}[s s^\top]$, $s = \partial \ln p(y) / \partial x$, y drawn from the model.
 
-    To second order the KL of all later predictions moves by $\tfrac12 \delta^\top F \delta$ nats when x at one token
-    moves by delta: a token's x acts on its own prediction and, through attention, on those behind it. y is drawn, not
-    read from the text: the text's own tokens would give the empirical Fisher, which is another matrix. Scores of
-    different y are uncorrelated and their mean is 0, so summing them before the outer product costs nothing but noise.
+    Drawn and not the text's own next token: that would be the empirical Fisher matrix, which is no bound of any KL.
+    Scores of different tokens are uncorrelated given the text, so that one backward pass serves all of a window.
 
     Args:
-        loaded: a causal language model.
-        site: whose x.
-        corpus: text to average over.
-        draws: of y for each window: passes backward. More make F smoother.
-        batch_sequences: windows in one pass.
-        seed: of y.
+        subject: a causal model.
+        site: where x is changed.
+        corpus: text that is to stay as it is: unrelated to what is steered.
+        at: "every": the same change at every token of a window, per predicted token; "one": a change at one token, its
+            effect on all that follow.
+        draws: of y for each window.
+        batch_tokens: ids in one pass.
+        seed: of the draws.
 
     Raises:
-        TypeError: if the model predicts no next token, or corpus is pictures.
+        TypeError: if the subject is an encoder, or the corpus pictures.
         SiteNotFound: if the site is not in the model.
-        ValueError: if the text has no token, or the output does not depend on x.
+        ValueError: if draws is below 1, or the corpus does not fit the model.
 
     Source:
-        Amari, "Natural gradient works efficiently in learning", 1998; as a metric of activations in FishBack,
-        arXiv 2605.17231, 2026.
+        The pullback of FishBack (2605.17231); Kunstner et al., "Limitations of the empirical Fisher approximation",
+        2019.
     """
-    if loaded.kind != "causal":
-        raise TypeError(f"pullback_fisher: '{loaded.name}' is an encoder and predicts no next token; give a causal model.")
-    corpus = as_corpus(corpus, tokenizer=loaded.tokenizer)
+    model = causal_model(subject, "pullback_fisher")
+    if draws < 1:
+        raise ValueError(f"pullback_fisher: draws is {draws}; draw at least one.")
+    corpus = as_corpus(corpus, tokenizer=subject.tokenizer)
     if isinstance(corpus, Images):
         raise TypeError("pullback_fisher: pictures have no next token; give text.")
-    model = loaded.model
+    check_fit(model, corpus)
+    size = max(1, (batch_tokens or batch_that_fits(model)) // corpus.context)
     generator = torch.Generator().manual_seed(seed)
     options = {"use_cache": False} if "use_cache" in keywords_of(model) else {}
     total: Tensor | None = None
-    rows = 0
-    for at in range(0, len(corpus), batch_sequences):
-        ids, keep, mask = batch(corpus, slice(at, at + batch_sequences))
-        held: list[Tensor] = []
+    samples = tokens = 0
+    for start in range(0, len(corpus), size):
+        ids, keep, mask = batch(corpus, slice(start, start + size))
+        rows = keep.to(device_of(model))
+        # A leaf of zeros added to x at every kept token: its gradient is that of x.
+        leaves: list[Tensor] = []
 
-        def take(place: Site, x: Tensor, held: list[Tensor] = held) -> Tensor:
-            held.append(x.detach().requires_grad_())
-            return held[-1]
+        def leaf(x: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
+            leaves.append(torch.zeros_like(x, requires_grad=True))
+            return x.detach() + leaves[-1]
 
-        with torch.enable_grad(), evaluating(model), visiting(model, site, take):
-            output = model(**inputs(model, model, ids, mask), **options)
-            log = getattr(output, "logits", output).float().log_softmax(-1)
-            x = held[0]
-            rest = keep.to(device_of(model))
+        with torch.enable_grad(), evaluating(model), _frozen(model), replace(model, site, leaf, rows=rows):
+            logits = model(**inputs(model, model, ids, mask), **options).logits
+            if len(leaves) != 1:
+                raise ValueError(
+                    f"pullback_fisher: {site} ran {len(leaves)} times in one pass; choose a module that runs once."
+                )
+            # A token is predicted from each kept position, the text's last included.
+            log_p = logits[rows].float().log_softmax(-1)
             for draw in range(draws):
-                y = torch.multinomial(log.detach().exp().flatten(0, 1).cpu(), 1, generator=generator)
-                score = (log.gather(-1, y.reshape(*ids.shape, 1).to(log.device))[..., 0] * rest).sum()
-                (s,) = torch.autograd.grad(score, x, retain_graph=draw + 1 < draws)
-                s = s[fitted(rest, s, Site.read(str(site)))].double()
-                total = s.T @ s if total is None else total + s.T @ s
-                rows += len(s)
-    if total is None or not rows:
-        raise ValueError("pullback_fisher: the text has no token to read; give more.")
-    if not float(total.diagonal().sum()) > 0:
-        raise ValueError(f"pullback_fisher: the output does not depend on x at {site}; choose a site that it reads.")
-    return total.cpu() / rows
+                y = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).to(log_p.device)
+                picked = log_p.gather(1, y).sum()
+                (s,) = torch.autograd.grad(picked, leaves[0], retain_graph=draw + 1 < draws)
+                s = s.double()
+                if at == "every":
+                    owner = rows.nonzero()[:, 0]
+                    s = torch.zeros(len(rows), s.shape[1], dtype=s.dtype, device=s.device).index_add_(0, owner, s)
+                square = (s.T @ s).cpu()
+                total = square if total is None else total + square
+                samples += len(s)
+                tokens += len(log_p)
+    assert total is not None
+    return Fisher(total / tokens, samples, tokens)
 
 
-def pullback_metric(
-    network: Callable[[Tensor], Tensor], x: Float[Tensor, "rows d"], *, draws: int = 8, seed: int = 0
-) -> Float64[Tensor, "d d"]:
-    r"""$F = \mathbb E[J^\top J]$, J the Jacobian of the network's outputs: the Fisher where outputs are means of Gaussians.
+class _frozen:
+    """Inside the block parameters take no gradients, so that none are computed; each is then as it was."""
 
-    $\delta^\top F \delta$ is the squared change of the outputs, to first order. Made of $J^\top \epsilon$ with
-    $\epsilon$ normal, each draw one pass backward.
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    Args:
-        network: from rows of x to rows of outputs.
-        x: rows to average over.
-        draws: of epsilon.
-        seed: of epsilon.
+    def __enter__(self) -> None:
+        for parameter in self._learning:
+            parameter.requires_grad_(False)
 
-    Raises:
-        ValueError: if there is no row, or the outputs do not depend on x.
-    """
-    if not len(x):
-        raise ValueError("pullback_metric: there are no rows; give at least one.")
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        out = network(x)
-        for draw in range(draws):
-            noise = torch.randn(out.shape, generator=generator).to(out)
-            (s,) = torch.autograd.grad((out * noise).sum(), x, retain_graph=draw + 1 < draws, allow_unused=True)
-            if s is not None:
-                total += (s.double().T @ s.double()).cpu()
-    if not float(total.diagonal().sum()) > 0:
-        raise ValueError("pullback_metric: the outputs do not depend on x; give another network or other rows.")
-    return total / (len(x) * draws)
+    def __exit__(self, *_: object) -> None:
+        for parameter in self._learning:
+            parameter.requires_grad_(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
@@ -14,7 +15,11 @@ from ..core import Site
 
 @contextmanager
 def replace(
-    model: nn.Module, site: Site | str, function: Callable[[Tensor], Tensor], *, rows: Bool[Tensor, "b t"] | None = None
+    model: nn.Module,
+    site: Site | str,
+    function: Callable[[Tensor], Tensor],
+    *,
+    rows: Bool[Tensor, "b t"] | int | None = None,
 ) -> Iterator[None]:
     r"""Splice: while the block runs, the model computes on with $x \leftarrow \mathrm{function}(x)$ at `site`.
 
@@ -25,7 +30,8 @@ def replace(
         model: any module; call it, or the module it belongs to, inside the block.
         site: where; `path:in` replaces what the module is given.
         function: x to its replacement, of the same shape; the dtype is brought back to x's.
-        rows: which (sequence, position) pairs to replace; the function then sees [rows, d]. Without it, all of x.
+        rows: which (sequence, position) pairs to replace; the function then sees [rows, d]. Or a number: the tokens
+            from there on, below 0 counted from the end. Without it, all of x.
 
     Raises:
         SiteNotFound: if the model has no such module.
@@ -40,7 +46,7 @@ def replace(
     """
 
     def splice(place: Site, x: Tensor) -> Tensor:
-        mask = None if rows is None else fitted(rows, x, place)
+        mask = _from(rows, x, place) if isinstance(rows, int) else None if rows is None else fitted(rows, x, place)
         whole = x if mask is None else x[mask]
         given = narrowed(whole, place) if place.columns else whole
         new = function(given)
@@ -60,3 +66,15 @@ def replace(
 
     with visiting(model, site, splice):
         yield
+
+
+def _from(first: int, x: Tensor, site: Site) -> Bool[Tensor, "b t"]:
+    """The mask of the tokens of x from `first` on."""
+    if x.ndim != 3:
+        raise ValueError(
+            f"replace: the activation at {site} has shape {tuple(x.shape)}, not [batch, time, d], so its tokens are "
+            "not told apart by number; give the mask of (sequence, position) pairs."
+        )
+    mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+    mask[:, first:] = True
+    return mask

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from superscope.capture import Subject, blocks
+from superscope.capture import Subject, as_corpus, blocks
 from superscope.frames import random_unit
+from superscope.intervene.fisher import pullback_fisher
 from superscope.intervene.robustness import (
     along,
     at_random,
@@ -75,3 +76,18 @@ def test_damage_is_counted_from_the_token_on(model_of, tokenizer, corpus) -> Non
     assert bool((early[1] > 0).all())
     with pytest.raises(ValueError, match="one position inside each of the 3 windows"):
         damage(subject, site, text, text.length, moves)
+
+
+def test_half_the_square_by_the_fisher_is_the_damage_of_a_small_move(model_of, tokenizer, corpus) -> None:
+    model = model_of("gpt2")
+    subject = Subject(model, tokenizer, "tiny", "causal")
+    site = blocks(model)[0]
+    text = corpus.ids[:4, :8]
+    F = pullback_fisher(subject, site, text, at="one", draws=300).matrix
+    moves = at_random(3, len(F), seed=1)
+    windows = as_corpus(text, tokenizer=tokenizer)
+    measured = torch.stack(
+        [damage(subject, site, windows, torch.full((4,), place), 0.02 * moves).mean(1) for place in range(8)]
+    ).mean(0)
+    predicted = 0.5 * 0.02**2 * ((moves.double() @ F) * moves.double()).sum(1)
+    assert torch.allclose(predicted, measured, rtol=0.15)

@@ -47,6 +47,14 @@ SMALL = {
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
     "convert": {"to": "sparsify"},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
+    "compress": {
+        "source": "world:zipf",
+        "world": ("n=24", "d=8", "l0=1"),
+        "sparsities": (0.5,),
+        "ranks": (4,),
+        "features": 8,
+    },
+    "perturb": {"source": "world:toy_networks", "world": ("n=24", "d=12", "steps=200"), "directions": 8, "windows": 4},
     "reproduce": {"only": ("E4",)},
 }
 

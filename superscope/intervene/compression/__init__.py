@@ -10,7 +10,6 @@ from .pca import PCA as PCA
 from .projection import Projection as Projection
 from .projection import feature_moment as feature_moment
 from .projection import projection as projection
-from .projection import second_moment as second_moment
 from .sparse_gpt import SparseGPT as SparseGPT
 from .survival import Survival as Survival
 from .survival import restored_loss as restored_loss

@@ -56,7 +56,7 @@ def projection(
     and by Eckart and Young the truncated SVD of $F^{1/2} C^{1/2}$ is the nearest. What is lost is the sum of the squared
     singular values that are cut. Three names, by F and C:
 
-    - F = I, C of data (`second_moment`): PCA, the basis that SliceGPT slices. P is orthogonal.
+    - F = I, C of data (`intervene.collateral.second_moment`): PCA, the basis that SliceGPT slices. P is orthogonal.
     - F = I, C of features (`feature_moment`): keeps features, by the weight each is given.
     - F the pullback Fisher of what follows: keeps what the output rests on; $\tfrac12 \mathrm{lost}$ is the KL of the
       output in nats, to second order. P is oblique.
@@ -106,21 +106,6 @@ def projection(
     U = vectors[:, d - rank :]
     matrix = inverse @ U @ U.T @ root
     return Projection(matrix, mean, float(values[: d - rank].clamp(min=0).sum()), float(values.sum()), rank)
-
-
-@torch.no_grad()
-def second_moment(
-    x: Float[Tensor, "rows d"], *, mean: Float[Tensor, "d"] | None = None
-) -> Float[Tensor, "d d"]:
-    r"""$\mathbb E[(x - \mu)(x - \mu)^\top]$ over rows, in float64; $\mathbb E[x x^\top]$ without a mean.
-
-    Raises:
-        ValueError: if there is no row.
-    """
-    if len(x) == 0:
-        raise ValueError("second_moment: there are no rows; give at least one.")
-    x = x.double() if mean is None else x.double() - mean.double()
-    return x.T @ x / len(x)
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""What happens when x is changed: studies of interventions."""
+"""Questions that change x: what an edit does, what it costs, what else moved."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ... import intervene, measure
 from ...core import Answer, Findings, Measurement, Run
+from ...intervene.collateral import second_moment
 from ...intervene.compression import (
     METHODS,
     Method,
@@ -23,11 +24,11 @@ from ...intervene.compression import (
     linear_layers,
     projection,
     restored_loss,
-    second_moment,
     survival,
 )
 from ...intervene.compression.method import output_error
-from ...intervene.fisher import pullback_fisher, pullback_metric
+from ...intervene.fisher import pullback_fisher
+from ...intervene.jacobian import pullback_metric
 from ..settings import at_least
 from ..study import Progress
 from .place import AtPlace, Place, code_of, drawn
@@ -92,8 +93,8 @@ class Compress(AtPlace):
         mean = place.rows.x.double().mean(0)
         chosen = torch.randperm(len(place.corpus), generator=torch.Generator().manual_seed(self.seed))[:_FISHER_WINDOWS]
         yield Progress("Fitting projections", 0, 1)
-        fisher = pullback_fisher(subject, place.site, place.corpus.take(chosen.sort().values), seed=self.seed)
-        families = _projections(second_moment(place.rows.x, mean=mean), code, place.atoms.atoms, fisher, mean)
+        fisher = pullback_fisher(subject, place.site, place.corpus.take(chosen.sort().values), at="one", seed=self.seed).matrix
+        families = _projections(second_moment(place.rows.x, centred=True), code, place.atoms.atoms, fisher, mean)
         clean = intervene.next_token_loss(subject, text)
         findings.add(_own_loss(clean, text.document.numpy(), self.seed))
 
@@ -212,7 +213,7 @@ class Compress(AtPlace):
         mean = x.double().mean(0)
         network = world.network or _reader(x, f)
         fisher = pullback_metric(network, x[:2000], seed=self.seed)
-        families = _projections(second_moment(x, mean=mean), f, atoms, fisher, mean)
+        families = _projections(second_moment(x, centred=True), f, atoms, fisher, mean)
         H = second_moment(f)
         scale = float(f_held.square().sum(1).mean())
 

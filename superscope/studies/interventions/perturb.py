@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ... import measure
 from ...core import Answer, Findings, Measurement, Run
-from ...intervene.fisher import pullback_fisher, pullback_metric
+from ...intervene.fisher import pullback_fisher
+from ...intervene.jacobian import pullback_metric
 from ...intervene.robustness import (
     along,
     at_random,
@@ -99,7 +100,7 @@ class Perturb(AtPlace):
         g = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(place.corpus), generator=g)[:_FISHER_WINDOWS].sort().values
         yield Progress("Asking what the output notices", 0, 1)
-        fisher = pullback_fisher(subject, place.site, place.corpus.take(chosen), seed=self.seed)
+        fisher = pullback_fisher(subject, place.site, place.corpus.take(chosen), at="one", seed=self.seed).matrix
         windows, positions = _tokens(place.where, self.windows, g)
         text = place.held_out.take(windows)
 

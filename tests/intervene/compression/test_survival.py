@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 from superscope.core import ShapeError
 from superscope.features import Zipf
 from superscope.frames import random_unit
-from superscope.intervene.compression import projection, restored_loss, second_moment, survival
+from superscope.intervene.collateral import second_moment
+from superscope.intervene.compression import projection, restored_loss, survival
 
 
 @pytest.fixture(scope="module")
