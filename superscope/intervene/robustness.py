@@ -1,4 +1,4 @@
-"""How easily is a layer disturbed? Moves of equal length along features, between them and through their interference."""
+"""How easily is a layer disturbed? Equal moves along features, between them and through their interference."""
 
 from __future__ import annotations
 
@@ -27,21 +27,25 @@ def along(atoms: Float[Tensor, "n d"], features: Int[Tensor, "m"]) -> Float[Tens
 def between(atoms: Float[Tensor, "n d"], features: Int[Tensor, "m"], *, seed: int = 0) -> Float[Tensor, "m d"]:
     r"""Unit moves halfway between each feature and another of the given ones, nearly orthogonal to it.
 
-    $(a_i + a_j) / \|a_i + a_j\|$, $|\cos| < 0.1$; as near the plane of two features as random directions are to none.
+    $(a_i + a_j) / \|a_i + a_j\|$, j drawn from those with $|\cos| < 0.1$; where there are none, the one nearest to a
+    right angle.
 
     Raises:
-        ValueError: if a feature has no such partner.
+        ValueError: if there are fewer than two features.
     """
+    if len(features) < 2:
+        raise ValueError(f"between: {len(features)} feature; a move between two wants at least 2.")
     a = along(atoms, features)
-    is_partner = (a @ a.T).abs() < _COHERENT
-    lonely = ~is_partner.any(1)
-    if bool(lonely.any()):
-        raise ValueError(
-            f"between: {int(lonely.sum())} of {len(a)} features have no other one with |cosine| below {_COHERENT}; give "
-            "more features, or a dictionary in more dimensions."
+    overlap = (a @ a.T).abs().fill_diagonal_(2.0)
+    # Of equal chance below the limit, and past it only the least.
+    chance = (
+        (overlap < _COHERENT)
+        .double()
+        .scatter_add_(
+            1, overlap.argmin(1, keepdim=True), torch.full((len(a), 1), 1e-9, dtype=torch.float64, device=a.device)
         )
-    generator = torch.Generator().manual_seed(seed)
-    partner = torch.multinomial(is_partner.double().cpu(), 1, generator=generator)[:, 0].to(a.device)
+    )
+    partner = torch.multinomial(chance.cpu(), 1, generator=torch.Generator().manual_seed(seed))[:, 0].to(a.device)
     return normalize(a + a[partner], dim=1)
 
 
@@ -49,8 +53,8 @@ def through_interference(atoms: Float[Tensor, "n d"], features: Int[Tensor, "m"]
     r"""Unit moves that reach a feature's read-out by other features alone: $\sum_{j \ne i} (a_i \cdot a_j)\, a_j$.
 
     Of all changes $\delta f$ of the other features of one length, the one along $G_{i \cdot}$ moves the read-out
-    $a_i \cdot x$ most, by $\sqrt{\sum_{j \ne i} G_{ij}^2}$ a unit of it (`interference_gain`); this is what it does to x.
-    Where no two atoms overlap there is none, and the row is zero.
+    $a_i \cdot x$ most, by $\sqrt{\sum_{j \ne i} G_{ij}^2}$ a unit of it (`interference_gain`); this is what it does to
+    x. Where no two atoms overlap there is none, and the row is zero.
     """
     a = normalize(atoms, dim=1)
     chosen = a[features]
@@ -58,7 +62,7 @@ def through_interference(atoms: Float[Tensor, "n d"], features: Int[Tensor, "m"]
 
 
 def interference_gain(atoms: Float[Tensor, "n d"], features: Int[Tensor, "m"]) -> Float[Tensor, "m"]:
-    r"""$\sqrt{\sum_{j \ne i} G_{ij}^2}$: how far others' activity of length 1 moves a read-out; its own would move it by 1.
+    r"""$\sqrt{\sum_{j \ne i} G_{ij}^2}$: how far others of length 1 move a read-out; its own would move it by 1.
 
     At least $\sqrt{n/d - 1}$ in root mean square over all features of a dictionary of unit atoms (Welch).
     """
@@ -109,7 +113,7 @@ def damage(
         rows = (times == place).to(device_of(model))
         counted = (keep & (times >= place)).to(device_of(model))
 
-        def log_probabilities(ids: Tensor = ids, mask: Tensor | None = mask, counted: Tensor = counted) -> Tensor:
+        def log_probabilities(ids: Tensor = ids, mask: Tensor = mask, counted: Tensor = counted) -> Tensor:
             output = model(**inputs(model, model, ids, mask), **options)
             return getattr(output, "logits", output)[counted].double().log_softmax(-1)
 
@@ -129,7 +133,7 @@ def damage(
 
 
 def last_logits(loaded: Subject, site: Site | str, ids: Int[Tensor, "t"]) -> Callable[[Tensor], Tensor]:
-    """The network behind a site, as a function of x at the last token of a window: rows [b, d] to logits [b, vocabulary].
+    """The network behind a site, as a function of x at the last token: rows [b, d] to logits [b, vocabulary].
 
     For `measure.lp_exponent`, which moves rows of x and asks what becomes of the output.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from superscope.capture import Subject, as_corpus, blocks
+from superscope.capture import Capture, Corpus, Subject, as_corpus, blocks
 from superscope.frames import random_unit
 from superscope.intervene.fisher import pullback_fisher
 from superscope.intervene.robustness import (
@@ -47,8 +47,11 @@ def test_through_interference_is_what_other_features_do_to_x() -> None:
 def test_without_overlap_nothing_goes_through_interference() -> None:
     assert not through_interference(torch.eye(4), torch.arange(4)).any()
     assert not interference_gain(torch.eye(4), torch.arange(4)).any()
-    with pytest.raises(ValueError, match=r"2 of 2 features have no other one with \|cosine\| below 0.1"):
-        between(torch.ones(2, 3), torch.arange(2))
+    with pytest.raises(ValueError, match="1 feature; a move between two wants at least 2"):
+        between(torch.eye(3), torch.arange(1))
+    # No two at a right angle: the nearest to it.
+    atoms = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+    assert torch.allclose(between(atoms, torch.arange(3))[0], torch.tensor([2.0, 1.0]) / 5**0.5)
 
 
 def test_damage_is_counted_from_the_token_on(model_of, tokenizer, corpus) -> None:
@@ -62,12 +65,10 @@ def test_damage_is_counted_from_the_token_on(model_of, tokenizer, corpus) -> Non
     for i, place in enumerate(last.tolist()):
         ids = text.ids[i, : place + 1]
         network = last_logits(subject, site, ids)
-        hidden = []
-        handle = model.get_submodule(site).register_forward_hook(lambda m, a, out: hidden.append(out))
         with torch.no_grad():
             clean = model(ids[None]).logits[0, -1]
-        handle.remove()
-        x = (hidden[0] if isinstance(hidden[0], torch.Tensor) else hidden[0][0])[0, -1]
+        with Capture(model, [site]) as capture:
+            x = next(iter(capture(input_ids=ids[None]).values()))[0, -1]
         same, moved = network(torch.stack([x, x + moves[1]]))
         assert torch.allclose(same, clean, atol=1e-5)
         p, q = clean.double().log_softmax(0), moved.double().log_softmax(0)
@@ -86,6 +87,7 @@ def test_half_the_square_by_the_fisher_is_the_damage_of_a_small_move(model_of, t
     F = pullback_fisher(subject, site, text, at="one", draws=300).matrix
     moves = at_random(3, len(F), seed=1)
     windows = as_corpus(text, tokenizer=tokenizer)
+    assert isinstance(windows, Corpus)
     measured = torch.stack(
         [damage(subject, site, windows, torch.full((4,), place), 0.02 * moves).mean(1) for place in range(8)]
     ).mean(0)

@@ -1,4 +1,4 @@
-"""Who makes a layer smaller, and what is left of its features: projections of a stream, sparser and narrower weights."""
+"""Who makes a layer smaller, and what is left of its features: projected streams, sparser and narrower weights."""
 
 from ...core.registry import one_of_each
 from .layers import compressed as compressed

@@ -87,7 +87,7 @@ class Method(ABC):
 def output_error(
     W: Float[Tensor, "outputs inputs"], changed: Float[Tensor, "outputs inputs"], H: Float[Tensor, "inputs inputs"]
 ) -> float:
-    r"""$\mathbb E\|(W - W') x\|^2 / \mathbb E\|W x\|^2 = \mathrm{tr}((W - W') H (W - W')^\top) / \mathrm{tr}(W H W^\top)$.
+    r"""$\mathbb E\|(W - W') x\|^2 / \mathbb E\|W x\|^2$, each $\mathrm{tr}(M H M^\top)$ of its matrix M.
 
     0 where the output is zero for all inputs.
     """

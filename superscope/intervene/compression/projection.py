@@ -1,4 +1,4 @@
-"""Which r dimensions of a stream are worth keeping? One projector; PCA, feature-weighted and Fisher are its settings."""
+"""Which r dimensions of a stream are worth keeping? One projector: PCA, by features and Fisher are its settings."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def projection(
 ) -> Projection:
     r"""$P = F^{-1/2} U_r U_r^\top F^{1/2}$, $U_r$ the r leading left singular vectors of $F^{1/2} C^{1/2}$.
 
-    Minimises $\mathbb E\|F^{1/2} (x - P x)\|^2$ over all matrices of rank r: $F^{1/2} P C^{1/2}$ is any matrix of rank r,
-    and by Eckart and Young the truncated SVD of $F^{1/2} C^{1/2}$ is the nearest. What is lost is the sum of the squared
-    singular values that are cut. Three names, by F and C:
+    Minimises $\mathbb E\|F^{1/2} (x - P x)\|^2$ over all matrices of rank r: $F^{1/2} P C^{1/2}$ is any matrix of rank
+    r, and by Eckart and Young the truncated SVD of $F^{1/2} C^{1/2}$ is the nearest. What is lost is the sum of the
+    squared singular values that are cut. Three names, by F and C:
 
     - F = I, C of data (`intervene.collateral.second_moment`): PCA, the basis that SliceGPT slices. P is orthogonal.
     - F = I, C of features (`feature_moment`): keeps features, by the weight each is given.
@@ -65,8 +65,8 @@ def projection(
         moment: C, symmetric, eigenvalues at least 0: of x - mean where a mean is given.
         rank: r.
         metric: F, symmetric, positive; the identity without it.
-        damping: added to F's diagonal, in mean diagonal entries of F. A Fisher of few rows is singular, and so is that of
-            a stream whose readers take its mean over coordinates away, as LayerNorm does.
+        damping: added to F's diagonal, in mean diagonal entries of F. A Fisher of few rows is singular, and so is that
+            of a stream whose readers take its mean over coordinates away, as LayerNorm does.
         mean: mu, which stays as it is; the next layer's bias can hold it.
 
     Raises:
@@ -98,8 +98,8 @@ def projection(
     C = _symmetric(moment, "second moment")
     if float((values := torch.linalg.eigvalsh(C))[0]) < -1e-6 * float(values[-1].abs()):
         raise ValueError(
-            f"projection: the second moment has the negative eigenvalue {float(values[0]):.3g}; give E[x x^T], or a sum "
-            "of a a^T with weights that are not negative."
+            f"projection: the second moment has the negative eigenvalue {float(values[0]):.3g}; give E[x x^T], or a "
+            "sum of a a^T with weights that are not negative."
         )
     root, inverse = _roots(metric, d, damping, C)
     values, vectors = torch.linalg.eigh(root @ C @ root)
@@ -109,9 +109,7 @@ def projection(
 
 
 @torch.no_grad()
-def feature_moment(
-    atoms: Float[Tensor, "n d"], weights: Float[Tensor, "_"] | None = None
-) -> Float[Tensor, "d d"]:
+def feature_moment(atoms: Float[Tensor, "n d"], weights: Float[Tensor, "_"] | None = None) -> Float[Tensor, "d d"]:
     r"""$C = \sum_j w_j a_j a_j^\top$, in float64.
 
     With $w_j = \mathrm{Var}(f_j)$ it is the covariance of x if features are uncorrelated and nothing else is in x; with
@@ -151,7 +149,7 @@ def _roots(metric: Tensor | None, d: int, damping: float | int, like: Tensor) ->
     if not float(values[0]) > _SINGULAR * float(values[-1]):
         rank = int((values > _SINGULAR * values[-1]).sum()) if float(values[-1]) > 0 else 0
         raise ValueError(
-            f"projection: the metric has rank {rank} of {d}, so directions that it does not see have no inverse. Give it "
-            "more rows, or a damping of 0.001."
+            f"projection: the metric has rank {rank} of {d}, so directions that it does not see have no inverse. Give "
+            "it more rows, or a damping of 0.001."
         )
     return (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T

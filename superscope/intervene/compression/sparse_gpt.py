@@ -15,11 +15,11 @@ from .method import Method
 @final
 @dataclass(frozen=True)
 class SparseGPT(Method):
-    r"""Column by column: score $w^2 / [H^{-1}]_{jj}$, and what a removed weight leaves undone is moved to later columns.
+    r"""Column by column: score $w^2 / [H^{-1}]_{jj}$, and later columns make up for what is removed.
 
-    With $H = \mathbb E[x x^\top] + \lambda I$ and U the upper Cholesky factor of $H^{-1}$, $H^{-1} = U^\top U$, removing
-    $w_{ij}$ changes the columns to the right by $-(w_{ij} / U_{jj}) \, U_{j,j+1:}$, the least-squares answer with the
-    columns to the left fixed. Which weights go is decided for a block of columns at a time, over all rows, by
+    With $H = \mathbb E[x x^\top] + \lambda I$ and U the upper Cholesky factor of $H^{-1}$, $H^{-1} = U^\top U$,
+    removing $w_{ij}$ changes the columns to the right by $-(w_{ij} / U_{jj}) \, U_{j,j+1:}$, the least-squares answer
+    with the columns to the left fixed. Which weights go is decided for a block of columns at a time, over all rows, by
     $(w_{ij} / U_{jj})^2$ with the weights as they are then.
 
     On diagonal H nothing can be made up for, and the mask is that of $w_{ij}^2 H_{jj}$ within each block.

@@ -1,4 +1,4 @@
-"""Which features outlive a compression? By geometry, predicted and measured, and by what the network behind makes of it."""
+"""Which features outlive a compression? By geometry, predicted and measured, and by what the network makes of it."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def survival(
     atoms: Float[Tensor, "n d"],
     moved: Float[Tensor, "n d"],
 ) -> Survival:
-    r"""Geometric survival of every feature, $x = \sum_j f_j a_j + \ldots$ having become y and $a_j$ having become $a_j'$.
+    r"""Geometric survival of every feature: $x = \sum_j f_j a_j + \ldots$ has become y and $a_j$ has become $a_j'$.
 
     Predicted, with $v_i$ the variance of $f_i$: signal $v_j (a_j \cdot a_j')^2$ over noise
-    $\sum_{i \ne j} v_i (a_j \cdot a_i')^2$, and over $a_j^\top R' a_j$, what the same read-out picks up of the part of x
-    that is no feature's, where y has one.
+    $\sum_{i \ne j} v_i (a_j \cdot a_i')^2$, and over $a_j^\top R' a_j$, what the same read-out picks up of the part of
+    x that is no feature's, where y has one.
 
     Args:
         f: the code, dense.
@@ -73,8 +73,8 @@ def survival(
     if x.shape != y.shape or len(x) != rows or atoms.shape != moved.shape or atoms.shape != (n, x.shape[1]):
         raise ShapeError(
             f"survival: f {tuple(f.shape)}, x {tuple(x.shape)}, y {tuple(y.shape)}, atoms {tuple(atoms.shape)} and "
-            f"moved {tuple(moved.shape)} do not belong together; rows of f, x and y are the same tokens, and there is an "
-            "atom for each feature, before and after."
+            f"moved {tuple(moved.shape)} do not belong together; rows of f, x and y are the same tokens, and there is "
+            "an atom for each feature, before and after."
         )
     if rows < 2:
         raise ValueError(f"survival: {rows} rows; a correlation needs at least 2.")

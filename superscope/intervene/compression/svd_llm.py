@@ -18,8 +18,8 @@ from .svd import truncated
 class SVDLLM(Method):
     r"""$W' = [W S]_r S^{-1}$, S the Cholesky factor of $H = \mathbb E[x x^\top]$ and $[\cdot]_r$ the truncated SVD.
 
-    $\mathbb E\|(W - W') x\|^2 = \|(W - W') S\|_F^2$, and $W' S$ is any matrix of rank r: by Eckart and Young no other of
-    that rank has less error, which is the sum of the squared singular values that were cut.
+    $\mathbb E\|(W - W') x\|^2 = \|(W - W') S\|_F^2$, and $W' S$ is any matrix of rank r: by Eckart and Young no other
+    of that rank has less error, which is the sum of the squared singular values that were cut.
 
     Args:
         damping: added to H's diagonal, in mean diagonal entries, so that S has an inverse where inputs fill fewer

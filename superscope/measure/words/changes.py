@@ -46,7 +46,7 @@ WORDS = {
             "survival_over_density",
             "Survival over density",
             "rank correlation",
-            "Spearman's correlation over features of density with the signal-to-noise of the read-out after over before.",
+            "Spearman's correlation over features of density with the read-out's signal-to-noise after over before.",
             f"{_TREND} Below 0 rare features survive better.",
             by="studies.Compress",
         ),
@@ -54,8 +54,8 @@ WORDS = {
             "restored_over_density",
             "Restored loss over density",
             "rank correlation",
-            "Spearman's correlation over features of density with what the loss falls by, each time a feature is active, "
-            "when it alone is put back.",
+            "Spearman's correlation over features of density with what the loss falls by, each time a feature is "
+            "active, when it alone is put back.",
             f"{_TREND} Above 0 the loss of frequent features costs more at each appearance.",
             by="studies.Compress",
         ),
@@ -74,8 +74,8 @@ WORDS = {
             "damage",
             "Damage of a move",
             "nats of KL, or squared change of outputs",
-            "Divergence of all predictions behind one token from the model's own, x at it moved by a given length; in a "
-            "world the squared change of the network's outputs. Mean over directions of a kind.",
+            "Divergence of all predictions behind one token from the model's own, x at it moved by a given length; in "
+            "a world the squared change of the network's outputs. Mean over directions of a kind.",
             "Compare kinds at one length. Its size depends on how much text follows the token.",
             by="intervene.robustness.damage",
         ),
@@ -100,8 +100,8 @@ WORDS = {
             "interference_gain",
             "Gain through interference",
             "read-out per unit of other features",
-            "√ Σⱼ (aᵢ·aⱼ)² over other features j: how far a read-out moves when other features change by length 1. Root "
-            "mean square over features.",
+            "√ Σⱼ (aᵢ·aⱼ)² over other features j: how far a read-out moves when other features change by length 1. "
+            "Root mean square over features.",
             "Above 1 a read-out is reached farther through others than by itself; √(n/d − 1) is the least there is.",
             by="intervene.robustness.interference_gain",
         ),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import intervene, measure
-from ...core import Answer, Findings, Measurement, Run
+from ...core import Answer, Findings, Measurement, Run, Site
 from ...intervene.collateral import second_moment
 from ...intervene.compression import (
     METHODS,
@@ -62,7 +62,7 @@ class Compress(AtPlace):
     """Shares of weights set to zero; low-rank methods get the rank that stores as many numbers."""
     ranks: tuple[int, ...] = ()
     """Dimensions that a projection leaves. Default: a quarter, half and three quarters."""
-    features: Annotated[int, at_least(8)] = 96
+    features: Annotated[int, at_least(8)] = 48
     """Features that are put back one by one, evenly over densities."""
 
     def check(self) -> None:
@@ -93,7 +93,9 @@ class Compress(AtPlace):
         mean = place.rows.x.double().mean(0)
         chosen = torch.randperm(len(place.corpus), generator=torch.Generator().manual_seed(self.seed))[:_FISHER_WINDOWS]
         yield Progress("Fitting projections", 0, 1)
-        fisher = pullback_fisher(subject, place.site, place.corpus.take(chosen.sort().values), at="one", seed=self.seed).matrix
+        fisher = pullback_fisher(
+            subject, place.site, place.corpus.take(chosen.sort().values), at="one", seed=self.seed
+        ).matrix
         families = _projections(second_moment(place.rows.x, centred=True), code, place.atoms.atoms, fisher, mean)
         clean = intervene.next_token_loss(subject, text)
         findings.add(_own_loss(clean, text.document.numpy(), self.seed))
@@ -142,7 +144,13 @@ class Compress(AtPlace):
                     nats, value = rise()
                 share = sum(stored for stored, _ in kept) / sum(size for _, size in kept)
                 self._add(
-                    findings, "weights", method.name, nats, clean.counts.numpy(), text.document.numpy(), sparsity=sparsity
+                    findings,
+                    "weights",
+                    method.name,
+                    nats,
+                    clean.counts.numpy(),
+                    text.document.numpy(),
+                    sparsity=sparsity,
                 )
                 findings.row(
                     "weights",
@@ -163,7 +171,9 @@ class Compress(AtPlace):
         for name in ("pca", "fisher"):
             made = families[name](rank)
             moved = place.atoms.atoms.double() @ made.matrix.T
-            lived = survival(held_code, place.held.x, made(place.held.x), place.atoms.atoms, moved.to(place.atoms.atoms))
+            lived = survival(
+                held_code, place.held.x, made(place.held.x), place.atoms.atoms, moved.to(place.atoms.atoms)
+            )
             features = _evenly(lived.density, self.features)
             restored = yield from self._restored(place, made, held_code, features, name)
             self._features(findings, f"{name}, rank {rank}", lived, features, *restored)
@@ -176,7 +186,7 @@ class Compress(AtPlace):
     def _restored(
         self, place: Place, made: Projection, code: Tensor, features: Tensor, name: str
     ) -> Generator[Progress, None, tuple[Tensor, Tensor]]:
-        """What the cross-entropy falls by, for each of its appearances, when a feature is put back into the projection."""
+        """What the cross-entropy falls by, at each appearance of a feature, when it is put back."""
         assert place.held.places is not None
         atoms = place.atoms.atoms
         mean, deviation = (torch.full((len(features),), torch.nan, dtype=torch.float64) for _ in range(2))
@@ -194,7 +204,7 @@ class Compress(AtPlace):
 
             if len(windows) >= 2:
                 part = place.held_out.take(windows)
-                splice = {place.site: back}
+                splice: dict[Site | str, Callable[[Tensor], Tensor]] = {place.site: back}
                 found = intervene.next_token_loss(place.subject, part, splice=splice, where=place.where[windows])
                 fall = (base.nats[windows] - found.nats) / times
                 weights = times / times.sum()
@@ -412,5 +422,3 @@ def _sentences(findings: Findings, ranks: Sequence[int], sparsities: Sequence[fl
             values = ", ".join(f"{m.value:+.2f} ({m.at['by']})" for m in some[:6])
             said.append(f"Rank correlation that {meaning}: {values}.")
     return said
-
-

@@ -32,7 +32,7 @@ from .rank_correlation import rank_correlation
 _FISHER_WINDOWS = 160
 _NOTICED = 8
 _LP_ROWS, _LP_CONTEXT, _LP_DIRECTIONS = 6, 16, 24
-_LP = {"partners": 6, "null": 24}
+_LP: dict[str, Any] = {"partners": 6, "null": 24}
 _KINDS = ("along", "between", "interference", "random", "noticed")
 
 Harm = Callable[[Tensor], Tensor]
@@ -43,21 +43,21 @@ Harm = Callable[[Tensor], Tensor]
 class Perturb(AtPlace):
     """How easily is a layer disturbed, along features, between them and through their interference?
 
-    Moves x at one token by equal lengths along features, halfway between two, along what reaches a feature's read-out by
-    other features alone, along random directions, and along those that the output notices most; and measures the KL of
-    all predictions behind it. Set beside what the pullback Fisher predicts, what the overlap with all features predicts
-    (interference), and the exponent p of the norm that the network measures features by: at p above 2 a move between two
-    features does less than one along either. In a world the network is the world's own and damage the squared change of
-    its outputs.
+    Moves x at one token by equal lengths along features, halfway between two, along what reaches a feature's read-out
+    by other features alone, along random directions, and along those that the output notices most; and measures the KL
+    of all predictions behind it. Set beside what the pullback Fisher predicts, what the overlap with all features
+    predicts (interference), and the exponent p of the norm that the network measures features by: at p above 2 a move
+    between two features does less than one along either. In a world the network is the world's own and damage the
+    squared change of its outputs.
     """
 
     kind: ClassVar[str] = "perturb"
 
     sizes: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Lengths of a move, in root mean square norms of x about its mean."""
-    directions: Annotated[int, at_least(8)] = 32
+    directions: Annotated[int, at_least(8)] = 24
     """Moves of each kind; of the most noticed, at most eight."""
-    windows: Count = 16
+    windows: Count = 8
     """Windows that every move is tried on, at one token each."""
     level: Annotated[float, above(0, finite=True)] = 0.1
     """Of change that the exponent p is measured at, in shares of the usual distance between outputs."""
@@ -81,7 +81,7 @@ class Perturb(AtPlace):
             atoms, density = world.dictionary.atoms, (f != 0).double().mean(0)
             stored = world.dictionary.norms > 0.5
             density = torch.where(stored, density, 0.0)
-            some = x[: 16 * self.windows]
+            some = x[: 32 * self.windows]
             fisher = 2 * pullback_metric(network, some, seed=self.seed)
 
             def harm(moves: Tensor) -> Tensor:
@@ -170,7 +170,9 @@ class Perturb(AtPlace):
                     "moves",
                     {
                         "direction": list(range(len(d))),
-                        "feature": features.tolist() if name in ("along", "between", "interference") else [None] * len(d),
+                        "feature": features.tolist()
+                        if name in ("along", "between", "interference")
+                        else [None] * len(d),
                         "damage": found.mean(1).tolist(),
                         "noticed": noticed.tolist(),
                         "overlap": overlap.tolist(),
@@ -282,7 +284,9 @@ def _sentences(findings: Findings, sizes: tuple[float, ...]) -> list[str]:
     random = findings["damage", "random", size]
     said = [f"A random move of {size:g} root mean square norms does {random.value:.3g} {random.unit}."]
     ratios = [m for m in findings if m.name == "damage_ratio" and m.at["size"] == size and m.low is not None]
-    shown = ", ".join(f"{m.at['move']} {m.value:.2g} ({m.low:.2g} to {m.high:.2g})" for m in ratios if m.at["over"] == "random")
+    shown = ", ".join(
+        f"{m.at['move']} {m.value:.2g} ({m.low:.2g} to {m.high:.2g})" for m in ratios if m.at["over"] == "random"
+    )
     said.append(f"Against random moves of the same length: {shown}.")
     middle = next((m for m in ratios if m.at["over"] == "along"), None)
     if middle is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.stats import rankdata
 
@@ -13,7 +11,7 @@ _FEWEST = 8
 
 
 def rank_correlation(
-    name: str, first: Sequence[float], second: Sequence[float], *, of: str = "features", draws: int = 1000, seed: int = 0
+    name: str, first: np.ndarray, second: np.ndarray, *, of: str = "features", draws: int = 1000, seed: int = 0
 ) -> Measurement:
     """Spearman's correlation over features for which both are finite; 95 % bootstrap over features.
 

@@ -44,8 +44,9 @@ def test_weights_and_inputs_are_those_of_the_layer_and_come_back(family, model_o
     with pytest.raises(ZeroDivisionError), compressed(model, lambda W, H: W.zero_(), moments):
         raise ZeroDivisionError
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    with pytest.raises(ValueError, match="a compressed layer keeps its shape"), compressed(
-        model, lambda W, H: W[:1], moments
+    with (
+        pytest.raises(ValueError, match="a compressed layer keeps its shape"),
+        compressed(model, lambda W, H: W[:1], moments),
     ):
         pass
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
