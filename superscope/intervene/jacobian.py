@@ -12,7 +12,7 @@ from torch import Tensor
 def pullback_metric(
     network: Callable[[Tensor], Tensor], x: Float[Tensor, "rows d"], *, draws: int = 8, seed: int = 0
 ) -> Float64[Tensor, "d d"]:
-    r"""$F = \mathbb E[J^\top J]$, J the Jacobian of the network's outputs: the Fisher of outputs that are means of Gaussians.
+    r"""$F = \mathbb E[J^\top J]$, J the Jacobian of the outputs: their Fisher where they are means of Gaussians.
 
     $\delta^\top F \delta$ is the squared change of the outputs, to first order. Made of $J^\top \epsilon$ with
     $\epsilon$ normal, each draw one pass backward.
