@@ -31,8 +31,8 @@ from .rank_correlation import rank_correlation
 
 _FISHER_WINDOWS = 160
 _NOTICED = 8
-_LP_ROWS, _LP_CONTEXT, _LP_DIRECTIONS = 6, 16, 24
-_LP: dict[str, Any] = {"partners": 6, "null": 24}
+_LP_ROWS, _LP_CONTEXT, _LP_DIRECTIONS = 4, 8, 16
+_LP: dict[str, Any] = {"partners": 4, "null": 20}
 _KINDS = ("along", "between", "interference", "random", "noticed")
 
 Harm = Callable[[Tensor], Tensor]
