@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from superscope import dictionaries, features, recovery, toys, worlds
 from superscope.dictionaries import formats
+from superscope.intervene.compression import METHODS
 from superscope.measure.counts import COUNTERS
 from superscope.studies import STUDIES
 from superscope.studies.networks.readings import READINGS
@@ -37,6 +38,7 @@ FAMILIES = (
     ("Magnitude", "features", "--world magnitude=, toy --magnitude", names(features.MAGNITUDES)),
     ("a function", "worlds/presets.py", "superscope train world:NAME", list(worlds.PRESETS)),
     ("a function", "worlds/families", "superscope train world:NAME, calibration", list(worlds.FAMILIES)),
+    ("Method", "intervene/compression", "superscope compress", [each.name for each in METHODS]),
     ("Format", "dictionaries/formats", "superscope convert", [each.name for each in formats.FORMATS]),
     ("Counter", "measure/counts", "superscope scan", names(map(type, COUNTERS))),
     ("Reading", "studies/networks/readings", "superscope scan", names(map(type, READINGS))),

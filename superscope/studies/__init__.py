@@ -117,6 +117,18 @@ STUDIES = (
         "Sycophancy",
         "Does this model say what its user thinks, along which direction, and what takes it away?",
     ),
+    Entry(
+        "compress",
+        "interventions.compress",
+        "Compress",
+        "What does making a layer smaller cost, and which features outlive it?",
+    ),
+    Entry(
+        "perturb",
+        "interventions.perturb",
+        "Perturb",
+        "How easily is a layer disturbed, along features, between them and through their interference?",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

@@ -60,6 +60,14 @@ SMALL = {
     "ablate": {"tokens": 300, "site": "resid_post.2"},
     "spare": {"worlds": ("uniform:n=16,d=8,l0=1",), "features": 2, "rows": 2000},
     "sycophancy": {"items": 80, "layers": (2,), "choosing": 20, "reporting": 20, "other": 1, "controls": 2},
+    "compress": {
+        "source": "world:zipf",
+        "world": ("n=24", "d=8", "l0=1"),
+        "sparsities": (0.5,),
+        "ranks": (4,),
+        "features": 8,
+    },
+    "perturb": {"source": "world:toy_networks", "world": ("n=24", "d=12", "steps=200"), "directions": 8, "windows": 4},
     "reproduce": {"only": ("E4",)},
 }
 

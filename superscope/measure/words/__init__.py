@@ -11,6 +11,7 @@ from dataclasses import replace
 from . import (
     agreement,
     bounds,
+    changes,
     concepts,
     cost,
     counts,
@@ -24,7 +25,21 @@ from . import (
 )
 from .word import Word
 
-_GROUPS = (networks, counts, geometry, agreement, recovery, pursuit, interventions, concepts, bounds, toys, cost, sycophancy)
+_GROUPS = (
+    networks,
+    changes,
+    counts,
+    geometry,
+    agreement,
+    recovery,
+    pursuit,
+    interventions,
+    concepts,
+    bounds,
+    toys,
+    cost,
+    sycophancy,
+)
 
 WORDS: dict[str, Word] = {
     word.name: replace(word, group=group)
