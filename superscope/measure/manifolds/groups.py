@@ -121,8 +121,8 @@ def rows_of_group(
     r"""$Q (x - \sum_{i \notin group} f_i w_i)$ in the first rows where the group is on, and the basis Q.
 
     What the other latents leave of x, in the span of the group's atoms. What the group itself writes would be its own
-    artefact: with two latents of five on, a ring becomes five spokes. On is a group whose part of the code is as long as
-    three tenths of its own 95 % quantile: latents take up a little of what is left of others, too.
+    artefact: with two latents of five on, a ring becomes five spokes. On is a group whose part of the code is as long
+    as three tenths of its own 95 % quantile: latents take up a little of what is left of others, too.
 
     Args:
         coder: whose code it is.

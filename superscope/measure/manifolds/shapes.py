@@ -77,8 +77,9 @@ def contest(discovery: np.ndarray, test: np.ndarray, *, seed: int = 0) -> Contes
     | mixture | k Gaussians anywhere | 6k - 1 |
 
     k is chosen on the discovery rows by the Bayesian information criterion. A circle wins if it beats blob and line by
-    two standard errors of the paired difference, and if the free mixture does not beat it by as much, or by a tenth of its own gain at most.
-    With one width for both the ring of clusters has 2k + 3; strengths that vary, as features' do, ask for two.
+    two standard errors of the paired difference, and if the free mixture does not beat it by as much, or by a tenth
+    of its own gain at most. With one width for both the ring of clusters has 2k + 3; strengths that vary, as
+    features' do, ask for two.
 
     Args:
         discovery, test: (rows, 2), different rows.

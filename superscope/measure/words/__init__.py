@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import agreement, bounds, cost, counts, geometry, networks, pursuit, recovery, toys
+from . import agreement, bounds, cost, counts, evaluations, geometry, networks, pursuit, recovery, toys
 from .word import Word
 
-_GROUPS = (networks, counts, geometry, agreement, recovery, pursuit, bounds, toys, cost)
+_GROUPS = (networks, counts, geometry, agreement, evaluations, recovery, pursuit, bounds, toys, cost)
 
 WORDS: dict[str, Word] = {
     word.name: replace(word, group=group)

@@ -32,7 +32,8 @@ class Concept:
 
 
 _DAYS = (
-    "The meeting is on", "It will happen next", "She was born on a", "We closed the shop on", "The train does not run on",
+    "The meeting is on", "It will happen next", "She was born on a", "We closed the shop on",
+    "The train does not run on",
     "He called me last", "The report is due on", "They met again on", "The store opens on", "I will see you on",
     "It rained all day on", "The class begins on", "The letter came on", "Their flight leaves on",
     "The office is closed on", "My brother arrives on", "The game was played on", "The market is held every",
@@ -43,7 +44,8 @@ _MONTHS = (
     "The festival takes place in", "She was born in", "It was a cold day in", "The contract ends in",
     "We moved to the city in", "The results are expected in", "They were married in", "The school year begins in",
     "He left the company in", "The garden is at its best in", "Prices rose again in", "The museum will open in",
-    "The election was held in", "I visited my parents in", "The birds return in", "Work on the bridge began in",
+    "The election was held in", "I visited my parents in", "The birds return in",
+    "Work on the bridge began in",
     "The first snow fell in", "The new law takes effect in", "Our holiday is in", "The storm came in late",
     "The exhibition closes in", "The river floods every", "They harvest the fruit in early", "The book was published in",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Are there features of more than one dimension, circles above all, and how often does this procedure find false ones?"""
+"""Are there circles among the features, and how often does this procedure find them where there are none?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from scipy.stats import binomtest, fisher_exact
 from torch import Tensor
@@ -58,7 +57,7 @@ class Manifolds(Streamed):
     n: Count | None = None
     """Latents. Default: 8 for each dimension."""
     k: Count | None = None
-    """Active latents in a row. Default: as many as are truly active in a world; an eighth of the dimensions, up to 32."""
+    """Active latents in a row. Default: as many as are truly active in a world, else d / 8, 32 at most."""
     steps: Count = 800
     """Training steps of each of three dictionaries."""
     batch: Annotated[int, at_least(2)] = 1024
@@ -227,8 +226,8 @@ class Manifolds(Streamed):
             sentences.append(
                 f"{name.capitalize()} ({x.shape[1]} in {len(x)} contexts): {seen.verdict}. A circle foretells "
                 f"{seen.foretold['circle']:.0%} of a thing's place, a line {seen.foretold['line']:.0%}, a bent line "
-                f"{seen.foretold['bent line']:.0%} (best: {best}; p = {seen.p:.3g}); in orders drawn at random the same "
-                f"procedure says circle in {(false.value or 0):.0%} of {false.n}."
+                f"{seen.foretold['bent line']:.0%} (best: {best}; p = {seen.p:.3g}); of orders drawn at random the "
+                f"same procedure calls {(false.value or 0):.0%} of {false.n} circles."
             )
             yield Progress("Reading prompts", done + 1, total, f"{name}: {seen.verdict}")
         return Answer(
@@ -302,7 +301,7 @@ def _rates(shapes: dict[str, list[tuple[tuple[int, ...], Shape, Tensor]]]) -> It
 def _sentences(findings: Findings, shapes: dict[str, list[tuple[tuple[int, ...], Shape, Tensor]]]) -> Iterator[str]:
     circles, judged = _counted(shapes[DATA])
     if not judged:
-        yield "No: the dictionary has no group of latents with enough rows, so no feature of several dimensions is seen."
+        yield "No: no group of latents has enough rows, so no feature of several dimensions is seen."
         return
     false = [_counted(shapes[name]) for name in (SHUFFLED, MATCHED)]
     hits, of = (sum(counts) for counts in zip(*false, strict=True))
