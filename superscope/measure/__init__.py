@@ -1,5 +1,7 @@
 """One function per quantity; each returns Measurements with their n, unit, interval and bound or chance level."""
 
+from .activations.basis import PrivilegedBasis as PrivilegedBasis
+from .activations.basis import privileged_basis as privileged_basis
 from .activations.outliers import OutlierShare as OutlierShare
 from .activations.outliers import outlier_coordinates as outlier_coordinates
 from .activations.outliers import outlier_share as outlier_share

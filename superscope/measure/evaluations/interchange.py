@@ -28,8 +28,8 @@ def interchange(
 ) -> tuple[Measurement, ...]:
     r"""Cause and isolation of exchanging one latent between a row with the feature and a row without it.
 
-    For feature j with latent i: rows where f_j = 0 get the value that i has where f_j is not, all else of their code and
-    their error staying, and every true feature is read from what comes out by the linear read-out g that is best on
+    For feature j with latent i: rows where f_j = 0 get the value that i has where f_j is not, all else of their code
+    and their error staying, and every true feature is read from what comes out by the linear read-out g that is best on
     these rows (ridge regression of f on x). With t_j the mean of f_j where it is active:
 
     - `interchange_cause` = the change of $g_j$ over t_j: 1 where the feature changes hands whole.

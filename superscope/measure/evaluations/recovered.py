@@ -15,8 +15,8 @@ from ..interval import bootstrap
 
 def divergence_recovered(
     spliced: Float[Tensor, "sequences"],
-    ablated: Float[Tensor, "sequences"],
-    tokens: Int[Tensor, "sequences"],
+    ablated: Float[Tensor, "_"],
+    tokens: Int[Tensor, "_"],
     *,
     documents: Int[Tensor, "sequences"] | None = None,
     ablation: str = "mean",

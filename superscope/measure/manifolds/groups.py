@@ -118,7 +118,7 @@ def _components(
 def rows_of_group(
     coder: SparseCoder, x: Float[Tensor, "rows d"], code: SparseCode, group: tuple[int, ...], *, most: int
 ) -> tuple[Float[Tensor, "some m"], Float[Tensor, "m d"]]:
-    r"""$Q (x - \sum_{i \notin group} f_i w_i)$ in the first rows where the group is on, and the basis Q.
+    r"""$Q (x - \sum_{i \notin group} f_i w_i)$ in rows where the group is on, and the basis Q.
 
     What the other latents leave of x, in the span of the group's atoms. What the group itself writes would be its own
     artefact: with two latents of five on, a ring becomes five spokes. On is a group whose part of the code is as long

@@ -64,8 +64,8 @@ def ordered(
     | line | 1, c |
     | bent line | 1, c, c^2 |
 
-    and scored by $R^2 = 1 - \sum_c |m_c - \hat m_c|^2 / \sum_c |m_c - \bar m_{-c}|^2$, which no scale enters. No plane is
-    searched for: in many dimensions some plane shows any k points on a circle, in whatever order is asked for. The
+    and scored by $R^2 = 1 - \sum_c |m_c - \hat m_c|^2 / \sum_c |m_c - \bar m_{-c}|^2$, which no scale enters. No plane
+    is searched for: in many dimensions some plane shows any k points on a circle, in whatever order is asked for. The
     chance level is the same for orders drawn at random. A circle is said only where its R^2 is positive, beyond 95 % of
     the orders', and above both lines' in 95 % of resamples of the contexts; with fewer than 5 things never, for four
     points leave too few others.

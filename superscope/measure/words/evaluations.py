@@ -5,6 +5,16 @@ from __future__ import annotations
 from .word import Word
 
 WORDS = {
+    "Axes": (
+        Word(
+            "basis_kurtosis",
+            "Tails along the axes",
+            "excess kurtosis",
+            "Mean excess kurtosis of the coordinates of x.",
+            "Above that of random rotations the axes themselves mean something; heavy tails alone do not show it.",
+            by="measure.activations.basis.privileged_basis",
+        ),
+    ),
     "Features of several dimensions": (
         Word(
             "circular_groups",

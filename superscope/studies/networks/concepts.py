@@ -47,7 +47,8 @@ _MONTHS = (
     "The election was held in", "I visited my parents in", "The birds return in",
     "Work on the bridge began in",
     "The first snow fell in", "The new law takes effect in", "Our holiday is in", "The storm came in late",
-    "The exhibition closes in", "The river floods every", "They harvest the fruit in early", "The book was published in",
+    "The exhibition closes in", "The river floods every", "They harvest the fruit in early",
+    "The book was published in",
 )  # fmt: skip
 _NUMBERS = (
     "The answer is", "He bought", "There were", "Chapter", "Page", "She counted to", "The score was", "Add", "Room",

@@ -48,7 +48,8 @@ def test_documents_do_not_stand_on_both_sides() -> None:
     code = SparseCode.from_dense(torch.nn.functional.one_hot(document, 20).double())
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     alone, together = (
-        sparse_probing(code, x, labels, groups=groups, ks=(20,), shuffles=1)[0].value or 0 for groups in (None, document)
+        sparse_probing(code, x, labels, groups=groups, ks=(20,), shuffles=1)[0].value or 0
+        for groups in (None, document)
     )
     assert alone > 0.95
     assert together < 0.7
@@ -73,7 +74,7 @@ def test_absorption_is_what_was_made() -> None:
     f[:, 6] = special * 1.0
     absorbed = probe_absorption(SparseCode.from_dense(f), x, labels, both)
     assert absorbed.value == pytest.approx(0.25, abs=0.06)
-    assert (absorbed.chance or 0) < 0.1
+    assert (absorbed.chance or 0) < (absorbed.low or 0)
     whole = torch.stack([labels, special, *[torch.zeros_like(labels)] * 4], 1) * 1.0
     assert probe_absorption(SparseCode.from_dense(whole), x, labels, W).value == 0
     blind = probe_absorption(SparseCode.from_dense(whole), x, labels[torch.randperm(rows, generator=random)], W)
@@ -102,21 +103,22 @@ def test_contrast_of_the_same_text_is_chance_whatever_the_width() -> None:
 
 
 def test_true_latents_exchange_their_feature_and_random_ones_do_not() -> None:
-    world = FAMILIES["uniform"](n=24, d=24, l0=2)
+    world = FAMILIES["uniform"](n=12, d=24, l0=2)
     batch = next(world.batches(2000, seed=0))
     truth = world.truth.dictionary
-    coder = NNOMP(truth, k=2)
-    made = interchange(coder, batch, truth, torch.arange(24))
+    # Fewer features than dimensions: pursuit finds them all, and a linear read-out too.
+    coder = NNOMP(truth, k=8)
+    made = interchange(coder, batch, truth, torch.arange(12))
     cause, alone, moves = (
         _named(made, name) for name in ("interchange_cause", "interchange_isolation", "multi_concept_moves")
     )
     assert (cause.value or 0) > 0.8 > 0.3 > abs(cause.chance or 0)
     assert (alone.value or 0) == pytest.approx(alone.reference or 0, abs=0.1)
     assert (moves.value or 9) < 1.5
-    none = interchange(coder, batch, truth, torch.full((24,), -1))
+    none = interchange(coder, batch, truth, torch.full((12,), -1))
     assert _named(none, "interchange_cause").value == 0
     with pytest.raises(ShapeError, match="no code"):
-        interchange(coder, Activations(batch.x), truth, torch.arange(24))
+        interchange(coder, Activations(batch.x), truth, torch.arange(12))
 
 
 def test_divergence_recovered_is_arithmetic() -> None:
@@ -142,6 +144,6 @@ def test_the_true_axes_span_and_eight_directions_tile() -> None:
     assert widths[0] == pytest.approx(0.5, abs=0.1)
     assert widths[1] < 0.3
     assert (_named(tiled.measurements, "manifold_dilution").value or 0) < -0.5
+    plain = FAMILIES["uniform"](n=24, d=24, l0=2)
     with pytest.raises(ValueError, match="two dimensions or more"):
-        plain = FAMILIES["uniform"](n=24, d=24, l0=2)
         captured(NNOMP(plain.truth.dictionary, k=2), plain, plain.truth)
