@@ -35,8 +35,8 @@ def privileged_basis(rows: Rows, *, most: int = 8192, rotations: int = 99, seed:
 
     Where axes mean something (neurons behind a nonlinearity) each coordinate is silent mostly and large now and then,
     so that its tails are heavy; a random rotation mixes d of them and takes most of that away. Where the network could
-    be turned without any difference the axes are as good as their rotations. Rotations keep all tails and clusters of x,
-    so that only the axes are put to the test; adaptive optimisers and layer norms alone can make axes of a residual
+    be turned without any difference the axes are as good as their rotations. Rotations keep all tails and clusters of
+    x, so that only the axes are put to the test; adaptive optimisers and layer norms alone can make axes of a residual
     stream special, without any neuron there.
 
     Args:
