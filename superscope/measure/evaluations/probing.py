@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,11 @@ def probe_absorption(
     y = labels.numpy().astype(bool)
     random = np.random.default_rng(seed)
     learned = random.random(len(y)) < 0.5
-    about = {"name": "probe_absorption", "unit": "share of rows", "of": "rows on which the probe is right"}
+    about: dict[str, Any] = {
+        "name": "probe_absorption",
+        "unit": "share of rows",
+        "of": "rows on which the probe is right",
+    }
     at = {"concept": name}
     if min(int(part.sum()) for part in (y & learned, ~y & learned, y & ~learned, ~y & ~learned)) < 5:
         return Measurement(value=None, n=0, caution="fewer than 5 rows of a class in a half", at=at, **about)

@@ -159,7 +159,7 @@ def _mixture(z: np.ndarray, k: int, shape: str, random: np.random.Generator) -> 
         total = -math.inf
         for _ in range(_ROUNDS):
             logs = _logs(z, weights, means, covariances)
-            rows = logsumexp(logs, axis=1)
+            rows = _total(logs)
             total = float(rows.sum())
             if total - before < 1e-5 * len(z):
                 break
@@ -177,7 +177,7 @@ def _mixture(z: np.ndarray, k: int, shape: str, random: np.random.Generator) -> 
     assert best is not None
     _, weights, means, covariances = best
     parameters = {"mixture": 6 * k - 1, "line": 2 * k + 2, "clusters on a ring": 2 * k + 4}[shape]
-    return Fitted(shape, parameters, lambda p: logsumexp(_logs(p, weights, means, covariances), axis=1), clusters=k)
+    return Fitted(shape, parameters, lambda p: _total(_logs(p, weights, means, covariances)), clusters=k)
 
 
 def _covariances(away: np.ndarray, share: np.ndarray, mass: np.ndarray, means: np.ndarray, shape: str) -> np.ndarray:
@@ -230,3 +230,7 @@ def _logs(z: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np
     x, y = (z[:, None, :] - means).transpose(2, 0, 1)
     square = (c * x * x - 2 * b * x * y + a * y * y) / determinant
     return np.log(weights) - 0.5 * square - 0.5 * np.log(determinant) - math.log(2 * math.pi)
+
+
+def _total(logs: np.ndarray) -> np.ndarray:
+    return np.asarray(logsumexp(logs, axis=1))

@@ -91,7 +91,8 @@ class Manifolds(Streamed):
         random = torch.Generator().manual_seed(self.seed)
         rows[SHUFFLED] = (_shuffled(learned, random), _shuffled(held, random))
         gaussian = surrogate(MemorySource(learned), rows=len(learned), seed=self.seed)
-        rows[MATCHED] = tuple(gaussian.draw(len(part), generator=random).x for part in (learned, held))
+        first, second = (gaussian.draw(len(part), generator=random).x for part in (learned, held))
+        rows[MATCHED] = (first, second)
         findings, shapes = Findings(), {}
         points: list[dict[str, Any]] = []
         saes: dict[str, SAE] = {}
