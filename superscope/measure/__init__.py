@@ -3,6 +3,8 @@
 from .activations.attention import AttentionSparsity as AttentionSparsity
 from .activations.attention import Patterns as Patterns
 from .activations.attention import attention_sparsity as attention_sparsity
+from .activations.basis import PrivilegedBasis as PrivilegedBasis
+from .activations.basis import privileged_basis as privileged_basis
 from .activations.outliers import OutlierShare as OutlierShare
 from .activations.outliers import outlier_coordinates as outlier_coordinates
 from .activations.outliers import outlier_share as outlier_share

@@ -60,6 +60,18 @@ STUDIES = (
         "Does the count hold where the truth is known? Error and coverage over worlds.",
     ),
     Entry("sweep", "sweep", "Sweep", "Any study over a grid of its settings, on one machine or many."),
+    Entry(
+        "manifolds",
+        "networks.manifolds",
+        "Manifolds",
+        "Are there circles among the features, and how often does this procedure find false ones?",
+    ),
+    Entry(
+        "evaluate",
+        "networks.evaluate",
+        "Evaluate",
+        "How does this dictionary do in the field's own evaluations, beside their chance levels?",
+    ),
     Entry("toy", "toys.sweep", "ToySweep", "What becomes of n features in d dimensions as they grow rarer?"),
     Entry(
         "phase", "toys.phase_diagram", "PhaseDiagram", "Which features get a dimension, which share, which are dropped?"

@@ -12,6 +12,18 @@ from superscope.measure import WORDS
 from superscope.studies import STUDIES
 
 SMALL = {
+    "manifolds": {
+        "source": "world:rings",
+        "world": ("n=4", "d=12", "l0=1"),
+        "tokens": 1500,
+        "held_out": 1200,
+        "n": 32,
+        "k": 2,
+        "steps": 30,
+        "batch": 128,
+        "groups": 2,
+    },
+    "evaluate": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 400},
     "scan": {"tokens": 3000, "held_out": 600, "sites": ("resid_post.0",), "n": 24, "k": 3, "steps": 4, "batch": 64},
     "layers": {
         "layers": (0,),
@@ -98,7 +110,8 @@ def settings(tmp_path: Path) -> dict[str, dict]:
     given = {command: dict(values) for command, values in SMALL.items()}
     for command in ("theory", "recover"):
         given[command]["dictionary"] = str(matrix)
-    given["judge"]["dictionary"] = str(tmp_path / "sae")
+    for command in ("judge", "evaluate"):
+        given[command]["dictionary"] = str(tmp_path / "sae")
     given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
     return given
 

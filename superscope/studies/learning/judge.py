@@ -90,7 +90,7 @@ class Judge(Study):
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the truth", 0, 1)
-        place, known = _in_run(self.dictionary)
+        place, known = in_run(self.dictionary)
         name, truth = self._truth(known)
         n, d = truth.dictionary.n, truth.dictionary.d
         l0 = sum(float(b.code.l0.double().sum()) for b in truth.rows if b.code is not None) / sum(map(len, truth.rows))
@@ -316,7 +316,7 @@ def _nonzero(W: Dictionary, place: Path) -> Int[Tensor, "n"]:
     return kept
 
 
-def _in_run(path: str) -> tuple[Path, tuple[str, ...]]:
+def in_run(path: str) -> tuple[Path, tuple[str, ...]]:
     """The dictionary inside a training's run folder, and the world it was learned on; else the path itself."""
     place = Path(path).expanduser()
     if path.startswith("hub:") or not (place / "about.json").is_file():

@@ -6,6 +6,7 @@ from .base import CONTROL as CONTROL
 from .base import TRAINED as TRAINED
 from .base import Reading as Reading
 from .base import View as View
+from .basis import Basis as Basis
 from .counts import Counts as Counts
 from .geometry import Geometry as Geometry
 from .interference import Interference as Interference
