@@ -96,17 +96,36 @@ def template() -> str:
     Raises:
         FileNotFoundError: if the front end was not built, with the command that builds it.
     """
-    file = resources.files("superscope.studio") / "static" / "report.html"
+    text = _built("report.html")
+    if text.count(_RUN) != 1 or text.index(_TITLE) > text.index(_RUN):
+        raise FileNotFoundError(
+            "superscope/studio/static/report.html is not a page of this version. Build it again with "
+            "`python hatch_build.py`."
+        )
+    return text
+
+
+def _built(name: str) -> str:
+    file = resources.files("superscope.studio") / "static" / name
     if not file.is_file():
         raise FileNotFoundError(
-            "The report's front end is not built: superscope/studio/static/report.html is missing. In a checkout run "
+            f"The front end is not built: superscope/studio/static/{name} is missing. In a checkout run "
             "`python hatch_build.py` (it needs hatchling and Node 20.19 or later), or install the package with "
             "`pip install .`."
         )
-    text = file.read_text(encoding="utf-8")
-    if text.count(_RUN) != 1 or text.index(_TITLE) > text.index(_RUN):
-        raise FileNotFoundError(f"{file} is not a page of this version. Build it again with `python hatch_build.py`.")
-    return text
+    return file.read_text(encoding="utf-8")
+
+
+def shell() -> tuple[str, str]:
+    """The page of the live studio, which asks the server for its data, and its content security policy.
+
+    Raises:
+        FileNotFoundError: if the front end was not built, with the command that builds it.
+    """
+    text = _built("studio.html")
+    policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    return text, policy[1]
 
 
 def embed(value: Any) -> str:
@@ -148,6 +167,7 @@ def payload(report: Report) -> dict[str, Any]:
         "arrays": {name: list(tensor.shape) for name, tensor in report.arrays.items()},
         "packed": _packed(report.arrays),
         "left_out": left_out,
+        "problems": [],
         "words": words(
             [m.name for m in report.measurements] + [column for table in report.tables.values() for column in table]
         ),

@@ -122,6 +122,8 @@ class Head(Shape):
     figures: list[Drawing]
     words: dict[str, Word]
     """The words of the names above, of those that have one."""
+    problems: list[str]
+    """What of the run cannot be read, in sentences; the rest stands without it."""
 
 
 class Rows(Shape):

@@ -27,6 +27,8 @@ export interface Head {
   figures: Drawing[];
   /** The words of the names above, of those that have one. */
   words: Record<string, Word>;
+  /** What of the run cannot be read, in sentences; the rest stands without it. */
+  problems: string[];
 }
 
 /** One command that runs, waits or has ended. "lost": its process is gone and did not say why. */
