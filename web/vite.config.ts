@@ -32,6 +32,8 @@ function oneFile(): Plugin {
           `script-src ${hashOf(js)}`,
           `style-src ${hashOf(css)}`,
           "img-src data:",
+          // The live studio asks its own server; a report asks nobody.
+          ...(PAGE === "studio.html" ? ["connect-src 'self'"] : []),
           "base-uri 'none'",
           "form-action 'none'",
         ].join("; ");
@@ -54,16 +56,19 @@ function oneFile(): Plugin {
   };
 }
 
+/** Which of the two pages is built: a run's report, or the live studio that shows the same views. One build each. */
+const PAGE = process.env.SUPERSCOPE_PAGE ?? "report.html";
+
 export default defineConfig({
   plugins: [svelte(), oneFile()],
   build: {
     target: "es2022",
     outDir: process.env.SUPERSCOPE_STATIC ?? "../superscope/studio/static",
-    emptyOutDir: true,
+    emptyOutDir: false,
     modulePreload: false,
     assetsInlineLimit: 10_000_000,
     cssCodeSplit: false,
     license: { fileName: "THIRD_PARTY.md" },
-    rollupOptions: { input: "report.html" },
+    rollupOptions: { input: PAGE },
   },
 });

@@ -9,21 +9,28 @@ from collections.abc import Sequence
 from .._version import __version__
 from ..studies import STUDIES
 
+STUDIO = "See runs in a browser, and start studies there. With no folder: runs/, and examples from the package."
+
 
 def help_text() -> str:
     """What `superscope --help` prints."""
-    width = max(len(entry.command) for entry in STUDIES)
+    width = max(len(command) for command, _ in _commands())
     lines = [
         "usage: superscope COMMAND [OPTIONS]        superscope COMMAND --help lists a command's options",
         "",
         "An instrument for superposition: how neural networks store more features than they have dimensions.",
         "",
         "commands:",
-        *(f"  {entry.command:<{width}}  {entry.summary}" for entry in STUDIES),
+        *(f"  {command:<{width}}  {summary}" for command, summary in _commands()),
         "",
-        "Start with `superscope scan`: it needs no model and no download.",
+        "Start with `superscope scan`: it needs no model and no download. `superscope studio` shows what it found.",
     ]
     return "\n".join(lines)
+
+
+def _commands() -> list[tuple[str, str]]:
+    """Every command with what it does: the studies, and the studio that shows and starts them."""
+    return [*((entry.command, entry.summary) for entry in STUDIES), ("studio", STUDIO)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +61,13 @@ def _main(argv: Sequence[str] | None) -> int:
             from .command import run
 
             return run(entry, arguments[1:])
+    if arguments[0] == "studio":
+        from .studio import run as serve
+
+        return serve(arguments[1:])
     import difflib
 
-    near = difflib.get_close_matches(arguments[0], [entry.command for entry in STUDIES], n=1, cutoff=0.3)
+    near = difflib.get_close_matches(arguments[0], [command for command, _ in _commands()], n=1, cutoff=0.3)
     hint = f" Did you mean `superscope {near[0]}`?" if near else ""
     print(f"superscope: there is no command {arguments[0]!r}.{hint} `superscope --help` lists them.", file=sys.stderr)
     return 2

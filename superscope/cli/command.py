@@ -9,6 +9,7 @@ import importlib.util
 import io
 import os
 import signal
+import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -23,7 +24,7 @@ from ..studies.arguments import Asked
 from ..studies.study import Progress, Study
 from ..studio import write_html
 from .course import Course
-from .progress import Silent, drain, speaker_for
+from .progress import Silent, Speaker, drain, speaker_for
 from .refusal import require_writable, sentence, usage
 from .summary import show
 
@@ -38,6 +39,8 @@ class Output:
     """Print the report as JSON on standard output instead of a summary."""
     quiet: bool = False
     """Say nothing on the way: no bars in a terminal, no lines in a log. Errors are still told."""
+    events: bool = False
+    """For a program that watches: progress and end as lines of JSON on standard output, and no summary."""
 
 
 def run(entry: Entry, arguments: Sequence[str]) -> int:
@@ -85,6 +88,10 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     study, output = parsed.study, parsed.output
     out = output.out or _new_folder(entry.command, study)
     command = f"superscope {entry.command} {' '.join(arguments)}".strip()
+    if output.events:
+        # A program ends it by either signal, and may itself have been started where the first is ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
     if output.out is None:
         command += f" --out {out}"
     try:
@@ -92,7 +99,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         if rank:
             drain(study.stages(out), Silent(Course()))
             return 0
-        report, page = drain(_stages(study, out), speaker_for(errors, quiet=output.quiet))
+        report, page = drain(_stages(study, out), _speaker(errors, output))
     except Asked as asked:
         Console(highlight=False).print(str(asked), markup=False, soft_wrap=True)
         return 0
@@ -113,11 +120,17 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         if rank == 0 and (out / "about.json").exists():
             errors.print(f"What was finished is kept in {out}; resume with: {command}", markup=False, soft_wrap=True)
         return 2
+    if output.events:
+        return 0
     if output.json:
         print((out / "report.json").read_text(encoding="utf-8").rstrip())
     else:
         show(report, page, Console(highlight=False))
     return 0
+
+
+def _speaker(errors: Console, output: Output) -> Speaker:
+    return speaker_for(errors, quiet=output.quiet, events=Console(file=sys.stdout) if output.events else None)
 
 
 def _draw(report: Report, out: Path) -> None:

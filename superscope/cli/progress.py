@@ -1,13 +1,16 @@
-"""What is said while a study runs: bars in a terminal, lines in a log, nothing where nothing is wanted."""
+"""What is said while a study runs: bars in a terminal, lines in a log, JSON for a program, nothing where nothing is
+wanted."""
 
 from __future__ import annotations
 
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import rich.progress
 from rich.console import Console
@@ -17,6 +20,7 @@ from rich.text import Text
 
 from ..studies.study import Progress
 from .course import Course
+from .refusal import sentence
 
 T = TypeVar("T")
 WIDTH = 100
@@ -129,6 +133,53 @@ class Log(Speaker):
             self.tick()
 
 
+class Events(Speaker):
+    """One JSON object a line, for a program that watches: `event` is progress, finished, failed or interrupted.
+
+    A line of progress has stage, detail, done and total in the stage's own unit (total 0 where unknown), share of the
+    stage and whole of all stages (null while nothing says so), and left, seconds (null where nobody knows).
+
+    Args:
+        course: where the run stands.
+        console: to whose file lines are written, and flushed one by one.
+        every: seconds between two lines of one stage.
+    """
+
+    def __init__(self, course: Course, console: Console, *, every: float = 0.2) -> None:
+        super().__init__(course)
+        self.console, self.every = console, every
+        self._spoken = -every
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._write(event="interrupted")
+        elif error is not None:
+            self._write(event="failed", error=sentence(error) or type(error).__name__)
+
+    def take(self, step: Progress) -> None:
+        new, now = self.course.take(step), self.course.clock()
+        if new or now - self._spoken >= self.every or self.course.stage_share == 1:
+            self._spoken = now
+            self._write(
+                event="progress",
+                stage=step.stage,
+                detail=step.detail,
+                done=step.done,
+                total=step.total,
+                share=self.course.stage_share,
+                whole=self.course.share,
+                left=self.course.left,
+            )
+
+    def finish(self) -> None:
+        self._write(event="finished", seconds=self.course.seconds)
+
+    def _write(self, **what: Any) -> None:
+        print(json.dumps(what), file=self.console.file, flush=True)
+
+
 class Bars(Speaker):
     """In a terminal: a line for each stage that is over, a bar for the one that runs and one for the whole."""
 
@@ -225,9 +276,12 @@ class _Live(ProgressColumn):
         return Text(task.fields[self._name]())
 
 
-def speaker_for(console: Console, *, quiet: bool = False) -> Speaker:
-    """Bars where the console is a terminal, lines where it is a file or a pipe, nothing where `quiet`."""
+def speaker_for(console: Console, *, quiet: bool = False, events: Console | None = None) -> Speaker:
+    """Bars where the console is a terminal, lines where it is a file or a pipe, nothing where `quiet`; where there is a
+    console for events, JSON in its file and nothing else."""
     course = Course()
+    if events is not None:
+        return Events(course, events)
     if quiet:
         return Silent(course)
     if console.is_terminal and not console.is_dumb_terminal and console.file.isatty():

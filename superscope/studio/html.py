@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..core import Report, RunFolder
 from ..core.files import read_json, write_text
@@ -28,6 +30,7 @@ from ..measure.words import WORDS
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
 ROOM = {"contexts": 6_000_000, "latents": 3_000_000, "neurons": 1_000_000}
 OTHER_ROOM = 1_000_000
+ARRAYS_ROOM = 3_000_000
 FIGURES_ROOM = 6_000_000
 
 _TITLE = "superscope:title"
@@ -42,7 +45,8 @@ def html(run: RunFolder | Path | str | Report) -> str:
 
     Numbers in tables are written in float32 precision (the shortest decimal that reads back as the same float32);
     measurements keep every digit. Tables larger than their room keep their most telling rows; the page says how many.
-    Figures that were drawn into the run's folder stand in the page too, as many as there is room for.
+    Arrays, in float32 precision too, and the figures that were drawn into the run's folder stand in the page as far as
+    there is room for them.
 
     Args:
         run: a finished run folder, its path, or a report in memory.
@@ -92,17 +96,36 @@ def template() -> str:
     Raises:
         FileNotFoundError: if the front end was not built, with the command that builds it.
     """
-    file = resources.files("superscope.studio") / "static" / "report.html"
+    text = _built("report.html")
+    if text.count(_RUN) != 1 or text.index(_TITLE) > text.index(_RUN):
+        raise FileNotFoundError(
+            "superscope/studio/static/report.html is not a page of this version. Build it again with "
+            "`python hatch_build.py`."
+        )
+    return text
+
+
+def _built(name: str) -> str:
+    file = resources.files("superscope.studio") / "static" / name
     if not file.is_file():
         raise FileNotFoundError(
-            "The report's front end is not built: superscope/studio/static/report.html is missing. In a checkout run "
+            f"The front end is not built: superscope/studio/static/{name} is missing. In a checkout run "
             "`python hatch_build.py` (it needs hatchling and Node 20.19 or later), or install the package with "
             "`pip install .`."
         )
-    text = file.read_text(encoding="utf-8")
-    if text.count(_RUN) != 1 or text.index(_TITLE) > text.index(_RUN):
-        raise FileNotFoundError(f"{file} is not a page of this version. Build it again with `python hatch_build.py`.")
-    return text
+    return file.read_text(encoding="utf-8")
+
+
+def shell() -> tuple[str, str]:
+    """The page of the live studio, which asks the server for its data, and its content security policy.
+
+    Raises:
+        FileNotFoundError: if the front end was not built, with the command that builds it.
+    """
+    text = _built("studio.html")
+    policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    return text, policy[1]
 
 
 def embed(value: Any) -> str:
@@ -142,15 +165,53 @@ def payload(report: Report) -> dict[str, Any]:
         "environment": _settings(report.environment),
         "tables": tables,
         "arrays": {name: list(tensor.shape) for name, tensor in report.arrays.items()},
+        "packed": _packed(report.arrays),
         "left_out": left_out,
-        "words": _words(report),
+        "problems": [],
+        "words": words(
+            [m.name for m in report.measurements] + [column for table in report.tables.values() for column in table]
+        ),
     }
 
 
-def _words(report: Report) -> dict[str, dict[str, str]]:
-    """What the names that a report holds are called and mean: those of measurements, and of columns of the like."""
-    names = [m.name for m in report.measurements]
-    names += [column for table in report.tables.values() for column in table]
+def _packed(arrays: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """The arrays that there is room for, the smallest first."""
+    found, used = {}, 0
+    for name, tensor in sorted(arrays.items(), key=lambda item: item[1].numel()):
+        # Four bytes a number, four characters for three bytes.
+        used += tensor.numel() * 16 // 3
+        if used > ARRAYS_ROOM:
+            break
+        found[name] = pack(tensor)
+    return found
+
+
+def pack(tensor: Tensor) -> dict[str, Any]:
+    """An array as JSON has it: dtype, shape, and its numbers, little-endian, in base64.
+
+    Flags become uint8; whole numbers int32, or float64 where they are too large for it; all others float32.
+
+    Example:
+        >>> pack(torch.tensor([[1, 2]]))
+        {'dtype': 'int32', 'shape': [1, 2], 'base64': 'AQAAAAIAAAA='}
+    """
+    kind = torch.float32
+    if tensor.dtype in (torch.bool, torch.uint8):
+        kind = torch.uint8
+    elif not tensor.is_floating_point():
+        largest = int(tensor.abs().max()) if tensor.numel() else 0
+        kind = torch.int32 if largest < 2**31 else torch.float64
+    numbers = tensor.detach().to("cpu", kind).contiguous().numpy()
+    numbers = numbers.astype(numbers.dtype.newbyteorder("<"))
+    return {
+        "dtype": str(kind).removeprefix("torch."),
+        "shape": list(tensor.shape),
+        "base64": base64.b64encode(numbers.tobytes()).decode("ascii"),
+    }
+
+
+def words(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What names of measurements, and of columns of the like, are called and mean: those that are known."""
     fields = ("label", "heading", "definition", "reading")
     known = (WORDS[name] for name in dict.fromkeys(names) if name in WORDS)
     return {word.name: {field: getattr(word, field) for field in fields} for word in known}

@@ -1,66 +1,24 @@
-/** The shapes that Python writes into the page: see superscope/studio/html.py. */
+/** The shapes of a run: those that the server says too are made from Python, see api.ts. */
+import type { Cell, Head, Packed } from "./api";
+
+export type { Cell, Drawing, Head, LeftOut, Measurement, Packed, Word } from "./api";
 
 export type Where = Record<string, string | number>;
-
-export interface Measurement {
-  name: string;
-  value: number | null;
-  unit: string;
-  n: number;
-  of: string;
-  low: number | null;
-  high: number | null;
-  how: string;
-  reference: number | null;
-  reference_is: string;
-  chance: number | null;
-  chance_is: string;
-  at: Where;
-  caution: string;
-}
-
-export type Cell = string | number | boolean | null | Cell[] | { [key: string]: Cell };
 
 /** Columns of equal length by name. */
 export type Table = Record<string, Cell[]>;
 
 export type Row = Record<string, Cell>;
 
-export interface LeftOut {
-  kept: number;
-  of: number;
+/** Numbers in row-major order. */
+export interface Tensor {
+  shape: number[];
+  data: Float32Array | Float64Array | Int32Array | Uint8Array;
 }
 
-/** A drawing that lies beside the page in the run's folder. */
-export interface Drawing {
-  name: string;
-  shows: string;
-  /** An SVG file in base64. */
-  svg: string;
-}
-
-/** What a measurement is called and means: see superscope/measure/words. */
-export interface Word {
-  label: string;
-  /** The label where there is room for a column's head only. */
-  heading: string;
-  definition: string;
-  /** How to read it, for someone who has never met it. */
-  reading: string;
-}
-
-export interface Run {
-  title: string;
-  kind: string;
-  findings: string[];
-  measurements: Measurement[];
-  settings: Record<string, Cell>;
-  environment: Record<string, Cell>;
+/** What Python writes into a self-contained page: see superscope/studio/html.py. */
+export interface Run extends Omit<Head, "tables"> {
   tables: Record<string, Table>;
-  arrays: Record<string, number[]>;
-  /** Tables of which only the first rows by importance are in the page. */
-  left_out: Record<string, LeftOut>;
-  figures: Drawing[];
-  /** The words of the names above, of those that have one. */
-  words: Record<string, Word>;
+  /** The arrays there is room for. */
+  packed?: Record<string, Packed>;
 }

@@ -1,19 +1,20 @@
-import type { LeftOut, Measurement, Row, Run, Table, Where } from "./run";
+import type { Head, LeftOut, Measurement, Packed, Row, Run, Table, Tensor, Where } from "./run";
 
-/** What every view may know at once: everything but the tables. */
-export interface Head extends Omit<Run, "tables"> {
-  /** Names of the tables and how many rows each has here. */
-  tables: Record<string, number>;
-}
+export type { Head, LeftOut };
 
 /**
- * Where a view's data comes from. Views never fetch: the same views read a page's own data here, and can read a
- * server or a notebook kernel through another class with these two members.
+ * Where a view's data comes from. Views never fetch: the same views read a page's own data (EmbedSource), a server's
+ * (LiveSource in live.ts), and can read a notebook kernel's through another class with these members.
  */
 export interface DataSource {
+  /** What every view may know at once: everything but the tables' rows and the arrays' numbers. */
   readonly head: Head;
+  /** Whether a server answers, which has all rows and can start studies. */
+  readonly live: boolean;
   /** Rows of one table whose columns equal `where`; [] where there is no such table. */
   rows(table: string, where?: Where): Promise<Row[]>;
+  /** An array that `head.arrays` names; refused, in a sentence, where it is not here. */
+  array(name: string): Promise<Tensor>;
 }
 
 /** Whether the run looked at a model's sites one by one, with dictionaries: what the sections by site speak of. */
@@ -24,12 +25,16 @@ export function isSurvey(head: Head): boolean {
 /** The data inside a self-contained page. */
 export class EmbedSource implements DataSource {
   readonly head: Head;
+  readonly live = false;
   readonly #tables: Record<string, Table>;
+  readonly #packed: Record<string, Packed>;
 
   constructor(run: Run) {
+    const { packed = {}, ...rest } = run;
     this.#tables = run.tables;
+    this.#packed = packed;
     const sizes = Object.entries(run.tables).map(([name, table]) => [name, length(table)] as const);
-    this.head = { ...run, tables: Object.fromEntries(sizes) };
+    this.head = { ...rest, tables: Object.fromEntries(sizes) };
   }
 
   static fromPage(page: Document): EmbedSource {
@@ -38,17 +43,34 @@ export class EmbedSource implements DataSource {
 
   rows(name: string, where: Where = {}): Promise<Row[]> {
     const table = this.#tables[name];
-    if (!table) return Promise.resolve([]);
-    const conditions = Object.entries(where);
-    const columns = Object.entries(table);
-    const found: Row[] = [];
-    for (let row = 0; row < length(table); row++) {
-      if (conditions.every(([column, value]) => table[column]?.[row] === value)) {
-        found.push(Object.fromEntries(columns.map(([column, cells]) => [column, cells[row] ?? null])));
-      }
-    }
-    return Promise.resolve(found);
+    return Promise.resolve(table ? select(table, where) : []);
   }
+
+  array(name: string): Promise<Tensor> {
+    const packed = this.#packed[name];
+    if (packed) return Promise.resolve(unpack(packed));
+    const why = name in this.head.arrays ? "is too large for this page; the run folder has it in arrays.safetensors" : "is none of this run's";
+    return Promise.reject(new Error(`The array ${name} ${why}.`));
+  }
+}
+
+/** The rows of a table whose columns equal `where`. */
+export function select(table: Table, where: Where = {}): Row[] {
+  const conditions = Object.entries(where);
+  const columns = Object.entries(table);
+  const found: Row[] = [];
+  for (let row = 0; row < length(table); row++) {
+    if (conditions.every(([column, value]) => table[column]?.[row] === value)) {
+      found.push(Object.fromEntries(columns.map(([column, cells]) => [column, cells[row] ?? null])));
+    }
+  }
+  return found;
+}
+
+export function unpack({ dtype, shape, base64 }: Packed): Tensor {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer;
+  const kinds = { float32: Float32Array, float64: Float64Array, int32: Int32Array, uint8: Uint8Array };
+  return { shape, data: new kinds[dtype](bytes) };
 }
 
 function length(table: Table): number {
@@ -64,5 +86,3 @@ export function measured(all: Measurement[], name: string, where: Where): Measur
       ("seed" in where || !("seed" in m.at)),
   );
 }
-
-export type { LeftOut };

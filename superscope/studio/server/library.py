@@ -1,0 +1,360 @@
+"""Which runs are there, and what is in them? Run folders below one root, read piece by piece and trusted in nothing.
+
+A run is found by its place in a list that is made by looking, never by joining what was asked for to a path; links are
+not followed, and whatever cannot be read is a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+import safetensors
+
+from ...core import FormatError, RunFolder
+from ...core.errors import nearest
+from ...core.files import read_json
+from ..html import embed, figures, pack, plain, words
+from . import shapes
+
+LISTED = 500
+"""Most runs that are listed."""
+LOOKED_AT = 5_000
+"""Most folders that are looked into for them."""
+DEPTH = 3
+"""Folders below the root that are looked into."""
+JSON_BYTES = 64_000_000
+"""Of a run's about.json or report.json: a page could not show more."""
+TABLE_BYTES = 1_000_000_000
+"""Of a table in memory."""
+ROWS = 100_000
+"""Most rows in one answer."""
+ARRAY_NUMBERS = 8_000_000
+"""Most numbers of an array in one answer."""
+
+_FRESH = 1.0
+"""Seconds for which a list of runs is believed."""
+_LONE = re.compile(r"\\ud[89a-f][0-9a-f]{2}")
+Unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError, FormatError, pyarrow.ArrowException)
+"""Whatever a damaged or hostile folder may raise."""
+
+
+class Library:
+    """The runs below a root, and those that travel in the package.
+
+    Args:
+        root: the folder; it need not be there yet.
+        bundled: folder whose runs are listed as examples.
+        only: the one run of the root that is shown; None shows all.
+    """
+
+    def __init__(self, root: Path, bundled: Path | None = None, only: Path | None = None) -> None:
+        self.root, self.bundled, self.only = root, bundled, only
+        self._lock = threading.Lock()
+        self._seen: dict[str, Path] = {}
+        self._looked = -_FRESH
+
+    def runs(self) -> shapes.RunList:
+        """All runs, newest first, those in the package last."""
+        places = self._places()
+        entries = [self._entry(name, path) for name, path in places.items()]
+        entries.sort(key=lambda entry: entry.created, reverse=True)
+        entries.sort(key=lambda entry: entry.bundled)
+        return shapes.RunList(runs=entries[:LISTED], left_out=max(len(entries) - LISTED, 0))
+
+    def path(self, run: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            LookupError: if there is none of this id.
+        """
+        for fresh in (False, True):
+            places = self._places(fresh=fresh)
+            if run in places:
+                return places[run]
+        raise LookupError(f"there is no run {run[:80]!r}.{nearest(run[:80], list(places))}")
+
+    def id_of(self, path: Path) -> str:
+        """The id of the run in a folder below the root."""
+        return "~".join(path.resolve().relative_to(self.root.resolve()).parts)
+
+    def head(self, run: str) -> str:
+        """`shapes.Head` as JSON: the run but for rows and arrays.
+
+        Raises:
+            LookupError: if there is no such run.
+            FormatError: if it is unfinished, or nothing of it can be shown.
+        """
+        folder = _open(self.path(run))
+        body = _body(folder)
+        problems: list[str] = []
+        tables: dict[str, int] = {}
+        columns: list[str] = []
+        left_out: dict[str, Any] = {}
+        for name in body["tables"]:
+            try:
+                about = _metadata(folder, name)
+                tables[name] = about.num_rows
+                columns += about.schema.to_arrow_schema().names
+                if about.num_rows > ROWS:
+                    left_out[name] = {"kept": ROWS, "of": about.num_rows}
+            except Unreadable as error:
+                problems.append(said(error))
+        arrays = body["arrays"]
+        if arrays:
+            try:
+                _listed(folder, "arrays.safetensors")
+            except Unreadable as error:
+                problems.append(said(error))
+                arrays = {}
+        try:
+            drawn = figures(folder.path / "figures") if _inside(folder, "figures") else []
+        except Unreadable as error:
+            drawn = []
+            problems.append(f"The figures cannot be read: {said(error)}")
+        try:
+            head = {
+                "title": body["title"],
+                "kind": body["kind"],
+                "findings": body["findings"],
+                "measurements": body["measurements"],
+                "settings": folder.about["settings"],
+                "environment": folder.about["environment"],
+                "tables": tables,
+                "arrays": arrays,
+                "left_out": left_out,
+                "figures": drawn,
+                "words": words([m["name"] for m in body["measurements"]] + columns),
+                "problems": problems,
+            }
+            text = embed(head)
+            # Halves of characters are shown as such by the page, and are the one thing that pydantic has no word for.
+            shapes.Head.model_validate_json(_LONE.sub(r"\\ufffd", text))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(
+                f"{folder / 'report.json'} is no report of ours ({_first_line(error)}). Make the run again."
+            ) from error
+        return text
+
+    def rows(
+        self,
+        run: str,
+        table: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        sort: str = "",
+        descending: bool = False,
+        limit: int = ROWS,
+        offset: int = 0,
+    ) -> str:
+        """`shapes.Rows` as JSON: the rows whose columns equal `where`, sorted by one column.
+
+        Raises:
+            LookupError: if there is no such run, table or column.
+            FormatError: if the table cannot be read.
+        """
+        folder = _open(self.path(run))
+        body = _body(folder)
+        if table not in body["tables"]:
+            raise LookupError(f"this run has no table {table[:80]!r}.{nearest(table[:80], list(body['tables']))}")
+        about = _metadata(folder, table)
+        size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+        if size > TABLE_BYTES:
+            raise FormatError(
+                f"The table {table} takes {size / 1e9:.1f} GB in memory, more than a page may ask for. "
+                f"Read {folder / f'{table}.parquet'} with pyarrow."
+            )
+        names = about.schema.to_arrow_schema().names
+        for column in [*(where or {}), *([sort] if sort else [])]:
+            if column not in names:
+                raise LookupError(f"the table {table} has no column {column[:80]!r}.{nearest(column[:80], names)}")
+        condition = None
+        for column, value in (where or {}).items():
+            if not isinstance(value, str | int | float | bool | None):
+                raise FormatError(f"{column} can be compared with a text, a number, a flag or null alone.")
+            field = pyarrow.compute.field(column)
+            one = field.is_null() if value is None else field == pyarrow.scalar(value)
+            condition = one if condition is None else condition & one
+        try:
+            found = pyarrow.parquet.read_table(folder / f"{table}.parquet", filters=condition)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
+        if sort:
+            found = found.sort_by([(sort, "descending" if descending else "ascending")])
+        shown = found.slice(max(offset, 0), max(0, min(limit, ROWS)))
+        digits = {"activations": 3} if table == "contexts" else {}
+        columns = {
+            name: [plain(cell, digits.get(name, 9)) for cell in shown.column(name).to_pylist()] for name in names
+        }
+        return embed({"columns": columns, "matching": found.num_rows})
+
+    def array(self, run: str, name: str) -> shapes.Packed:
+        """One array.
+
+        Raises:
+            LookupError: if there is no such run or array.
+            FormatError: if it cannot be read or is too large.
+        """
+        folder = _open(self.path(run))
+        known = _body(folder)["arrays"]
+        if name not in known:
+            raise LookupError(f"this run has no array {name[:80]!r}.{nearest(name[:80], list(known))}")
+        path = _listed(folder, "arrays.safetensors")
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                numbers = 1
+                for size in file.get_slice(name).get_shape():
+                    numbers *= size
+                if numbers > ARRAY_NUMBERS:
+                    raise FormatError(
+                        f"The array {name} holds {numbers:,} numbers, more than a page can show. Read {path} with "
+                        "safetensors."
+                    )
+                return shapes.Packed(**pack(file.get_tensor(name)))
+        except safetensors.SafetensorError as error:
+            raise FormatError(f"{path} cannot be read ({error}). Make the run again.") from error
+
+    def _places(self, *, fresh: bool = False) -> dict[str, Path]:
+        with self._lock:
+            if fresh or time.monotonic() - self._looked > _FRESH:
+                found = {f"@{path.name}": path for path in _runs_below(self.bundled)} if self.bundled else {}
+                for path in [self.only] if self.only else _runs_below(self.root):
+                    found.setdefault("~".join(path.relative_to(self.root).parts), path)
+                self._seen, self._looked = found, time.monotonic()
+            return self._seen
+
+    def _entry(self, name: str, path: Path) -> shapes.RunEntry:
+        entry = {"id": name, "title": "", "kind": "", "state": "damaged", "created": "", "finished": "", "error": ""}
+        try:
+            about = _open(path, unfinished=True).about
+            entry |= {key: _text(about[key] or "") for key in ("title", "kind", "created", "finished")}
+            entry["state"] = "finished" if about["state"] == "finished" else "unfinished"
+        except Unreadable as error:
+            entry["error"] = said(error)
+        return shapes.RunEntry.model_validate(entry | {"bundled": name.startswith("@")})
+
+
+def said(error: BaseException) -> str:
+    """An error as one sentence of bounded length."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else _first_line(error)
+    return _text(text)[:600] or type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:400]
+
+
+def _text(value: Any) -> str:
+    """Text that UTF-8 can hold."""
+    return re.sub("[\x00\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(value))
+
+
+def _runs_below(root: Path) -> Iterator[Path]:
+    """Folders with an about.json, none of them behind a link, none inside another run."""
+    patience = LOOKED_AT
+    folders = [(root, 0)]
+    while folders and patience:
+        folder, depth = folders.pop()
+        patience -= 1
+        try:
+            with os.scandir(folder) as entries:
+                inner = [e for e in entries if not e.name.startswith(".")]
+            if depth and any(e.name == "about.json" for e in inner):
+                yield folder
+            elif depth < DEPTH:
+                folders += [(Path(e.path), depth + 1) for e in inner if e.is_dir(follow_symlinks=False)]
+        except OSError:
+            # It has gone, or may not be read; the others stand.
+            continue
+
+
+def _inside(folder: RunFolder, name: str) -> Path | None:
+    """A file of the run, if it is there and no link leads out of the run."""
+    path = folder / name
+    home = folder.path.resolve()
+    if not path.exists():
+        return None
+    if not path.resolve().is_relative_to(home) or any(
+        each.is_symlink() for each in (path, *path.parents) if each.is_relative_to(folder.path) and each != folder.path
+    ):
+        raise FormatError(f"{path} is a link, and links are not followed. Put the file itself there.")
+    if path.is_dir() and any(file.is_symlink() for file in path.iterdir()):
+        raise FormatError(f"{path} holds links, and links are not followed. Put the files themselves there.")
+    return path
+
+
+def _bounded(folder: RunFolder, name: str) -> Path:
+    path = _inside(folder, name)
+    if path is None:
+        raise FormatError(f"{folder / name} is missing. Make the run again.")
+    if not path.is_file():
+        raise FormatError(f"{path} is no file. Make the run again.")
+    if name.endswith(".json") and path.stat().st_size > JSON_BYTES:
+        raise FormatError(
+            f"{path} holds {path.stat().st_size / 1e6:.0f} MB of JSON, more than a page can show. "
+            "Read it with Python: superscope.Report.load."
+        )
+    return path
+
+
+def _open(path: Path, *, unfinished: bool = False) -> RunFolder:
+    """The run in a folder, once its about.json is known to be a file of bearable size."""
+    _bounded(RunFolder(path, {}), "about.json")
+    folder = RunFolder.open(path)
+    if not all(isinstance(folder.about[key], dict) for key in ("settings", "environment", "files")):
+        raise FormatError(f"{path / 'about.json'} does not describe a run.")
+    if folder.about["state"] != "finished" and not unfinished:
+        raise FormatError(f"The run in {path} is unfinished. Resume it with the command that began it.")
+    return folder
+
+
+def _listed(folder: RunFolder, name: str) -> Path:
+    """A file that about.json lists, of the size that it says; a page does not wait for the hash of gigabytes."""
+    path = _bounded(folder, name)
+    listed = folder.about["files"].get(name)
+    if not isinstance(listed, dict) or listed.get("bytes") != path.stat().st_size:
+        raise FormatError(f"{path} has changed since the run wrote it. Make the run again.")
+    return path
+
+
+def _body(folder: RunFolder) -> dict[str, Any]:
+    path = _listed(folder, "report.json")
+    body = read_json(path)
+    kinds = {"title": str, "kind": str, "findings": list, "measurements": list, "tables": dict, "arrays": dict}
+    if not isinstance(body, dict) or any(not isinstance(body.get(key), kind) for key, kind in kinds.items()):
+        raise FormatError(f"{path} is no report of ours. Make the run again.")
+    return body
+
+
+def _metadata(folder: RunFolder, table: str) -> pyarrow.parquet.FileMetaData:
+    if not re.fullmatch(r"[\w-]+", table):
+        raise FormatError(f"{table[:80]!r} is no name of a table. Make the run again.")
+    path = _listed(folder, f"{table}.parquet")
+    try:
+        return pyarrow.parquet.read_metadata(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise FormatError(f"The table {table} cannot be read ({_first_line(error)}). Make the run again.") from error
+
+
+def parse_where(text: str) -> dict[str, Any]:
+    """The conditions of a question: a JSON object of column and value.
+
+    Raises:
+        FormatError: if it is none.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError("where must be a JSON object of columns and values.") from error
+    if not isinstance(found, dict):
+        raise FormatError("where must be a JSON object of columns and values.")
+    return found

@@ -1,0 +1,10 @@
+"""The routes, one file each."""
+
+from fastapi import APIRouter
+
+from . import arrays, events, jobs, page, runs, session, studies, tables
+
+ROUTES: tuple[APIRouter, ...] = tuple(
+    module.router for module in (session, runs, tables, arrays, studies, jobs, events, page)
+)
+"""In the order in which they are tried; the page answers what is left."""

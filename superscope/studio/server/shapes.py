@@ -1,0 +1,215 @@
+"""What does the studio's server say and hear? Every shape of its JSON; `web/src/data/api.ts` is made from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Shape(BaseModel):
+    """A JSON object of exactly these keys."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Problem(Shape):
+    """Why a request was refused, with what to do; the body of every answer that is no success."""
+
+    error: str
+
+
+class Session(Shape):
+    """What this server is and what it will do."""
+
+    version: str
+    """Of Superscope."""
+    folder: str
+    """Where new runs are written."""
+    can_start: bool
+    """Whether studies can be started here."""
+    why_not: str
+    """Why they cannot; empty where they can."""
+    opens: str
+    """Id of the run that the studio was started with; empty where it was a folder or nothing."""
+
+
+class RunEntry(Shape):
+    """One run in the list."""
+
+    id: str
+    """Its place in addresses."""
+    title: str
+    kind: str
+    """The study that made it."""
+    state: Literal["finished", "unfinished", "damaged"]
+    created: str
+    finished: str
+    bundled: bool
+    """It travels in the package and cannot be written to."""
+    error: str
+    """Why it cannot be read; empty where it can."""
+
+
+class RunList(Shape):
+    """All runs that the server sees, newest first, those in the package last."""
+
+    runs: list[RunEntry]
+    left_out: int
+    """Runs beyond the most that are listed."""
+
+
+class Measurement(Shape):
+    """One number beside what was possible: see superscope.core.Measurement."""
+
+    name: str
+    value: float | None
+    unit: str
+    n: int
+    of: str
+    low: float | None
+    high: float | None
+    how: str
+    reference: float | None
+    reference_is: str
+    chance: float | None
+    chance_is: str
+    at: dict[str, str | int | float]
+    caution: str
+
+
+class LeftOut(Shape):
+    """A table of which only the first rows by importance are there."""
+
+    kept: int
+    of: int
+
+
+class Drawing(Shape):
+    """A drawing that lies in the run's folder."""
+
+    name: str
+    shows: str
+    svg: str
+    """An SVG file in base64."""
+
+
+class Word(Shape):
+    """What a measurement is called and means: see superscope/measure/words."""
+
+    label: str
+    heading: str
+    """The label where there is room for a column's head only."""
+    definition: str
+    reading: str
+    """How to read it, for someone who has never met it."""
+
+
+class Head(Shape):
+    """A run but for its tables' rows and its arrays' numbers."""
+
+    title: str
+    kind: str
+    findings: list[str]
+    measurements: list[Measurement]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    tables: dict[str, int]
+    """Rows of each table."""
+    arrays: dict[str, list[int]]
+    """Shape of each array."""
+    left_out: dict[str, LeftOut]
+    figures: list[Drawing]
+    words: dict[str, Word]
+    """The words of the names above, of those that have one."""
+    problems: list[str]
+    """What of the run cannot be read, in sentences; the rest stands without it."""
+
+
+class Rows(Shape):
+    """Rows of a table, column by column."""
+
+    columns: dict[str, list[Any]]
+    matching: int
+    """Rows that the conditions hold for, of which these are some."""
+
+
+class Packed(Shape):
+    """An array: its numbers little-endian, in row-major order, in base64."""
+
+    dtype: Literal["float32", "float64", "int32", "uint8"]
+    shape: list[int]
+    base64: str
+
+
+class Setting(Shape):
+    """One field of a study's form: see superscope.studies.settings."""
+
+    name: str
+    kind: Literal["whole", "number", "text", "flag"]
+    many: bool
+    """It holds several values."""
+    optional: bool
+    """It may be null."""
+    required: bool
+    default: Any
+    choices: list[str | int | float]
+    """The values there are, where they are listed."""
+    limits: list[str]
+    """As they follow "must be"."""
+    low: float | None
+    high: float | None
+    help: str
+
+
+class StudyForm(Shape):
+    """A study that can be started."""
+
+    command: str
+    summary: str
+    about: str
+    settings: list[Setting]
+
+
+class StartJob(Shape):
+    """A study to start; what is not set is as it is by default."""
+
+    study: str
+    settings: dict[str, Any] = {}
+
+
+JobState = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
+
+
+class Job(Shape):
+    """One command that runs, waits or has ended. "lost": its process is gone and did not say why."""
+
+    id: str
+    study: str
+    settings: dict[str, Any]
+    command: str
+    """The same in a terminal."""
+    run: str
+    """Id of the run it writes."""
+    state: JobState
+    created: str
+    stage: str
+    detail: str
+    share: float | None
+    """Of its stage; null while nothing says so."""
+    whole: float | None
+    """Of all its stages; null where the study cannot say."""
+    left: float | None
+    """Seconds that it will still take; null where nobody knows."""
+    error: str
+    can_resume: bool
+
+
+class JobList(Shape):
+    """All jobs, those that were asked for last before the others."""
+
+    jobs: list[Job]
+
+
+ROOTS = (Problem, Session, RunList, Head, Rows, Packed, StudyForm, StartJob, JobList)
+"""What TypeScript needs to know; what they are made of comes along."""

@@ -1,0 +1,99 @@
+import type { Head, Job, JobList, Packed, RunList, Rows, Session, StartJob, StudyForm } from "./api";
+import type { Row, Tensor, Where } from "./run";
+import { select, unpack, type DataSource } from "./source";
+
+/** Asks the studio's server; what it refuses arrives as an Error with the server's sentence. */
+async function ask<T>(path: string, body?: unknown): Promise<T> {
+  const request: RequestInit =
+    body === undefined
+      ? {}
+      : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  let answer: Response;
+  try {
+    answer = await fetch(`/api/${path}`, { ...request, credentials: "same-origin" });
+  } catch {
+    throw new Error("The studio's server does not answer. Start it again with `superscope studio`, then reload.");
+  }
+  const said: unknown = await answer.json().catch(() => undefined);
+  if (!answer.ok) {
+    const sentence = (said as { error?: string } | undefined)?.error;
+    throw new Error(sentence ?? `The server answered ${answer.status}.`);
+  }
+  return said as T;
+}
+
+const part = encodeURIComponent;
+
+/** The server's routes, one member each: see superscope/studio/server/routes/. */
+export const server = {
+  session: () => ask<Session>("session"),
+  runs: () => ask<RunList>("runs"),
+  head: (run: string) => ask<Head>(`runs/${part(run)}`),
+  rows: (run: string, table: string, how: { where?: Where; sort?: string; descending?: boolean; limit?: number; offset?: number } = {}) => {
+    const query = new URLSearchParams();
+    if (how.where && Object.keys(how.where).length) query.set("where", JSON.stringify(how.where));
+    if (how.sort) query.set("sort", how.sort);
+    if (how.descending) query.set("descending", "true");
+    if (how.limit !== undefined) query.set("limit", String(how.limit));
+    if (how.offset) query.set("offset", String(how.offset));
+    return ask<Rows>(`runs/${part(run)}/tables/${part(table)}?${query}`);
+  },
+  array: (run: string, name: string) => ask<Packed>(`runs/${part(run)}/arrays/${part(name)}`),
+  /** Where the run's single-file page is downloaded from. */
+  pageOf: (run: string) => `/api/runs/${part(run)}/report.html`,
+  studies: () => ask<StudyForm[]>("studies"),
+  jobs: () => ask<JobList>("jobs"),
+  start: (job: StartJob) => ask<Job>("jobs", job),
+  cancel: (job: string) => ask<Job>(`jobs/${part(job)}/cancel`, {}),
+  resume: (job: string) => ask<Job>(`jobs/${part(job)}/resume`, {}),
+  /** Calls back with all jobs whenever one of them has changed; returns what ends it. */
+  watch: (take: (jobs: Job[]) => void, lost: (isLost: boolean) => void): (() => void) => {
+    const events = new EventSource("/api/events");
+    events.addEventListener("jobs", (event) => {
+      lost(false);
+      take((JSON.parse(event.data as string) as JobList).jobs);
+    });
+    events.onerror = () => lost(true);
+    return () => events.close();
+  },
+};
+
+/** A run that the server reads from its folder, with all its rows. */
+export class LiveSource implements DataSource {
+  readonly live = true;
+  /** Calls that ask for the same are answered once. */
+  readonly #asked = new Map<string, Promise<unknown>>();
+
+  constructor(
+    readonly id: string,
+    readonly head: Head,
+    /** Told, in a sentence, whatever could not be read. */
+    readonly failed: (sentence: string) => void = () => {},
+  ) {}
+
+  static async open(id: string, failed?: (sentence: string) => void): Promise<LiveSource> {
+    return new LiveSource(id, await server.head(id), failed);
+  }
+
+  rows(table: string, where: Where = {}): Promise<Row[]> {
+    if (!(table in this.head.tables)) return Promise.resolve([]);
+    return this.#once(`table ${table} ${JSON.stringify(where)}`, async () => select((await server.rows(this.id, table, { where })).columns));
+  }
+
+  array(name: string): Promise<Tensor> {
+    return this.#once(`array ${name}`, async () => unpack(await server.array(this.id, name)));
+  }
+
+  #once<T>(key: string, question: () => Promise<T>): Promise<T> {
+    let answer = this.#asked.get(key) as Promise<T> | undefined;
+    if (!answer) {
+      answer = question();
+      answer.catch((reason: unknown) => {
+        this.#asked.delete(key);
+        this.failed(reason instanceof Error ? reason.message : String(reason));
+      });
+      this.#asked.set(key, answer);
+    }
+    return answer;
+  }
+}
