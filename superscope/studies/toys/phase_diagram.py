@@ -65,12 +65,12 @@ class PhaseDiagram(Study):
         densities = np.geomspace(*self.densities, self.size).tolist()
         ratios = np.geomspace(*self.ratios, self.size).tolist()
         cells = [(p, r) for p in densities for r in ratios]
-        best, loss = yield from self._trained(cells, run)
-        return self._report(cells, best, loss)
+        best, loss, agreement = yield from self._trained(cells, run)
+        return self._report(cells, best, loss, agreement)
 
     def _trained(
         self, cells: list[tuple[float, float]], run: Run
-    ) -> Generator[Progress, None, tuple[Ensemble, Tensor]]:
+    ) -> Generator[Progress, None, tuple[Ensemble, Tensor, list[float]]]:
         known = {p: Independent(self.n, min(p, 1.0)) for p, _ in cells}
         laws = [known[p] for _ in range(self.restarts) for p, _ in cells]
         importance = torch.ones(len(laws), self.n, dtype=torch.float64)
@@ -116,9 +116,15 @@ class PhaseDiagram(Study):
         )
         chosen = best_of(loss, groups)
         models = [chosen[cell] for cell in range(len(cells))]
-        return ensemble.select(models), loss[models]
+        labels = [phase(w) for w in ensemble.atoms.double()]
+        alike = [0] * len(cells)
+        for row, cell in enumerate(groups):
+            alike[cell] += labels[row] == labels[chosen[cell]]
+        return ensemble.select(models), loss[models], [count / kept for count in alike]
 
-    def _report(self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor) -> Answer:
+    def _report(
+        self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor, agreement: list[float]
+    ) -> Answer:
         W = best.atoms.double()
         theory = {(2, 1): toy_loss.phase_2_1, (3, 2): toy_loss.phase_3_2}.get((self.n, self.d))
         labels = [phase(w) for w in W]
@@ -128,6 +134,7 @@ class PhaseDiagram(Study):
             "density": [p for p, _ in cells],
             "ratio": [r for _, r in cells],
             "phase": labels,
+            "agreement": agreement,
             "loss": loss.tolist(),
             "theory": [name for name, _ in predictions] or [""] * len(cells),
             "theory_loss": [min(losses.values()) for _, losses in predictions] or [None] * len(cells),
