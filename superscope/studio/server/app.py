@@ -21,7 +21,7 @@ from .jobs import Jobs, Refused
 from .library import Library, said
 from .routes import ROUTES
 
-BUNDLED = Path(__file__).resolve().parents[1] / "runs"
+BUNDLED = Path(__file__).resolve().parents[1] / "examples"
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ PATIENCE = 20.0
 """Seconds in which a job may end by itself before it is killed."""
 FOLDER = ".superscope"
 """Beside the runs, hidden."""
+# -P: a file beside the runs must not pass for one of Python's own modules.
+COMMAND = (sys.executable, "-P", "-m", "superscope.cli")
 
 _POLL = 0.2
 _TAIL = 8_192
@@ -97,10 +99,11 @@ class Jobs:
     Args:
         root: the folder of runs.
         why_not: why nothing may be started here; empty where it may.
+        command: what starts a study, before the study's name.
     """
 
-    def __init__(self, root: Path, why_not: str = "") -> None:
-        self.root, self.why_not = root, why_not
+    def __init__(self, root: Path, why_not: str = "", command: Sequence[str] = COMMAND) -> None:
+        self.root, self.why_not, self.command = root, why_not, command
         self._mutex = threading.RLock()
         self._records: dict[str, _Record] = {}
         self._ended: dict[str, float] = {}
@@ -271,8 +274,7 @@ class Jobs:
 
     def _run(self, record: _Record) -> None:
         out = self.root / record.about["run"]
-        # -P: a file beside the runs must not pass for one of Python's own modules.
-        command = [sys.executable, "-P", "-m", "superscope.cli", record.about["study"], *record.about["words"]]
+        command = [*self.command, record.about["study"], *record.about["words"]]
         with (
             (record.folder / "lock").open("wb") as lock,
             (record.folder / "events.jsonl").open("wb") as events,

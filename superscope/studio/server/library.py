@@ -121,25 +121,25 @@ class Library:
         except Unreadable as error:
             drawn = []
             problems.append(f"The figures cannot be read: {said(error)}")
-        head = {
-            "title": body["title"],
-            "kind": body["kind"],
-            "findings": body["findings"],
-            "measurements": body["measurements"],
-            "settings": folder.about["settings"],
-            "environment": folder.about["environment"],
-            "tables": tables,
-            "arrays": arrays,
-            "left_out": left_out,
-            "figures": drawn,
-            "words": words([m["name"] for m in body["measurements"]] + columns),
-            "problems": problems,
-        }
         try:
+            head = {
+                "title": body["title"],
+                "kind": body["kind"],
+                "findings": body["findings"],
+                "measurements": body["measurements"],
+                "settings": folder.about["settings"],
+                "environment": folder.about["environment"],
+                "tables": tables,
+                "arrays": arrays,
+                "left_out": left_out,
+                "figures": drawn,
+                "words": words([m["name"] for m in body["measurements"]] + columns),
+                "problems": problems,
+            }
             text = embed(head)
             # Halves of characters are shown as such by the page, and are the one thing that pydantic has no word for.
             shapes.Head.model_validate_json(_LONE.sub(r"\\ufffd", text))
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise FormatError(
                 f"{folder / 'report.json'} is no report of ours ({_first_line(error)}). Make the run again."
             ) from error
@@ -186,7 +186,7 @@ class Library:
             condition = one if condition is None else condition & one
         try:
             found = pyarrow.parquet.read_table(folder / f"{table}.parquet", filters=condition, partitioning=None)
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
         if sort:
             found = found.sort_by([(sort, "descending" if descending else "ascending")])
