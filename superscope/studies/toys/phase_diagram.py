@@ -87,6 +87,7 @@ class PhaseDiagram(Study):
         last = -(-first // every) * every
         polish = f"Polishing the best {kept} of each cell, of {many:,} models"
         ahead = {stage: float(many * last), polish: float(kept * len(cells) * (self.steps - last))}
+        names = _names(self.n, self.d)
         survivors = run.kept("survivors.safetensors", files.read_tensors)
         if survivors is not None:
             rows = survivors["rows"].tolist()
@@ -101,9 +102,10 @@ class PhaseDiagram(Study):
             assert loss is not None
             order = torch.nan_to_num(loss, nan=torch.inf).reshape(self.restarts, len(cells)).argsort(0)[:kept]
             rows = (order * len(cells) + torch.arange(len(cells))).flatten().tolist()
+            early = torch.tensor([names.index(phase(w)) for w in ensemble.atoms.double()])
             ensemble = ensemble.select(rows)
             keep(run, "polished", ensemble)
-            survivors = {"rows": torch.tensor(rows)}
+            survivors = {"rows": torch.tensor(rows), "early": early}
             run.keep("survivors.safetensors", lambda path: files.write_tensors(path, survivors))
         groups = [row % len(cells) for row in rows]
         training = kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20))
@@ -116,11 +118,9 @@ class PhaseDiagram(Study):
         )
         chosen = best_of(loss, groups)
         models = [chosen[cell] for cell in range(len(cells))]
-        labels = [phase(w) for w in ensemble.atoms.double()]
-        alike = [0] * len(cells)
-        for row, cell in enumerate(groups):
-            alike[cell] += labels[row] == labels[chosen[cell]]
-        return ensemble.select(models), loss[models], [count / kept for count in alike]
+        final = torch.tensor([names.index(phase(w)) for w in ensemble.atoms[models].double()])
+        agreement = (survivors["early"].reshape(self.restarts, -1) == final).double().mean(0)
+        return ensemble.select(models), loss[models], agreement.tolist()
 
     def _report(
         self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor, agreement: list[float]
@@ -198,6 +198,11 @@ class PhaseDiagram(Study):
             sentences=tuple(findings),
             arrays={"W": W, "b": best.parameters["b"].double()},
         )
+
+
+def _names(n: int, d: int) -> tuple[str, ...]:
+    """What `phase` can say."""
+    return {(2, 1): toy_loss.PHASES_2_1, (3, 2): toy_loss.PHASES_3_2}.get((n, d), OTHER_PHASES)
 
 
 def phase(W: Tensor) -> str:
