@@ -63,10 +63,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _serve(asked: Studio) -> int:
-    import uvicorn
-
     from ..studio.html import shell
-    from ..studio.server import Place, make_app
+    from ..studio.server import Place, make_app, server_of
 
     shell()
     folder = asked.folder.resolve()
@@ -84,21 +82,8 @@ def _serve(asked: Studio) -> int:
     sys.stdout.flush()
     if not asked.no_browser:
         webbrowser.open(address)
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=128,
-        timeout_graceful_shutdown=1,
-        h11_max_incomplete_event_size=32_768,
-    )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        server_of(app).run(sockets=[listening])
     return 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from ..._version import __version__
 from ...core import FormatError
+from .forms import forms
 from .guard import Guard
 from .jobs import Jobs, Refused
 from .library import Library, said
@@ -57,6 +60,8 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
         # Another studio may have the folder's jobs; this one then shows runs alone.
         with contextlib.suppress(Refused):
             jobs.begin()
+        # Reading the studies takes seconds: done before somebody waits for it.
+        threading.Thread(target=forms, name="forms", daemon=True).start()
         yield
         jobs.close()
 
@@ -93,3 +98,22 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
 
     app.add_middleware(Guard, token=token, name=cookie)
     return app
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """What runs the app on a listening socket, with bounds on connections and headers."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=128,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=32_768,
+        )
+    )

@@ -43,7 +43,12 @@ function glyph(character: string, inside: boolean): string | undefined {
   return hides ? `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩` : undefined;
 }
 
-/** The same as one string, for labels. */
+/** Prose with what reorders, hides or controls text made visible, and everything else as it is. */
+export function legible(text: string): string {
+  return [...text].map((character) => (character === " " ? character : (glyph(character, true) ?? character))).join("");
+}
+
+/** The pieces of a token as one string, for labels. */
 export function visible(token: string): string {
   return pieces(token)
     .map((piece) => piece.text)
