@@ -50,7 +50,7 @@ export const lesson: Lesson = {
         values: { unexplained: missed / total, score, dead },
         arrows: learned,
         plot: {
-          title: "Points, true directions’ ends and the atoms",
+          title: "Activations, and where the true directions end",
           x: "first dimension",
           y: "second dimension",
           series: [
