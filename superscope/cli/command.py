@@ -130,7 +130,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
 
 
 def _speaker(errors: Console, output: Output) -> Speaker:
-    return speaker_for(errors, quiet=output.quiet, events=sys.stdout if output.events else None)
+    return speaker_for(errors, quiet=output.quiet, events=Console(file=sys.stdout) if output.events else None)
 
 
 def _draw(report: Report, out: Path) -> None:

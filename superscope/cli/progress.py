@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import rich.progress
 from rich.console import Console
@@ -141,13 +141,13 @@ class Events(Speaker):
 
     Args:
         course: where the run stands.
-        file: where lines are written, and flushed one by one.
+        console: to whose file lines are written, and flushed one by one.
         every: seconds between two lines of one stage.
     """
 
-    def __init__(self, course: Course, file: TextIO, *, every: float = 0.2) -> None:
+    def __init__(self, course: Course, console: Console, *, every: float = 0.2) -> None:
         super().__init__(course)
-        self.file, self.every = file, every
+        self.console, self.every = console, every
         self._spoken = -every
 
     def __exit__(
@@ -177,7 +177,7 @@ class Events(Speaker):
         self._write(event="finished", seconds=self.course.seconds)
 
     def _write(self, **what: Any) -> None:
-        print(json.dumps(what), file=self.file, flush=True)
+        print(json.dumps(what), file=self.console.file, flush=True)
 
 
 class Bars(Speaker):
@@ -276,9 +276,9 @@ class _Live(ProgressColumn):
         return Text(task.fields[self._name]())
 
 
-def speaker_for(console: Console, *, quiet: bool = False, events: TextIO | None = None) -> Speaker:
+def speaker_for(console: Console, *, quiet: bool = False, events: Console | None = None) -> Speaker:
     """Bars where the console is a terminal, lines where it is a file or a pipe, nothing where `quiet`; where there is a
-    file for events, JSON in that and nothing else."""
+    console for events, JSON in its file and nothing else."""
     course = Course()
     if events is not None:
         return Events(course, events)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
 def _serve(asked: Studio) -> int:
     from ..studio.html import shell
     from ..studio.server import Place, make_app, server_of
+    from ..studio.server.forms import forms
 
     shell()
     folder = asked.folder.resolve()
@@ -80,6 +82,8 @@ def _serve(asked: Studio) -> int:
     address = f"http://127.0.0.1:{port}/?token={app.state.token}"
     print(f"The studio shows {opens or root}. Open this address, which is the key to it; end with Ctrl-C:\n{address}")
     sys.stdout.flush()
+    # Reading the studies takes seconds: it is done before somebody waits for it.
+    threading.Thread(target=forms, name="forms", daemon=True).start()
     if not asked.no_browser:
         webbrowser.open(address)
     with contextlib.suppress(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import re
 import time
 from collections.abc import Generator
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from superscope.cli.course import Course
-from superscope.cli.progress import WIDTH, Bars, Log, Silent, compose, drain, duration, speaker_for
+from superscope.cli.progress import WIDTH, Bars, Events, Log, Silent, compose, drain, duration, speaker_for
 from superscope.studies.study import Progress
 
 from .test_course import MEASURING, SITES, Clock, study
@@ -160,3 +161,46 @@ def test_figures_are_never_cut() -> None:
     line = compose("    0:32  ", "Learning " + "layer" * 30, "41 %, 40 s left", "9.3% unexplained", 60)
     assert len(line) == 60
     assert line.endswith("...: 41 %, 40 s left")
+
+
+def events(speaker_of, error: BaseException | None = None) -> list[dict]:
+    """The objects that a program reads."""
+    clock, file = Clock(), io.StringIO()
+    speaker = speaker_of(Course(clock), Console(file=file))
+
+    def stages() -> Generator[Progress, None, int]:
+        for step, _ in study(clock):
+            yield step
+        if error is not None:
+            raise error
+        return 7
+
+    if error is None:
+        assert drain(stages(), speaker) == 7
+    else:
+        with pytest.raises(type(error)):
+            drain(stages(), speaker)
+    return [json.loads(line) for line in file.getvalue().splitlines()]
+
+
+def test_a_program_reads_progress_and_end_as_json() -> None:
+    told = events(Events)
+    assert [each["event"] for each in told[:-1]] == ["progress"] * (len(told) - 1)
+    assert told[-1]["event"] == "finished"
+    assert told[-1]["seconds"] > 300
+    wholes = [each["whole"] for each in told if each.get("whole") is not None]
+    assert wholes == sorted(wholes)
+    assert any(each.get("left") for each in told)
+    # The same stage speaks again only after a while.
+    assert len(events(lambda *given: Events(*given, every=1e9))) < len(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "last"),
+    [
+        (ValueError("n is too small."), {"event": "failed", "error": "n is too small."}),
+        (KeyboardInterrupt(), {"event": "interrupted"}),
+    ],
+)
+def test_a_program_reads_why_it_ended(error: BaseException, last: dict) -> None:
+    assert events(Events, error)[-1] == last

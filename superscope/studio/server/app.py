@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from starlette.exceptions import HTTPException
 
 from ..._version import __version__
 from ...core import FormatError
-from .forms import forms
 from .guard import Guard
 from .jobs import Jobs, Refused
 from .library import Library, said
@@ -60,8 +58,6 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
         # Another studio may have the folder's jobs; this one then shows runs alone.
         with contextlib.suppress(Refused):
             jobs.begin()
-        # Reading the studies takes seconds: done before somebody waits for it.
-        threading.Thread(target=forms, name="forms", daemon=True).start()
         yield
         jobs.close()
 

@@ -129,7 +129,7 @@ class Jobs:
             self._claim.close()
 
     def all(self) -> shapes.JobList:
-        """All jobs, newest first."""
+        """All jobs, those that were asked for last before the others."""
         with self._mutex:
             return shapes.JobList(jobs=list(self._shown))
 
@@ -227,7 +227,7 @@ class Jobs:
                 raise Refused(self.why_not) from None
             self._claim = claim
             for folder in sorted(place.glob("jobs/*")):
-                with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+                with contextlib.suppress(ValueError, OSError, LookupError, TypeError):
                     if _NAME.fullmatch(folder.name) and not folder.is_symlink():
                         about = read_json(folder / "job.json")
                         # A command is made of what was asked for, never read from a file.
@@ -257,7 +257,8 @@ class Jobs:
             waiting = [record for record in self._records.values() if record.about["state"] == "queued"]
             if waiting:
                 self._run(min(waiting, key=lambda record: record.about["asked"]))
-        shown = sorted((self._shape(r) for r in self._records.values()), key=lambda job: job.id, reverse=True)[:KEPT]
+        latest = sorted(self._records.values(), key=lambda record: record.about["asked"], reverse=True)
+        shown = [self._shape(record) for record in latest[:KEPT]]
         if shown != self._shown:
             self._shown = shown
             self.revision += 1

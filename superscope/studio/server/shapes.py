@@ -206,7 +206,7 @@ class Job(Shape):
 
 
 class JobList(Shape):
-    """All jobs, newest first."""
+    """All jobs, those that were asked for last before the others."""
 
     jobs: list[Job]
 

@@ -54,7 +54,7 @@ export interface Job {
   can_resume: boolean;
 }
 
-/** All jobs, newest first. */
+/** All jobs, those that were asked for last before the others. */
 export interface JobList {
   jobs: Job[];
 }
