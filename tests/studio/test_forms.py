@@ -14,7 +14,14 @@ from superscope.studio.server.forms import forms, options
 
 # What each study cannot do without, and something of every kind that it has.
 GIVEN: dict[str, dict[str, Any]] = {
-    "scan": {"model": "other", "tokens": 500, "text": "my text.txt", "sites": ["a.*", "b"], "control": True, "budget": 2},
+    "scan": {
+        "model": "other",
+        "tokens": 500,
+        "text": "my text.txt",
+        "sites": ["a.*", "b"],
+        "control": True,
+        "budget": 2,
+    },
     "harvest": {"policy.context": 64, "policy.drop_ids": [1, 2], "sites": ["a"]},
     "train": {"source": "world:exactly_k", "world": ["n=12", "l0=3"], "n": 24, "lr": 0.01, "whiten": "none"},
     "frontier": {"source": "world:exactly_k", "ks": [1, 2, 3]},

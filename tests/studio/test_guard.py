@@ -59,7 +59,9 @@ def test_the_key_is_changed_for_a_cookie_that_scripts_and_other_sites_do_not_get
     assert stranger.get(f"{HOME}//evil.example/x?token=key").headers["location"] == "/evil.example/x"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "evil@127.0.0.1", "0.0.0.0", "192.168.1.2", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "evil@127.0.0.1", "0.0.0.0", "192.168.1.2", ""]
+)
 def test_a_name_that_was_made_to_point_here_is_refused(client: TestClient, host: str) -> None:
     assert client.get("/api/runs", headers={"host": host}).status_code == 421
 

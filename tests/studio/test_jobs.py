@@ -100,11 +100,13 @@ def test_one_runs_and_the_others_wait_their_turn(serve: Callable[[], Jobs], tmp_
 
 @pytest.mark.parametrize(
     ("says", "state", "error"),
-    [("fail", "failed", "no luck."), ("die", "lost", "did not say why"), ("shout", "failed", "superscope: out of luck.")],
+    [
+        ("fail", "failed", "no luck."),
+        ("die", "lost", "did not say why"),
+        ("shout", "failed", "superscope: out of luck."),
+    ],
 )
-def test_an_end_is_told_as_it_was(
-    serve: Callable[[], Jobs], tmp_path: Path, says: str, state: str, error: str
-) -> None:
+def test_an_end_is_told_as_it_was(serve: Callable[[], Jobs], tmp_path: Path, says: str, state: str, error: str) -> None:
     jobs = serve()
     job = jobs.start("bounds", BOUNDS)
     (tmp_path / "runs" / "go").write_text(says)

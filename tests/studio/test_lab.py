@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Report, Pa
         "factors": ToySweep(n=9, d=5, densities=(0.2,), seeds=(0,), **short),
         "phase": PhaseDiagram(size=6, restarts=4, steps=40),
         "recover": Recover(str(folder / "W.npy"), trials=5, ks=(1, 3, 6)),
-        "theory": Theory(str(folder / "W.npy"), trials=3),
+        "theory": Theory(str(folder / "W.npy"), trials=3, rotations=19),
     }
     found = {}
     for name, study in studies.items():
@@ -67,13 +67,15 @@ def test_the_scrubber_walks_through_all_of_training(runs, open_page) -> None:
     opened = open_page("#/toy?instance=1&pick=2", file=file)
     page = opened.page
     steps = report.arrays["snapshot_steps"].tolist()
-    slider = page.get_by_label("Step")
+    slider = page.get_by_role("slider", name="Step")
     assert slider.get_attribute("max") == str(len(steps) - 1)
 
     def says(frame: int) -> None:
         W = report.arrays["snapshots"][frame, 1].double()
         status = page.locator("#toy [role=status]").first
-        expect(status).to_contain_text(f"norm {float(W[2].norm()):.3g}, dimensionality {float(dimensionalities(W)[2]):.3g}")
+        expect(status).to_contain_text(
+            f"norm {float(W[2].norm()):.3g}, dimensionality {float(dimensionalities(W)[2]):.3g}"
+        )
 
     says(len(steps) - 1)
     slider.focus()
@@ -88,7 +90,7 @@ def test_the_scrubber_walks_through_all_of_training(runs, open_page) -> None:
     address = own(page)
 
     again = open_page(address, file=file).page
-    assert again.get_by_label("Step").input_value() == "0"
+    assert again.get_by_role("slider", name="Step").input_value() == "0"
     expect(again.get_by_role("button", name=f"Unpin step {steps[-4]}")).to_be_visible()
     assert own(again) == address
 
@@ -117,11 +119,12 @@ def test_a_model_trains_on_in_the_page(runs, open_page) -> None:
     page = opened.page
     here = page.locator(".here")
     here.get_by_role("button", name="Train here").click()
-    expect(here.get_by_role("status")).to_contain_text("Step 4", timeout=30_000)
+    status = here.locator("p[role=status]")
+    expect(status).to_contain_text("Step 4", timeout=30_000)
     here.get_by_role("button", name="Pause").click()
     expect(here).to_have_attribute("data-state", "loaded")
     # Dense features: two of the five have a direction.
-    expect(here.get_by_role("status")).to_contain_text("2 of 5 features")
+    expect(status).to_contain_text("2 of 5 features")
     assert opened.complaints == []
 
 
@@ -164,9 +167,7 @@ def test_recovery_stands_beside_donoho_and_tanner(runs, open_page) -> None:
     page = open_page("#/recovery", file=file).page
     weak = dict(zip(report.tables["predictions"]["criterion"], report.tables["predictions"]["k"], strict=True))
     expect(page.locator("#recovery .legend").first).to_contain_text("Donoho-Tanner")
-    expect(page.locator("#recovery .legend").first).to_contain_text(
-        f"{weak['Donoho-Tanner weak, nonnegative']:.3g}"
-    )
+    expect(page.locator("#recovery .legend").first).to_contain_text(f"{weak['Donoho-Tanner weak, nonnegative']:.3g}")
     opened = open_page("#/recovery", file=runs["theory"][1], width=400, scheme="dark")
     section = opened.page.locator("#recovery")
     expect(section).to_contain_text("Welch bound")

@@ -21,7 +21,14 @@ from superscope.studio.html import payload
 from superscope.studio.server import Place, library, make_app, shapes
 
 ROOT = Path(__file__).resolve().parents[2]
-HOSTILE = ["</script><script>alert(1)</script>", "a\u2028b\u2029c", "nul\x00", "\u202eright to left", "<img src=x>", "é\ufffd"]
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "a\u2028b\u2029c",
+    "nul\x00",
+    "\u202eright to left",
+    "<img src=x>",
+    "é\ufffd",
+]
 
 
 @pytest.fixture

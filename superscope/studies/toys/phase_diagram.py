@@ -122,9 +122,7 @@ class PhaseDiagram(Study):
         agreement = (survivors["early"].reshape(self.restarts, -1) == final).double().mean(0)
         return ensemble.select(models), loss[models], agreement.tolist()
 
-    def _report(
-        self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor, agreement: list[float]
-    ) -> Answer:
+    def _report(self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor, agreement: list[float]) -> Answer:
         W = best.atoms.double()
         theory = {(2, 1): toy_loss.phase_2_1, (3, 2): toy_loss.phase_3_2}.get((self.n, self.d))
         labels = [phase(w) for w in W]
