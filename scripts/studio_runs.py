@@ -18,7 +18,8 @@ RUNS: dict[str, Study] = {
     "phase": PhaseDiagram(size=40, restarts=6, steps=400),
     "bounds": Bounds(n=512, d=64, k=4),
     "scan": Scan(
-        tokens=40_000, held_out=10_000, n=384, k=12, seeds=2, steps=150, sites=("transformer.h.2", "transformer.h.3.mlp.c_proj:in")
+        tokens=40_000, held_out=10_000, n=384, k=12, seeds=2, steps=150,
+        sites=("transformer.h.2", "transformer.h.3.mlp.c_proj:in"),
     ),
 }  # fmt: skip
 

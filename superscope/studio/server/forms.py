@@ -1,4 +1,4 @@
-"""What can be started, and with which settings? Forms made from the studies' own fields, and the command they stand for."""
+"""What can be started, with which settings? Forms made of the studies' own fields, and the commands they stand for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def options(study: str, values: Mapping[str, Any]) -> list[str]:
         ValueError: if a value is of another kind, out of its limits, or would be taken for an option.
     """
     kind = entry_of(study).load()
-    known = {name: setting for name, setting in _flat(kind)}
+    known = dict(_flat(kind))
     read: dict[str, Any] = {}
     first, named = [], []
     for name, value in values.items():
@@ -137,7 +137,7 @@ def _one(setting: of_study.Setting, value: Any) -> Any:
         raise ValueError(f"{setting.name} needs {what}; got {str(value)[:80]!r}.")
     if setting.choices and value not in setting.choices:
         raise ValueError(f"{setting.name} is one of {', '.join(map(str, setting.choices))}; got {str(value)[:80]!r}.")
-    if kind is str and (value.startswith("-") or not value.isprintable()):
+    if isinstance(value, str) and (value.startswith("-") or not value.isprintable()):
         # A process is given words: one with a hyphen before it would be taken for an option.
         raise ValueError(f"{setting.name} may not begin with a hyphen or hold control characters.")
     return value
@@ -146,7 +146,7 @@ def _one(setting: of_study.Setting, value: Any) -> Any:
 def _words(setting: of_study.Setting, value: Any) -> list[str]:
     """A setting as words of a command."""
     option = f"--{setting.name.replace('_', '-')}"
-    if isinstance(value, bool) and not setting.optional:
+    if setting.kind is bool and not setting.optional:
         # A flag is named where it is not as by default, and only then are there words for it.
         return [option if value else f"--no-{option.removeprefix('--')}"]
     if setting.positional:

@@ -2,7 +2,7 @@
 
 Loopback alone does not protect: any page in the user's browser can send requests to 127.0.0.1, a name that an attacker
 controls can be made to point there (DNS rebinding), and other users of the machine can connect. So each request must
-name a loopback host, come from no other origin, and carry the cookie that the token of the opened address is changed for.
+name a loopback host, come from no other origin, and carry the cookie that the opened address's token is changed for.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Guard:
                 await _answer(sealed, 401, _CLOSED_DOOR)
                 return
             rest = [(k, v) for k, v in urllib.parse.parse_qsl(query.decode("latin-1")) if k != "token"]
-            there = "/" + urllib.parse.quote(scope["path"].lstrip("/")) + (f"?{urllib.parse.urlencode(rest)}" * bool(rest))
+            there = (
+                "/" + urllib.parse.quote(scope["path"].lstrip("/")) + (f"?{urllib.parse.urlencode(rest)}" * bool(rest))
+            )
             cookie = f"{self.name}={self._pass}; HttpOnly; SameSite=Strict; Path=/"
             await _answer(sealed, 303, "", {"location": there, "set-cookie": cookie})
             return
@@ -149,8 +151,8 @@ def is_loopback(host: str) -> bool:
     """Whether a Host header names this machine from within, at any port: a tunnel may have another one.
 
     Example:
-        >>> is_loopback("127.0.0.1:8745"), is_loopback("localhost"), is_loopback("[::1]:80"), is_loopback("evil.example")
-        (True, True, True, False)
+        >>> is_loopback("127.0.0.1:8745"), is_loopback("[::1]:80"), is_loopback("evil.example")
+        (True, True, False)
     """
     try:
         parts = urllib.parse.urlsplit(f"//{host}")

@@ -185,7 +185,7 @@ class Library:
             one = field.is_null() if value is None else field == pyarrow.scalar(value)
             condition = one if condition is None else condition & one
         try:
-            found = pyarrow.parquet.read_table(folder / f"{table}.parquet", filters=condition, partitioning=None)
+            found = pyarrow.parquet.read_table(folder / f"{table}.parquet", filters=condition)
         except (pyarrow.ArrowException, OSError) as error:
             raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
         if sort:
