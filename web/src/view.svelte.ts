@@ -27,7 +27,8 @@ export function parse(hash: string): { state: ViewState; unknown: [string, strin
 }
 
 export class View {
-  #unknown: [string, string][] = [];
+  /** Keys that belong to single sections, and those of other versions: all are kept. */
+  #others: [string, string][] = $state.raw([]);
   state: ViewState = $state(parse("").state);
   /** Counts navigations, so that a link to the section one is in scrolls to it again. */
   visits = $state(0);
@@ -43,7 +44,7 @@ export class View {
   #read(): void {
     const { state, unknown } = parse(location.hash);
     this.state = state;
-    this.#unknown = unknown;
+    this.#others = unknown;
   }
 
   /** The address of this view with some of it changed; empty values are left out. */
@@ -51,9 +52,21 @@ export class View {
     const next = { ...this.state, ...change };
     const parameters = new URLSearchParams();
     for (const key of KEYS) if (next[key]) parameters.set(key, next[key]);
-    for (const [key, value] of this.#unknown) parameters.append(key, value);
+    for (const [key, value] of this.#others) parameters.append(key, value);
     const query = parameters.toString();
     return `#/${next.section}${query ? `?${query}` : ""}`;
+  }
+
+  /** What the address says under a section's own key; "" where nothing. */
+  own(key: string): string {
+    return this.#others.find(([name]) => name === key)?.[1] ?? "";
+  }
+
+  /** Changes sections' own keys without a step in the history; empty values are left out. */
+  keep(change: Record<string, string>): void {
+    const kept = this.#others.filter(([name]) => !(name in change));
+    this.#others = [...kept, ...Object.entries(change).filter(([, value]) => value !== "")];
+    history.replaceState(null, "", this.href({}));
   }
 
   /** Changes the view without a step in the history: for typing and choosing an order. */

@@ -65,12 +65,12 @@ class PhaseDiagram(Study):
         densities = np.geomspace(*self.densities, self.size).tolist()
         ratios = np.geomspace(*self.ratios, self.size).tolist()
         cells = [(p, r) for p in densities for r in ratios]
-        best, loss = yield from self._trained(cells, run)
-        return self._report(cells, best, loss)
+        best, loss, agreement = yield from self._trained(cells, run)
+        return self._report(cells, best, loss, agreement)
 
     def _trained(
         self, cells: list[tuple[float, float]], run: Run
-    ) -> Generator[Progress, None, tuple[Ensemble, Tensor]]:
+    ) -> Generator[Progress, None, tuple[Ensemble, Tensor, list[float]]]:
         known = {p: Independent(self.n, min(p, 1.0)) for p, _ in cells}
         laws = [known[p] for _ in range(self.restarts) for p, _ in cells]
         importance = torch.ones(len(laws), self.n, dtype=torch.float64)
@@ -87,6 +87,7 @@ class PhaseDiagram(Study):
         last = -(-first // every) * every
         polish = f"Polishing the best {kept} of each cell, of {many:,} models"
         ahead = {stage: float(many * last), polish: float(kept * len(cells) * (self.steps - last))}
+        names = _names(self.n, self.d)
         survivors = run.kept("survivors.safetensors", files.read_tensors)
         if survivors is not None:
             rows = survivors["rows"].tolist()
@@ -101,9 +102,10 @@ class PhaseDiagram(Study):
             assert loss is not None
             order = torch.nan_to_num(loss, nan=torch.inf).reshape(self.restarts, len(cells)).argsort(0)[:kept]
             rows = (order * len(cells) + torch.arange(len(cells))).flatten().tolist()
+            early = torch.tensor([names.index(phase(w)) for w in ensemble.atoms.double()])
             ensemble = ensemble.select(rows)
             keep(run, "polished", ensemble)
-            survivors = {"rows": torch.tensor(rows)}
+            survivors = {"rows": torch.tensor(rows), "early": early}
             run.keep("survivors.safetensors", lambda path: files.write_tensors(path, survivors))
         groups = [row % len(cells) for row in rows]
         training = kept_training(run, "polished", ensemble, recipe, every=max(1, self.steps // 20))
@@ -116,9 +118,11 @@ class PhaseDiagram(Study):
         )
         chosen = best_of(loss, groups)
         models = [chosen[cell] for cell in range(len(cells))]
-        return ensemble.select(models), loss[models]
+        final = torch.tensor([names.index(phase(w)) for w in ensemble.atoms[models].double()])
+        agreement = (survivors["early"].reshape(self.restarts, -1) == final).double().mean(0)
+        return ensemble.select(models), loss[models], agreement.tolist()
 
-    def _report(self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor) -> Answer:
+    def _report(self, cells: list[tuple[float, float]], best: Ensemble, loss: Tensor, agreement: list[float]) -> Answer:
         W = best.atoms.double()
         theory = {(2, 1): toy_loss.phase_2_1, (3, 2): toy_loss.phase_3_2}.get((self.n, self.d))
         labels = [phase(w) for w in W]
@@ -128,6 +132,7 @@ class PhaseDiagram(Study):
             "density": [p for p, _ in cells],
             "ratio": [r for _, r in cells],
             "phase": labels,
+            "agreement": agreement,
             "loss": loss.tolist(),
             "theory": [name for name, _ in predictions] or [""] * len(cells),
             "theory_loss": [min(losses.values()) for _, losses in predictions] or [None] * len(cells),
@@ -191,6 +196,11 @@ class PhaseDiagram(Study):
             sentences=tuple(findings),
             arrays={"W": W, "b": best.parameters["b"].double()},
         )
+
+
+def _names(n: int, d: int) -> tuple[str, ...]:
+    """What `phase` can say."""
+    return {(2, 1): toy_loss.PHASES_2_1, (3, 2): toy_loss.PHASES_3_2}.get((n, d), OTHER_PHASES)
 
 
 def phase(W: Tensor) -> str:

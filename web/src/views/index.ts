@@ -9,10 +9,13 @@ import * as Method from "./Method.svelte";
 import * as Neurons from "./Neurons.svelte";
 import * as Others from "./Others.svelte";
 import * as Overview from "./Overview.svelte";
+import * as Phase from "./Phase.svelte";
 import * as Reconstruction from "./Reconstruction.svelte";
+import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
 import * as Sparsity from "./Sparsity.svelte";
 import * as Superposition from "./Superposition.svelte";
+import * as ToyLab from "./ToyLab.svelte";
 
 /** The sections in the page's order. */
 export const PAGES: readonly Page[] = [
@@ -25,6 +28,9 @@ export const PAGES: readonly Page[] = [
   Interference,
   Neurons,
   Features,
+  ToyLab,
+  Phase,
+  Recovery,
   Figures,
   Learning,
   Others,
