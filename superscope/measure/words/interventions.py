@@ -28,7 +28,7 @@ WORDS = {
         ),
         Word(
             "rho",
-            "ρ",
+            "Distance ρ from the best edit",
             "times",
             "Collateral of the direction over the least collateral of any that moves the same read-out as much: "
             "(vᵀKv)(gᵀK⁻¹g)/(g·v)².",
@@ -76,7 +76,7 @@ WORDS = {
         ),
         Word(
             "rho_known",
-            "ρ, metric known",
+            "Distance ρ, metric known",
             "times",
             "Disturbance of the edit of least collateral over the least possible, directions and frequencies known.",
             "1 but for rounding: it checks the computation.",
@@ -84,7 +84,7 @@ WORDS = {
         ),
         Word(
             "rho_estimated",
-            "ρ, metric estimated",
+            "Distance ρ, metric estimated",
             "times",
             "The same with the covariance of sampled rows as the metric, which knows no feature.",
             _RHO + " Where features come together the covariance is not the read-outs' metric.",
@@ -93,7 +93,7 @@ WORDS = {
         ),
         Word(
             "rho_plain_elsewhere",
-            "ρ of plain addition, other read-outs",
+            "Distance ρ of plain, other read-outs",
             "times",
             "ρ of the feature's own direction where the network reads by linear estimates of least error.",
             _RHO,
@@ -101,7 +101,7 @@ WORDS = {
         ),
         Word(
             "rho_elsewhere",
-            "ρ of ours, other read-outs",
+            "Distance ρ of ours, other read-outs",
             "times",
             "ρ of the estimated edit where the network reads by linear estimates of least error, which it does not "
             "assume.",
