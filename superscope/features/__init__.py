@@ -16,6 +16,7 @@ from .magnitudes import FoldedNormal as FoldedNormal
 from .magnitudes import Gaussian as Gaussian
 from .magnitudes import LogNormal as LogNormal
 from .magnitudes import Magnitude as Magnitude
+from .magnitudes import Tabulated as Tabulated
 from .magnitudes import Uniform as Uniform
 from .zipf import Zipf as Zipf
 

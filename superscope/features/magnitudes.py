@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -215,6 +216,42 @@ class FoldedNormal(Magnitude):
     @property
     def square(self) -> float:
         return self.centre**2 + self.scale**2
+
+
+@dataclass(frozen=True)
+class Tabulated(Magnitude):
+    r"""Quantiles at equal steps from 0 to 1, straight lines between them: the law of magnitudes that were observed.
+
+    Args:
+        quantiles: two or more, none negative or below the one before it, the last above 0.
+
+    Raises:
+        ValueError: if they are not such.
+    """
+
+    quantiles: tuple[float, ...] = (0.5, 1.5)
+
+    def __post_init__(self) -> None:
+        rising = all(a <= b for a, b in itertools.pairwise(self.quantiles))
+        if len(self.quantiles) < 2 or not rising or self.quantiles[0] < 0 or not 0 < self.quantiles[-1] < math.inf:
+            raise ValueError(
+                "Tabulated: give two quantiles or more, in rising order, none negative, the last finite and above 0."
+            )
+
+    def quantile(self, q: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        table = torch.tensor(self.quantiles, dtype=q.dtype, device=q.device)
+        place = q.clamp(0, 1) * (len(table) - 1)
+        below = place.floor().long().clamp(max=len(table) - 2)
+        return torch.lerp(table[below], table[below + 1], place - below)
+
+    @property
+    def mean(self) -> float:
+        return sum(a + b for a, b in itertools.pairwise(self.quantiles)) / 2 / (len(self.quantiles) - 1)
+
+    @property
+    def square(self) -> float:
+        parts = (a * a + a * b + b * b for a, b in itertools.pairwise(self.quantiles))
+        return sum(parts) / 3 / (len(self.quantiles) - 1)
 
 
 def _check_scale(law: str, value: float, name: str = "scale") -> None:

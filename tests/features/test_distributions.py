@@ -19,6 +19,7 @@ from superscope.features import (
     Hierarchical,
     Independent,
     LogNormal,
+    Tabulated,
     Uniform,
     Zipf,
 )
@@ -31,6 +32,7 @@ MAGNITUDES = [
     Exponential(0.5),
     LogNormal(1.0, 0.3),
     FoldedNormal(0.3, 0.5),
+    Tabulated((0.0, 0.2, 0.3, 2.0)),
 ]
 
 
@@ -153,6 +155,7 @@ def test_gates_of_a_correlated_set_have_the_correlation_asked_for():
         (lambda: Exponential(0.0), "scale must be finite and above 0"),
         (lambda: LogNormal(-1.0), "centre must be finite and above 0"),
         (lambda: LogNormal(1.0, 0.0), "spread must be finite and above 0"),
+        (lambda: Tabulated((1.0, 0.5)), "in rising order"),
         (lambda: FoldedNormal(-0.1), "centre must be finite and at least 0"),
         (lambda: Circuit(1, 2, 0.5), "n must be at least 2"),
         (lambda: Circuit(4, 2, 0.5, 4), "depth must be 1, 2 or 3"),

@@ -65,6 +65,8 @@ class Calibrate(Study):
     """Rows of each world."""
     budget: Annotated[float, above(0, finite=True)] = 3.0
     """Minutes for each count."""
+    checks: bool = False
+    """The counts by planted directions and by twin worlds too, in worlds of the middle size: half the time again."""
     short: bool = False
     """One size and seed of each family, fewer rows, and no counts but ours: some minutes in all."""
     seed: int = 0
@@ -120,7 +122,12 @@ class Calibrate(Study):
         }
         try:
             answer, found, findings = result_of(
-                counted(x, Run.begin("count", {}, None), Given(budget=60 * self.budget, seed=seed))
+                counted(
+                    x,
+                    Run.begin("count", {}, None),
+                    Given(budget=60 * self.budget, seed=seed),
+                    checks=self.checks and size == _SIZES[1],
+                )
             )
         except ValueError as refusal:
             # Rows that are refused, such as the few different ones of a small circuit, are an abstention.
@@ -139,6 +146,10 @@ class Calibrate(Study):
             measured = findings.get(each)
             if measured is not None:
                 counts[each] = {"value": measured.value}
+        for each in ("count_by_plants", "count_by_twins"):
+            measured = findings.get(each)
+            if measured is not None:
+                counts[each] = {"value": measured.value, "low": measured.low, "high": measured.high}
         if not self.short and size == _SIZES[1]:
             counts |= _others(x, d, seed)
         return about | {

@@ -11,7 +11,7 @@ from .search import Look, Search
 
 _LEVEL, _Z = 0.9, 1.645
 
-_FLOOR = 0.035
+FLOOR = 0.035
 """Deviation of the logarithm of a count that no look shows: where all looks agreed, worlds of the families for tuning
 were still miscounted by so much."""
 
@@ -67,7 +67,7 @@ class Combined:
 def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | None = None) -> Combined:
     """The count over all plausible looks, the spread between them as its uncertainty; "at least" where it still rose.
 
-    Each look counts with the inverse of its own variance, that of `_FLOOR` included. A look's own logarithm is the
+    Each look counts with the inverse of its own variance, that of `FLOOR` included. A look's own logarithm is the
     mean of what was counted and of what that extrapolates to, and half their distance is added to its deviation, for
     both what recurs by habit and what is missed are part of it.
 
@@ -97,14 +97,14 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         ))  # fmt: skip
     l0 = float(best.agreed.densities[best.kept].sum())
     logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
-    weights = [1 / (variance + _FLOOR**2) for variance in variances]
+    weights = [1 / (variance + FLOOR**2) for variance in variances]
     total = sum(weights)
     mean = sum(w * log for w, log in zip(weights, logs, strict=True)) / total
     between = sum(w * (log - mean) ** 2 for w, log in zip(weights, logs, strict=True)) / total
     within = sum(w * v for w, v in zip(weights, variances, strict=True)) / total
     unsure = _UNSURE * (1 - best.agreed.share)
     dependent = _DEPENDENT if _depend(beside) else 0.0
-    deviation = math.sqrt(between + within + _FLOOR**2 + unsure**2 + dependent**2)
+    deviation = math.sqrt(between + within + FLOOR**2 + unsure**2 + dependent**2)
     value = math.exp(mean)
     kappa_cs, kappa_lin = _kappas(value, l0, d)
     reasons = [_spoken(found), *outside]
@@ -142,9 +142,10 @@ def _outside(left_out: int, beside: Cumulants | None) -> list[str]:
     if left_out:
         spoken.append(f"{left_out:,} rows far beyond the others' norm were left out.")
     if beside is not None and beside["cumulant_rank"].value is not None:
-        own = beside["cumulant_directions"].value
+        own, parts = beside["cumulant_directions"].value or 0, beside["cumulant_components"].value or 0
+        together = f", which hang together as {parts:,.0f} components" if parts < own else ""
         spoken.append(
-            f"Without any dictionary fourth cumulants show {own or 0:,.0f} directions in {beside.dimensions} "
+            f"Without any dictionary fourth cumulants show {own:,.0f} directions{together}, in {beside.dimensions} "
             f"dimensions (rank {beside['cumulant_rank'].value:,.0f}). {beside.certificate}".strip()
         )
     return spoken

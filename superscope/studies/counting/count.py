@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from ..learning.stream import Streamed, length
 from ..settings import Count as AtLeastOne
 from ..settings import above, at_least
 from ..study import Progress
+from .checks import checked
 from .combined import Combined, combined, measurements
 from .search import Given, Search, search
 
@@ -55,6 +56,8 @@ class CountFeatures(Streamed):
     """Active latents. Default: where what recurs carries most."""
     steps: AtLeastOne | None = None
     """Training steps. Default: 200, doubled until the count is flat."""
+    checks: bool = False
+    """Plant known directions and look for them, and count in twin worlds of known truth: three looks more."""
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress(f"Opening {self.source}", 0, 1)
@@ -67,6 +70,7 @@ class CountFeatures(Streamed):
             run,
             Given(self.n, self.k, self.steps, 60 * self.budget, self.seed),
             keep_outliers=self.outliers == "keep",
+            checks=self.checks,
         )
         where = f" at {stream.site}" if stream.site else ""
         truth = getattr(stream.train, "truth", None)
@@ -77,7 +81,13 @@ class CountFeatures(Streamed):
 
 
 def counted(
-    x: Tensor, run: Run, given: Given, *, keep_outliers: bool = False, place: str = "looks"
+    x: Tensor,
+    run: Run,
+    given: Given,
+    *,
+    keep_outliers: bool = False,
+    checks: bool = False,
+    place: str = "looks",
 ) -> Generator[Progress, None, tuple[Combined, Search, Findings]]:
     """The combined answer for rows at hand, and what it rests on.
 
@@ -86,6 +96,7 @@ def counted(
         run: keeps the dictionaries.
         given: settings that are fixed, and the budget.
         keep_outliers: whether rows far beyond the others' norm are kept.
+        checks: whether to plant directions and count in twin worlds, where there is an answer (`checks.checked`).
         place: folder of the run.
 
     Raises:
@@ -101,6 +112,10 @@ def counted(
     findings = Findings()
     findings.add(measurements(answer, found, len(x)))
     findings.add(cumulants)
+    if checks and answer.value is not None:
+        more = yield from checked(learned, held, found, answer.value, run, given, place=f"{place}/checks")
+        findings.add(more.findings)
+        answer = replace(answer, reasons=(*answer.reasons, *more.sentences))
     for look, unexplained in zip(found.looks, found.unexplained, strict=True):
         findings.row(
             "looks",
@@ -175,6 +190,7 @@ def count(
     n: int | None = None,
     k: int | None = None,
     steps: int | None = None,
+    checks: bool = False,
     seed: int = 0,
 ) -> Report:
     """How many features stand behind rows of activations? The report of `CountFeatures` for a tensor.
@@ -183,6 +199,7 @@ def count(
         x: [rows, d], one activation a row; 3 000 rows or more, better 30 000.
         budget: minutes.
         n, k, steps: of the dictionaries; chosen by the procedure where none is given.
+        checks: whether to plant known directions and look for them, and to count in twin worlds: three looks more.
         seed: of everything random.
 
     Returns:
@@ -193,8 +210,9 @@ def count(
         ShapeError: if x is no matrix of two columns or more.
         ValueError: if there are too few different rows, or numbers that are not finite.
     """
-    run = Run.begin("count", {"budget": budget, "n": n, "k": k, "steps": steps, "seed": seed}, None)
-    answer, _, findings = result_of(counted(x, run, Given(n, k, steps, 60 * budget, seed)))
+    settings = {"budget": budget, "n": n, "k": k, "steps": steps, "checks": checks, "seed": seed}
+    run = Run.begin("count", settings, None)
+    answer, _, findings = result_of(counted(x, run, Given(n, k, steps, 60 * budget, seed), checks=checks))
     return run.finish(
         Answer(
             title=f"{len(x):,} rows in {x.shape[1]} dimensions: how many features?",

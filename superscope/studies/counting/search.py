@@ -182,7 +182,7 @@ def search(
         given: settings that are fixed, and the budget.
         place: folder of the run.
     """
-    looker = _Looker(rows, held, run, given, place)
+    looker = Looker(rows, held, run, given, place)
     d = rows.shape[1]
     most = max(1, d // 2)
     start = Setting(given.n or _WIDTH * d, given.k or 1, given.steps or _STEPS)
@@ -234,7 +234,7 @@ def search(
     best = plausible[0] if plausible else best
     random = torch.Generator(device=rows.device).manual_seed(given.seed)
     noise, more = (torch.randn(x.shape, generator=random, device=rows.device) for x in (rows, held))
-    decoy = yield from _Looker(noise, more, run, given, f"{place}/decoy").at(replace(start, k=best.setting.k))
+    decoy = yield from Looker(noise, more, run, given, f"{place}/decoy").at(replace(start, k=best.setting.k))
     counted = best.agreed.directions[best.kept]
     return Search(
         looks,
@@ -291,11 +291,11 @@ def _between(k: int, most: int) -> tuple[int, ...]:
     return tuple(each for each in dict.fromkeys((3 * k // 4, 3 * k // 2)) if each not in (k // 2, k) and each <= most)
 
 
-class _Looker:
+class Looker:
     """Takes looks, each once, and knows what they cost."""
 
     def __init__(self, rows: Tensor, held: Tensor, run: Run, given: Given, place: str) -> None:
-        level, self.held, self.back = _levelled(rows, held)
+        level, self.held, self.back = levelled(rows, held)
         self.first = level[torch.arange(len(level)) % 2 == 0][:_CHOSEN]
         # Neighbouring rows are alike where they are of one text: whole stretches go to a part, not single rows.
         stretches = torch.arange(len(rows)).tensor_split(min(_STRETCHES, len(rows)))
@@ -371,7 +371,7 @@ class _Looker:
         return (sure | rare) & ~agreed.sums, int((sure & ~agreed.sums).sum())
 
 
-def _levelled(rows: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def levelled(rows: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""$(x - \bar x) (C + \epsilon\, \mathrm{tr}(C)/d\; I)^{-1/2}$: rows of nearly equal variance in all directions.
 
     x = W f becomes x = (M W) f: as many features. What is Gaussian loses its principal axes, in which dictionaries

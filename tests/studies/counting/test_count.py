@@ -120,6 +120,18 @@ def test_an_interrupted_count_goes_on(uniform: Tensor, tmp_path: Path) -> None:
     assert (count.value, count.low, count.high) == (fresh.value, fresh.low, fresh.high)
 
 
+def test_planted_directions_are_found_and_a_twin_world_is_counted_right(uniform: Tensor) -> None:
+    run = Run.begin("count", {}, None)
+    _, _, findings = result_of(counted(uniform, run, Given(n=96, k=2, steps=200, budget=600), checks=True))
+    plants, twins = findings["plant_completeness"], findings["count_by_twins"]
+    assert (plants.n, plants.value) == (5, 1.0)
+    assert plants.low == pytest.approx(0.05 ** (1 / 5), abs=1e-6)
+    assert abs(findings["twin_bias"].value or 1.0) < 0.05
+    assert twins.low is not None
+    assert twins.high is not None
+    assert twins.low <= 48 <= twins.high
+
+
 @pytest.mark.parametrize(
     ("x", "error", "words"),
     [

@@ -3,6 +3,7 @@ import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
 import * as Geometry from "./Geometry.svelte";
+import * as Interference from "./Interference.svelte";
 import * as Learning from "./Learning.svelte";
 import * as Method from "./Method.svelte";
 import * as Neurons from "./Neurons.svelte";
@@ -21,6 +22,7 @@ export const PAGES: readonly Page[] = [
   Sparsity,
   Reconstruction,
   Geometry,
+  Interference,
   Neurons,
   Features,
   Figures,
