@@ -172,8 +172,8 @@ def rank_agreement(
 ) -> RankAgreement:
     """A prediction against simpler ones (density alone, norm alone) that it should beat.
 
-    A control that is the same for all edits, but for rounding, orders nothing: its correlation is 0. The better of a control and its
-    reverse is taken, since which way round it goes was not said beforehand.
+    A control that is the same for all edits, but for rounding, orders nothing: its correlation is 0. The better of a
+    control and its reverse is taken, since which way round it goes was not said beforehand.
 
     Args:
         predicted, measured: of each edit.
