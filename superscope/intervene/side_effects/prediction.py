@@ -16,6 +16,7 @@ from ...core import Dictionary, ShapeError, SparseCode
 
 _POINTS = 16
 _BLOCK = 2**22
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +172,8 @@ def rank_agreement(
 ) -> RankAgreement:
     """A prediction against simpler ones (density alone, norm alone) that it should beat.
 
-    A control that is the same for all edits orders nothing: its correlation is 0. The better of a control and its
-    reverse is taken, since which way round it goes was not said beforehand.
+    A control that is the same for all edits, but for rounding, orders nothing: its correlation is 0. The better of a
+    control and its reverse is taken, since which way round it goes was not said beforehand.
 
     Args:
         predicted, measured: of each edit.
@@ -195,6 +196,9 @@ def rank_agreement(
     table = torch.stack([column.detach().double().cpu() for column in columns], 1).numpy()
     if np.isnan(table).any():
         raise ValueError("rank_agreement: a value is NaN; leave that edit out.")
+    # What differs by rounding alone orders nothing; ranks would make a random order of it.
+    same = np.ptp(table, axis=0) <= _ROUNDING * np.abs(table).max(0)
+    table[:, same] = table[:1, same]
 
     def all_of(rows: np.ndarray) -> np.ndarray:
         ranks = rankdata(rows, axis=0)

@@ -12,7 +12,7 @@ WORDS = {
             "steered_log_odds",
             "Log-odds of the answer",
             "nats",
-            "ln p(wanted) − ln p(unwanted) after the prompts, the sums of their tokens' log-probabilities, at a strength.",
+            "ln p(wanted) − ln p(unwanted) after the prompts, summed over the tokens of each, at a strength.",
             "Its rise beside strength 0 is the effect; where it turns back, the dose is too large.",
             by="intervene.log_odds",
             headline=True,

@@ -108,8 +108,8 @@ class Ablate(Aimed):
             made["latent_gated"] = ProjectOut(direction, gate=LatentActive(coder, self.latent))
         if "gated" in self.ablations and gate is None:
             raise ValueError(
-                f"gated reads {both.shape[1]} dimensions off {len(both)} rows of contrast; give more or longer texts with "
-                "--towards and --away."
+                f"gated reads {both.shape[1]} dimensions off {len(both)} rows of contrast; give more or longer "
+                "texts with --towards and --away."
             )
         return {name: edit for name, edit in made.items() if not self.ablations or name in self.ablations}
 
@@ -137,8 +137,8 @@ class Ablate(Aimed):
         reads = "; ".join(dict.fromkeys(f"{name}: {edit.reads}" for name, edit in edits.items()))
         return [
             f"Direction: {origin}.",
-            f"Unrelated text loses least to {least} ({ABLATIONS[least]}): {lost[least]:+.4f} nats a token; to orthogonal "
-            f"projection {lost.get('project_out', lost[least]):+.4f}.",
+            f"Unrelated text loses least to {least} ({ABLATIONS[least]}): {lost[least]:+.4f} nats a token; to "
+            f"orthogonal projection {lost.get('project_out', lost[least]):+.4f}.",
             f"Read-outs assumed: {reads}.",
         ]
 

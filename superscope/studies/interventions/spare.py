@@ -17,6 +17,7 @@ from ...core import Activations, Answer, Findings, Measurement, Run
 from ...intervene import collateral
 from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale
 from ...intervene.gates import Lmmse
+from ...measure.interval import Interval
 from ...worlds import World
 from ..learning.stream import open_world
 from ..settings import Count, at_least
@@ -236,16 +237,16 @@ def _measurement(name: str, values: Sequence[float], of: str, caution: str) -> M
     whole = [value for value in values if math.isfinite(value)]
     if len(whole) > 1:
         low, _, high = quantiles(whole, n=4, method="inclusive")
-        spread = {"low": low, "high": high, "how": f"quartiles over {len(whole)} {of}"}
+        between = Interval(low, high, f"quartiles over {len(whole)} {of}")
     else:
-        spread = {"how": f"no interval: {len(whole)} {of}"}
+        between = Interval(None, None, f"no interval: {len(whole)} {of}")
     return Measurement(
         name=name,
         value=median(whole) if whole else None,
         unit=unit,
         n=len(whole),
         of=of,
-        **spread,
+        **between.fields,
         reference=float(bound) if bound else None,
         reference_is="no edit is below" if bound else "",
         caution="" if whole else caution,

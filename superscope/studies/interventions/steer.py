@@ -34,8 +34,8 @@ from .aimed import Aimed, rows_of_corpus, rows_of_texts
 class Steer(Aimed):
     """What does a model do as a direction is added to x?
 
-    Adds a direction (of contrasting texts, of a file, or a latent's atom) at one site at several strengths. Says how the
-    log-odds of an answer go with strength, what the model writes, what it costs on unrelated text, and how far the
+    Adds a direction (of contrasting texts, of a file, or a latent's atom) at one site at several strengths. Says how
+    the log-odds of an answer go with strength, what the model writes, what it costs on unrelated text, and how far the
     direction is from the one that does the same at the least collateral. All strengths share the pass below the site.
     """
 
@@ -95,7 +95,10 @@ class Steer(Aimed):
         part = corpus.take(torch.arange(windows))
         fisher = pullback_fisher(subject, site, part, draws=self.draws, seed=self.seed).matrix
         yield Progress("Drawing the Fisher matrix", 1, 1)
-        metrics = {"second moment": collateral.second_moment(x), "Fisher": fisher}
+        moment = collateral.second_moment(x)
+        # Fewer draws than dimensions leave directions that seem to cost nothing; the second moment says they do.
+        damped = (1 - _DAMPING) * fisher + _DAMPING * moment * (fisher.trace() / moment.trace())
+        metrics = {"second moment": moment, "Fisher": damped}
         if self.edit in _METRIC:
             direction = Least(read, metrics[_METRIC[self.edit]]).direction.float()
             origin = f"least collateral by the {_METRIC[self.edit]} for what the answers are read by"
@@ -197,16 +200,19 @@ class Steer(Aimed):
             f"At {most:g} {unit} the log-odds are {raised:.2f} nats, {raised - start:+.2f} beside {quiet:g}; unrelated "
             f"text costs {added.value:+.3f} nats a token.",
             *(
-                f"By the {m.at['metric']} this direction costs {m.value:.3g} times the least that moves the log-odds as "
-                "much."
+                f"By the {m.at['metric']} this direction costs {m.value:.3g} times the least that moves the log-odds "
+                "as much."
                 for m in found
                 if m.name == "rho" and m.value is not None
             ),
             "Read-outs assumed: the gradient of the log-odds at strength 0 for the effect; for the collateral, "
-            "matched filters of whatever is in x (second moment), or the model's own predictions (Fisher).",
+            "matched filters of whatever is in x (second moment), or the model's own predictions (Fisher, with a "
+            "tenth of the second moment).",
         ]
 
 
+_DAMPING = 0.1
+"""Share of the second moment, at equal trace, that is mixed into the Fisher matrix before it is inverted."""
 _METRIC = {"least_moment": "second moment", "least_fisher": "Fisher"}
 
 
