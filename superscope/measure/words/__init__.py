@@ -24,7 +24,20 @@ from . import (
 )
 from .word import Word
 
-_GROUPS = (networks, counts, geometry, agreement, recovery, pursuit, interventions, concepts, bounds, toys, cost, sycophancy)
+_GROUPS = (
+    networks,
+    counts,
+    geometry,
+    agreement,
+    recovery,
+    pursuit,
+    interventions,
+    concepts,
+    bounds,
+    toys,
+    cost,
+    sycophancy,
+)
 
 WORDS: dict[str, Word] = {
     word.name: replace(word, group=group)
