@@ -80,9 +80,9 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
     comes with a model is run.
 
     Args:
-        model: "pocket" or "sycophant" for the models inside this package, a folder with config.json, weights and tokenizer, a GGUF file
-            or a folder that holds one (extra `gguf`; its weights are de-quantised), or a name on the hub such as
-            "EleutherAI/pythia-70m".
+        model: "pocket" or "sycophant" for the models inside this package, a folder with config.json, weights and
+            tokenizer, a GGUF file or a folder that holds one (extra `gguf`; its weights are de-quantised), or a name on
+            the hub such as "EleutherAI/pythia-70m".
         device: as in torch.
         dtype: of the weights; float32 without it.
 
