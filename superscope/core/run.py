@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -95,6 +96,19 @@ class Run:
         if self.is_kept:
             assert self.path is not None
             files.require_space(self.path, wanted)
+
+    def conceal(self, *names: str) -> None:
+        """Keeps the texts of these settings out of the folder: each is written as the hash of what it was.
+
+        To be called before anything is kept; an interrupted run is then begun anew.
+        """
+
+        def hidden(value: Any) -> Any:
+            if isinstance(value, str):
+                return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+            return [hidden(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+        self.settings = {**self.settings, **{name: hidden(self.settings[name]) for name in names}}
 
     def open(self) -> None:
         """From here on there is a folder, also if nothing is kept before the run is cut short."""

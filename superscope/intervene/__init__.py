@@ -6,6 +6,7 @@ from . import dose as dose
 from . import edits as edits
 from . import gates as gates
 from . import robustness as robustness
+from .doses import dose_response as dose_response
 from .editing import Edits as Edits
 from .editing import edited as edited
 from .edits import EDITS as EDITS
@@ -20,4 +21,5 @@ from .loss import next_token_loss as next_token_loss
 from .positions import Positions as Positions
 from .rewriting import replace as replace
 from .scoring import log_odds as log_odds
+from .scoring import log_odds_gradient as log_odds_gradient
 from .scoring import log_probabilities as log_probabilities

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..capture.inputs.as_corpus import Readable, as_corpus
 from ..capture.inputs.images import Images
@@ -95,7 +97,7 @@ def pullback_fisher(
             leaves.append(torch.zeros_like(x, requires_grad=True))
             return x.detach() + leaves[-1]
 
-        with torch.enable_grad(), evaluating(model), _frozen(model), replace(model, site, leaf, rows=rows):
+        with torch.enable_grad(), evaluating(model), frozen(model), replace(model, site, leaf, rows=rows):
             logits = model(**inputs(model, model, ids, mask), **options).logits
             if len(leaves) != 1:
                 raise ValueError(
@@ -119,16 +121,14 @@ def pullback_fisher(
     return Fisher(total / tokens, samples, tokens)
 
 
-class _frozen:
-    """Inside the block parameters take no gradients, so that none are computed; each is then as it was."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def __enter__(self) -> None:
-        for parameter in self._learning:
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside the block parameters take no gradients, so that none are computed; after it each is as it was."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
             parameter.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for parameter in self._learning:
+        yield
+    finally:
+        for parameter in learning:
             parameter.requires_grad_(True)

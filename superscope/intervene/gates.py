@@ -80,10 +80,11 @@ class Clip(Threshold):
 
 @dataclass(frozen=True, eq=False)
 class Lmmse(Threshold):
-    r"""Open where the best linear estimate of a feature, $\hat f = \bar f + s^\top \Sigma^{-1}(x - \mu)$, is above c.
+    r"""Open where the best linear read-out of a feature, $\bar f + \Sigma^{-1} s \cdot (x - \mu) / R^2$, is above c.
 
-    $s = \mathrm{Cov}(x, f)$, $\Sigma = \mathrm{Cov}(x)$: unlike a matched filter it discounts what other features add,
-    so that it opens falsely less often.
+    $s = \mathrm{Cov}(x, f)$, $\Sigma = \mathrm{Cov}(x)$, $R^2$ the share of f's variance that the estimate explains:
+    divided by it the read-out rises one for one with f, where the estimate of least error shrinks to its mean. Unlike a
+    matched filter it discounts what other features add, so that it opens falsely less often.
     """
 
     @classmethod
@@ -96,7 +97,7 @@ class Lmmse(Threshold):
             threshold: c, in units of f's mean where f is not 0.
 
         Raises:
-            ValueError: if f is the same in every row, or rows are too few.
+            ValueError: if f is the same in every row, rows are too few, or x says nothing of f.
         """
         x, f = x.double(), f.double()
         if len(x) <= x.shape[1]:
@@ -106,6 +107,10 @@ class Lmmse(Threshold):
         mean, middle = x.mean(0), f.mean()
         centred = x - mean
         g = torch.linalg.lstsq(centred, (f - middle)[:, None], driver="gelsd").solution[:, 0]
+        explained = float((centred @ g).square().mean() / (f - middle).square().mean())
+        if not explained > 1e-12:
+            raise ValueError("Lmmse.fit: x says nothing of the feature; give another site or feature.")
+        g = g / explained
         return cls(g, threshold * float(f[f != 0].mean()), float(middle - g @ mean))
 
 

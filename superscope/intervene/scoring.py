@@ -11,14 +11,15 @@ from torch import Tensor
 from ..capture.models.facts import batch_that_fits, device_of, evaluating, keywords_of, text_config
 from ..capture.models.load import Subject
 from ..capture.reading.harvest import inputs
+from ..core import Site
 from .editing import Edits, edited
+from .fisher import frozen
 from .positions import Positions, rows_at
 from .prompts import Prompt, answer_ids, causal_model, check_length, padded, prompt_ids
 
 _LOGITS = 2**25
 
 
-@torch.no_grad()
 def log_probabilities(
     subject: Subject,
     prompts: Sequence[Prompt],
@@ -45,6 +46,59 @@ def log_probabilities(
         SiteNotFound: if a site is not in the model.
         ValueError: if there are not as many answers as prompts, one has no token, or both are too long for the model.
     """
+    with torch.no_grad():
+        return _scored(subject, prompts, answers, edits, positions, batch_tokens)
+
+
+def log_odds_gradient(
+    subject: Subject,
+    site: Site | str,
+    prompts: Sequence[Prompt],
+    right: Sequence[Prompt],
+    wrong: Sequence[Prompt],
+    *,
+    positions: Positions = "all",
+    batch_tokens: int | None = None,
+) -> Float64[Tensor, "d"]:
+    r"""$g = \partial / \partial \delta$ of the mean log-odds, $\delta$ added at a site: what the network reads there.
+
+    Args:
+        site: where.
+        subject, prompts, right, wrong, positions, batch_tokens: as for `log_odds`.
+
+    Raises:
+        ValueError: if the answers are the same, so that nothing is read; and as for `log_odds`.
+
+    Source:
+        FishBack (2605.17231) takes it as the read-out of a concept.
+    """
+    delta: list[Tensor] = []
+
+    def shifted(x: Tensor) -> Tensor:
+        if not delta:
+            delta.append(torch.zeros(x.shape[-1], dtype=x.dtype, device=x.device, requires_grad=True))
+        return x + delta[0]
+
+    with torch.enable_grad(), frozen(subject.model):
+        both = _scored(subject, [*prompts, *prompts], [*right, *wrong], {site: shifted}, positions, batch_tokens)
+        odds = (both[: len(prompts)] - both[len(prompts) :]).mean()
+        (gradient,) = torch.autograd.grad(odds, delta)
+    if not bool(gradient.any()):
+        raise ValueError(
+            f"log_odds_gradient: {site} has no influence on these log-odds; give other answers or "
+            "positions, or an earlier site."
+        )
+    return gradient.double().cpu()
+
+
+def _scored(
+    subject: Subject,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Prompt],
+    edits: Edits | None,
+    positions: Positions,
+    batch_tokens: int | None,
+) -> Float64[Tensor, "p"]:
     model = causal_model(subject, "log_probabilities")
     if len(prompts) != len(answers) or not prompts:
         raise ValueError(
@@ -56,7 +110,7 @@ def log_probabilities(
     check_length(model, max(lengths), "log_probabilities")
     most = min(batch_tokens or batch_that_fits(model), max(_LOGITS // getattr(text_config(model), "vocab_size", 1), 1))
     options = {"use_cache": False} if "use_cache" in keywords_of(model) else {}
-    result = torch.empty(len(prompts), dtype=torch.float64)
+    result: dict[int, Tensor] = {}
     order = sorted(range(len(prompts)), key=lengths.__getitem__)
     while order:
         part = _some(order, lengths, most)
@@ -71,7 +125,7 @@ def log_probabilities(
             own = logits[row, start - 1 : lengths[i] - 1].double().log_softmax(-1)
             target = torch.tensor(lasts[i], device=own.device)
             result[i] = own.gather(1, target[:, None]).sum().cpu()
-    return result
+    return torch.stack([result[i] for i in range(len(prompts))])
 
 
 def log_odds(

@@ -99,6 +99,24 @@ STUDIES = (
         "Perturb",
         "How easily is a layer disturbed, along features, between them and through their interference?",
     ),
+    Entry(
+        "steer",
+        "interventions.steer",
+        "Steer",
+        "What does a model do as a direction is added? A dose-response curve, and what it costs.",
+    ),
+    Entry(
+        "ablate",
+        "interventions.ablate",
+        "Ablate",
+        "What does a model lose when a direction or latent is taken out? Several ablations side by side.",
+    ),
+    Entry(
+        "spare",
+        "interventions.spare",
+        "Spare",
+        "How much can an edit spare the other features? The bound, and what is reached, in known worlds.",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

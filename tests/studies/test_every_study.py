@@ -55,6 +55,17 @@ SMALL = {
         "features": 8,
     },
     "perturb": {"source": "world:toy_networks", "world": ("n=24", "d=12", "steps=200"), "directions": 8, "windows": 4},
+    "steer": {
+        "tokens": 300,
+        "fisher_tokens": 100,
+        "draws": 1,
+        "prompts": ("The", "If a"),
+        "strengths": (0.0, 1.0),
+        "new_tokens": 2,
+        "site": "resid_post.2",
+    },
+    "ablate": {"tokens": 300, "site": "resid_post.2"},
+    "spare": {"worlds": ("uniform:n=16,d=8,l0=1",), "features": 2, "rows": 2000},
     "reproduce": {"only": ("E4",)},
 }
 

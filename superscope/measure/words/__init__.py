@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import agreement, bounds, changes, cost, counts, geometry, networks, pursuit, recovery, toys
+from . import agreement, bounds, changes, cost, counts, geometry, interventions, networks, pursuit, recovery, toys
 from .word import Word
 
-_GROUPS = (networks, changes, counts, geometry, agreement, recovery, pursuit, bounds, toys, cost)
+_GROUPS = (networks, counts, geometry, agreement, recovery, pursuit, interventions, changes, bounds, toys, cost)
 
 WORDS: dict[str, Word] = {
     word.name: replace(word, group=group)

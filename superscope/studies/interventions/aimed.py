@@ -1,0 +1,192 @@
+"""What is steered or ablated, and where? A direction from contrasting texts, a file, or a latent of a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float
+from torch import Tensor
+
+from ... import capture
+from ...capture import Corpus, Subject
+from ...core import Run, Site, SparseCoder, files
+from ...core.errors import nearest
+from ...dictionaries import load_coder
+from ..settings import Count
+from ..study import Study
+
+WITH = (
+    "def area(width, height):\n    return width * height",
+    "for name in names:\n    print(name)",
+    "if not isinstance(value, int):\n    raise TypeError(value)",
+    "self.items = []\nself.count = 0",
+    "while stack:\n    node = stack.pop()",
+    "try:\n    import json\nexcept ImportError:\n    json = None",
+    "result = [x * 2 for x in range(10)]",
+    "with open(path) as file:\n    data = file.read()",
+)
+WITHOUT = (
+    "The width and the height of the area are multiplied with each other.",
+    "Every name in the list is shown on a line of its own.",
+    "An error is raised when the value is not a whole number.",
+    "In the beginning there are no items and so the count is zero.",
+    "The last node is taken from the stack until nothing is left on it.",
+    "The module may be missing, in which case nothing can be read.",
+    "Each of the first ten numbers is doubled and put into a list.",
+    "The file is opened and all that stands in it is read.",
+)
+"""Code and what it says in prose: the contrast where none is given."""
+
+
+@dataclass(frozen=True)
+class Aimed(Study):
+    """Abstract: a study that changes x along one direction at one site."""
+
+    model: Annotated[str, tyro.conf.Positional] = "pocket"
+    """Hub name, local folder or GGUF file; "pocket" travels inside the package."""
+    site: str | None = None
+    """Where: a role (resid_post.2) or module path. Default: the stream behind the middle block."""
+    direction: str | None = None
+    """A file of it (.npy, .safetensors), or the run folder of `superscope concept`. Default: difference of means of the
+    contrasting texts."""
+    tensor: str | None = None
+    """Which tensor of the file or run."""
+    sae: str | None = None
+    """A saved dictionary of the site, for one of its latents."""
+    latent: int | None = None
+    """Which latent."""
+    towards: tuple[str, ...] = WITH
+    """Texts that have what is steered or ablated."""
+    away: tuple[str, ...] = WITHOUT
+    """Texts that have not."""
+    unrelated: str | None = None
+    """Text that should stay as it is. Default: the text every Python carries."""
+    tokens: Count = 4_000
+    """Tokens of it."""
+    text: bool = True
+    """Keep prompts and texts in the run folder; with --no-text only their hashes."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, mps."""
+    seed: int = 0
+    """Of the text's order, draws and the bootstrap."""
+
+    def check(self) -> None:
+        if self.direction is not None and self.sae is not None:
+            raise ValueError("a direction is given by a file or by a latent; give one of --direction and --sae.")
+        if (self.sae is None) != (self.latent is None):
+            raise ValueError("a latent is a number in a dictionary; give --sae and --latent together.")
+        if not self.towards or not self.away:
+            raise ValueError("a contrast has two sides; give texts with --towards and with --away.")
+
+    def conceal(self, run: Run, *more: str) -> None:
+        """Keeps texts out of the folder, where that is asked for."""
+        if not self.text:
+            run.conceal("towards", "away", *more)
+
+    def opened(self) -> tuple[Subject, Site]:
+        """The model and the site."""
+        subject = capture.load(self.model, device=self.device)
+        if subject.kind != "causal":
+            raise TypeError(f"'{subject.name}' is an encoder and predicts no next token; give a causal model.")
+        count = len(capture.blocks(subject.model))
+        name = self.site or f"resid_post.{(count - 1) // 2}"
+        found = capture.sites(subject.model, [name])
+        if len(found) != 1:
+            raise ValueError(f"one site is changed; {name} names {len(found)}.")
+        return subject, found[0]
+
+    def corpus(self, subject: Subject) -> Corpus:
+        """The unrelated text."""
+        longest = getattr(subject.model.config, "max_position_embeddings", None) or 128
+        return capture.tokens(
+            subject.tokenizer,
+            capture.documents(self.unrelated),
+            context=min(64, int(longest)),
+            limit=self.tokens,
+            seed=self.seed,
+        )
+
+    def coder(self, subject: Subject, d: int) -> SparseCoder | None:
+        """The dictionary, if one is named.
+
+        Raises:
+            ValueError: if it is of another d or has no such latent.
+        """
+        if self.sae is None or self.latent is None:
+            return None
+        coder = load_coder(Path(self.sae).expanduser())
+        W = coder.dictionary
+        if W.d != d:
+            raise ValueError(f"{self.sae} reads rows of {W.d} numbers and x has {d} here; give the site it is of.")
+        if not 0 <= self.latent < W.n:
+            raise ValueError(f"{self.sae} has {W.n} latents and no {self.latent}; they are numbered from 0.")
+        if isinstance(coder, torch.nn.Module):
+            coder.to(self.device)
+        return coder
+
+    def aim(
+        self, site: Site, d: int, coder: SparseCoder | None, has: Tensor, lacks: Tensor
+    ) -> tuple[Float[Tensor, "d"], str]:
+        """The direction, and where it is from in words.
+
+        Raises:
+            ValueError: if a file holds another dimension, or the two sides have one mean.
+        """
+        if coder is not None:
+            return coder.dictionary.atoms[self.latent].detach().float().cpu(), f"latent {self.latent} of {self.sae}"
+        if self.direction is not None:
+            vector = read_direction(self.direction, self.tensor, str(site))
+            if len(vector) != d:
+                raise ValueError(f"{self.direction} holds {len(vector)} numbers and x has {d} at {site}.")
+            return vector.float(), self.direction
+        vector = has.double().mean(0) - lacks.double().mean(0)
+        if not bool(vector.any()):
+            raise ValueError(
+                "the two sides of the contrast have the same mean, so no direction tells them; give others."
+            )
+        return vector.float(), f"difference of means of {len(self.towards)} and {len(self.away)} texts"
+
+
+def rows_of_texts(subject: Subject, site: Site, texts: Sequence[str]) -> Float[Tensor, "rows d"]:
+    """x at every token of some texts, added special tokens left out."""
+    read = capture.harvest(subject.model, [site], list(texts), tokenizer=subject.tokenizer, device="cpu")
+    return torch.cat([batch[site].x for batch in read])
+
+
+def rows_of_corpus(subject: Subject, site: Site, corpus: Corpus) -> Float[Tensor, "rows d"]:
+    """x at every kept token of a corpus."""
+    return torch.cat([batch[site].x for batch in capture.harvest(subject.model, [site], corpus, device="cpu")])
+
+
+def read_direction(path: str, tensor: str | None, site: str) -> Float[Tensor, "d"]:
+    """A vector in a file or in the arrays of a run folder.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no vector, or several and none is named.
+    """
+    place = Path(path).expanduser()
+    place = place / "arrays.safetensors" if place.is_dir() else place
+    if not place.is_file():
+        raise FileNotFoundError(f"there is no direction at {path}; give a .npy or .safetensors file, or a run folder.")
+    if place.suffix == ".npy":
+        loaded: Any = np.load(place, allow_pickle=False)
+        vectors = {"": torch.from_numpy(loaded)}
+    else:
+        vectors = files.read_tensors(place)
+    if tensor is not None:
+        if tensor not in vectors:
+            raise ValueError(f"{place} has no tensor {tensor!r}.{nearest(tensor, vectors)}")
+        vectors = {tensor: vectors[tensor]}
+    vectors = {name: vector for name, vector in vectors.items() if vector.ndim == 1}
+    here = {name: vector for name, vector in vectors.items() if name.startswith(f"{site}/")} or vectors
+    if len(here) != 1:
+        listed = ", ".join(sorted(here)[:8]) or "none"
+        raise ValueError(f"{place} holds {len(here)} vectors, {listed}; say which with --tensor NAME.")
+    return next(iter(here.values()))
