@@ -1,5 +1,8 @@
 """One function per quantity; each returns Measurements with their n, unit, interval and bound or chance level."""
 
+from .activations.attention import AttentionSparsity as AttentionSparsity
+from .activations.attention import Patterns as Patterns
+from .activations.attention import attention_sparsity as attention_sparsity
 from .activations.outliers import OutlierShare as OutlierShare
 from .activations.outliers import outlier_coordinates as outlier_coordinates
 from .activations.outliers import outlier_share as outlier_share
@@ -26,6 +29,13 @@ from .agreement.stability import recurring_features as recurring_features
 from .choice import decoder_projection as decoder_projection
 from .choice import description_length as description_length
 from .choice import mean_overlap as mean_overlap
+from .agreement.transfer import Lineage as Lineage
+from .agreement.transfer import features_found as features_found
+from .agreement.transfer import latent_correlations as latent_correlations
+from .agreement.transfer import lineage as lineage
+from .codes.co_occurrence import CoOccurrence as CoOccurrence
+from .codes.co_occurrence import active as active
+from .codes.co_occurrence import co_occurrence as co_occurrence
 from .codes.contexts import KINDS as KINDS
 from .codes.contexts import Clarity as Clarity
 from .codes.contexts import TokenShares as TokenShares

@@ -23,6 +23,9 @@ class Entry:
 
 STUDIES = (
     Entry("scan", "networks.scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
+    Entry(
+        "layers", "networks.layers", "Layers", "Are early layers dense, later ones sparse? Every layer, site and head."
+    ),
     Entry("sites", "networks.sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
     Entry(
         "harvest",

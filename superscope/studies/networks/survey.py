@@ -121,7 +121,7 @@ class Survey(Study):
                 for site in sites:
                     run.open()
                     source, held = (recorded[name].pop(site) for name in parts)
-                    n, seeds = self.n or 8 * subject.d, tuple(self.seed + i for i in range(self.seeds))
+                    n, seeds = self.width(subject, source.d), tuple(self.seed + i for i in range(self.seeds))
                     own = tuple(Wanted(n, self.k, seed) for seed in seeds)
                     wanted = tuple(dict.fromkeys((*own, *(w for r in readings for w in r.wants(n, self.k, seeds)))))
                     saes = yield from learned(
@@ -171,6 +171,10 @@ class Survey(Study):
         findings.add(measurements(answer, found, len(x)), at=view.at)
         view.notes.extend(answer.reasons)
 
+    def width(self, subject: Subject, d: int) -> int:
+        """Latents of the dictionaries of a site of d dimensions."""
+        return self.n or 8 * subject.d
+
     def ahead(
         self, subjects: Mapping[str, Subject], sites: Sequence[Site], corpus: Corpus, held_out: Corpus
     ) -> dict[str, float]:
@@ -183,7 +187,8 @@ class Survey(Study):
             ahead[f"Recording held-out activations{of}"] = token * held
             for site in sites:
                 # The hidden layer of an MLP is four times as wide in most models; how wide it is, recording will show.
-                row = subject.d * (4 if subject.kind_of(site) == "neurons" else 1) * (self.n or 8 * subject.d)
+                d = subject.d * (4 if subject.kind_of(site) == "neurons" else 1)
+                row = d * self.width(subject, d)
                 ahead[f"Learning {site}{of}"] = float(row * self.seeds * self.steps * self.batch)
                 encoded = row * ((self.seeds + 1) * held + corpus.n_tokens)
                 ahead[f"Measuring {site}{of}"] = _MEASURING * encoded + 3 * token * min(SPLICED_TOKENS, held)
