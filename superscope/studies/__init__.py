@@ -26,6 +26,16 @@ STUDIES = (
     Entry(
         "layers", "networks.layers", "Layers", "Are early layers dense, later ones sparse? Every layer, site and head."
     ),
+    Entry(
+        "domains",
+        "networks.domains",
+        "Domains",
+        "Which features belong to one kind of text? Do those that rarely meet share directions?",
+    ),
+    Entry("dynamics", "networks.dynamics", "Dynamics", "When are features born, split, merged and lost in training?"),
+    Entry(
+        "transfer", "networks.transfer", "Transfer", "Are features of one layer, text or model found in another one?"
+    ),
     Entry("sites", "networks.sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
     Entry(
         "harvest",

@@ -1,0 +1,265 @@
+"""When are features born, and do they split, merge and die? A model's checkpoints, each compared with the next."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+import tyro
+from scipy.stats import spearmanr
+
+from ... import capture, intervene, measure
+from ...capture import Corpus, Subject
+from ...core import Answer, Findings, Measurement, Run
+from ..settings import at_least
+from ..study import Progress
+from .comparing import Codes, Kept, aligned, stable
+from .layers import Explained, Recurring
+from .readings import Activation, Interference, Neurons
+from .survey import Survey
+
+HISTORY = "pocket"
+_AGAINST = (
+    "recurring_features",
+    "interference_energy_ratio",
+    "false_alarm_power",
+    "polysemanticity",
+    "activation_gini",
+)
+
+
+@dataclass(frozen=True)
+class Dynamics(Survey):
+    """When are features born, and do they split, merge and die?
+
+    Reads one text with every checkpoint of a model, learns dictionaries of one site of each with several seeds, and
+    follows features from each checkpoint to the next by what they fire on. Beside it: what two dictionaries of one and
+    the same checkpoint seem to lose and gain, and how much is kept between checkpoints in a wrong order. Then how the
+    number of features, their interference and the polysemanticity of neurons go with the loss.
+    """
+
+    kind: ClassVar[str] = "dynamics"
+
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional] = (HISTORY,)
+    """Folders of one model at several moments, in order, as save_pretrained writes them. `pocket` is the pocket model's
+    narrow twin at eight moments of its training, which comes with the package."""
+    site: str = "resid_post.2"
+    """Where to read, in each of them."""
+    every: Annotated[int, at_least(1)] = 1
+    """Of so many checkpoints take one; the last is always taken."""
+    seeds: Annotated[
+        int, at_least(3, why="Two say what is a feature, and a third what two dictionaries of one moment differ by.")
+    ] = 3
+    """Dictionaries learned at each checkpoint, from different random starts."""
+
+    def answer(self, run: Run) -> Generator[Progress, None, Answer]:
+        yield Progress("Loading checkpoints", 0, 1)
+        subjects = self._subjects()
+        labels = tuple(subjects)
+        first = subjects[labels[0]]
+        for label, subject in subjects.items():
+            if subject.tokenizer is None or subject.tokenizer.get_vocab() != first.tokenizer.get_vocab():
+                raise ValueError(
+                    f"{label} reads other tokens than {labels[0]}, so no text is the same to both. Give checkpoints of one model."
+                )
+            if subject.d != first.d:
+                raise ValueError(
+                    f"{label} is {subject.d} wide and {labels[0]} {first.d}. Give checkpoints of one model."
+                )
+        (site, *more) = capture.sites(first.model, [self.site])
+        if more:
+            raise ValueError(f"{self.site!r} names {1 + len(more)} sites. Name one, as resid_post.2.")
+        yield Progress("Loading checkpoints", 1, 1, f"{len(labels)} checkpoints")
+        yield Progress("Reading the text", 0, 1)
+        corpus, held_out = self.corpora(first)
+        yield Progress("Reading the text", 1, 1, ahead=self.ahead(subjects, [site], corpus, held_out))
+        codes = Codes()
+        readings = (Activation(), Explained(), Recurring(), Interference(), Neurons(), codes)
+        findings = yield from self.survey(run, subjects, [site], corpus, held_out, readings)
+        kept = [codes.kept[label, str(site)] for label in labels]
+        losses = _losses(subjects, held_out, findings, str(site))
+        yield Progress("Comparing checkpoints", 0, 1)
+        steps = _compare(kept, labels, findings, self.seed)
+        yield Progress("Comparing checkpoints", 1, 1)
+        _against_loss(findings, labels, losses)
+        return Answer(
+            title=f"{len(labels)} checkpoints at {site}: what became of features",
+            findings=findings,
+            sentences=_sentences(findings, steps),
+        )
+
+    def _subjects(self) -> dict[str, Subject]:
+        """Each checkpoint by its name."""
+        found: dict[str, Subject] = {}
+        if self.checkpoints == (HISTORY,):
+            from ...capture import pocket
+
+            _, tokenizer = pocket.load()
+            for moment in _thinned(pocket.history(), self.every):
+                found[f"step {moment.step}"] = Subject(moment.load().to(self.device), tokenizer, "twin", "causal")
+        else:
+            for folder in _thinned(self.checkpoints, self.every):
+                label = Path(folder).name or folder
+                if label in found:
+                    raise ValueError(f"two checkpoints are called {label!r}. Give each folder a name of its own.")
+                found[label] = capture.load(folder, device=self.device)
+        if len(found) < 2:
+            raise ValueError("one checkpoint has no history. Give two or more, in order, or 'pocket'.")
+        return found
+
+
+def _thinned(things: Sequence, every: int) -> list:
+    """Every so manieth, and the last."""
+    chosen = list(things[::every])
+    return chosen if not things or chosen[-1] is things[-1] else [*chosen, things[-1]]
+
+
+def _losses(subjects: Mapping[str, Subject], held_out: Corpus, findings: Findings, site: str) -> list[float]:
+    """Nats per held-out token of each checkpoint; nothing of models that predict none."""
+    found = []
+    for label, subject in subjects.items():
+        if subject.kind != "causal":
+            return []
+        with torch.no_grad():
+            loss = intervene.next_token_loss(subject, held_out)
+        document = held_out.document.numpy()
+        sums = np.stack([np.bincount(document, v.double().numpy()) for v in (loss.nats, loss.counts)], 1)
+        interval = measure.bootstrap(lambda s: s[:, 0] / s[:, 1], sums[sums[:, 1] > 0])
+        findings.add(
+            Measurement(
+                name="held_out_loss",
+                value=loss.mean,
+                unit="nats per token",
+                n=int(loss.counts.sum()),
+                of="tokens",
+                at={"site": site, "model": label},
+                **interval.fields,
+            )
+        )
+        found.append(loss.mean)
+    return found
+
+
+def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, seed: int) -> list[dict[str, float]]:
+    """Lineages of neighbours; the same of two dictionaries of one checkpoint; and shares kept in wrong orders."""
+    features = [stable(each.codes, seed=seed) for each in kept]
+    # What two dictionaries of one moment differ by, each reduced to what a third one has.
+    noise = []
+    for each in kept:
+        a, b, third = each.codes[0], each.codes[1], each.codes[-1]
+        found = measure.lineage(a, b, stable((a, third), seed=seed), stable((b, third), seed=seed)).counts
+        noise.append((found, len(stable((a, third), seed=seed)), len(stable((b, third), seed=seed))))
+    apart = [
+        _share_kept(kept[i], kept[j], features[i]) for i, j in itertools.permutations(range(len(kept)), 2) if j != i + 1
+    ]
+    steps = []
+    for i, (before, after) in enumerate(itertools.pairwise(labels)):
+        (a, *_), (b, *_) = aligned(kept[i], kept[i + 1])
+        found = measure.lineage(a, b, features[i], features[i + 1]).counts
+        sizes = {"kept": len(features[i]), "split": len(features[i]), "died": len(features[i])}
+        sizes |= {"merged": len(features[i + 1]), "born": len(features[i + 1])}
+        row: dict[str, float] = {"features_before": len(features[i]), "features_after": len(features[i + 1])}
+        at = {"from": before, "to": after}
+        for name, size in sizes.items():
+            index = 1 if name in ("kept", "split", "died") else 2
+            same = [counts[0][name] / counts[index] for counts in (noise[i], noise[i + 1]) if counts[index]]
+            row[name] = found[name]
+            findings.add(
+                Measurement(
+                    name=f"features_{name}",
+                    value=found[name] / size if size else None,
+                    unit="share of features",
+                    n=size,
+                    of="features before" if index == 1 else "features after",
+                    chance=sum(same) / len(same) if same else None,
+                    chance_is="two dictionaries of one checkpoint" if same else "",
+                    caution="" if size else "no latent is shared by two seeds, so there is no feature to follow",
+                    at=at,
+                    **measure.wilson(found[name], size, of="features, as if independent").fields,
+                )
+            )
+        findings.row("lineage", **at, **row)
+        steps.append({**row, "noise_born": noise[i + 1][0]["born"] / max(noise[i + 1][2], 1)})
+    neighbours = [s["kept"] / s["features_before"] for s in steps if s["features_before"]]
+    if neighbours:
+        wrong = [share for share in apart if share is not None]
+        findings.add(
+            Measurement(
+                name="features_kept_in_order",
+                value=sum(neighbours) / len(neighbours),
+                unit="share of features",
+                n=len(neighbours),
+                of="steps from one checkpoint to the next",
+                chance=sum(wrong) / len(wrong) if wrong else None,
+                chance_is=f"checkpoints in other orders, {len(wrong)} pairs ({min(wrong):.3f} to {max(wrong):.3f})"
+                if wrong
+                else "",
+                **measure.over_seeds(neighbours, of="steps").fields,
+            )
+        )
+    return steps
+
+
+def _share_kept(before: Kept, after: Kept, features: np.ndarray) -> float | None:
+    (a, *_), (b, *_) = aligned(before, after)
+    nothing: list[int] = []
+    return len(measure.lineage(a, b, features, nothing).kept) / len(features) if len(features) else None
+
+
+def _against_loss(findings: Findings, labels: Sequence[str], losses: Sequence[float]) -> None:
+    """Rank correlation over checkpoints of each quantity with the loss, beside all orders of the checkpoints."""
+    for name in _AGAINST if losses else ():
+        values = [found.value if (found := findings.get(name, label)) is not None else None for label in labels]
+        if any(value is None for value in values):
+            continue
+        enough = len(labels) >= 4 and len(set(values)) > 1
+        random = np.random.default_rng(0)
+        null = [float(spearmanr(losses, random.permutation(values)).statistic) for _ in range(200)] if enough else []
+        findings.add(
+            Measurement(
+                name="trend_with_loss",
+                value=float(spearmanr(losses, values).statistic) if enough else None,
+                unit="rank correlation",
+                n=len(labels),
+                of="checkpoints",
+                how="no interval: checkpoints of one training are no independent draws",
+                chance=float(np.mean(null)) if null else None,
+                chance_is=f"checkpoints in other orders, 95 % within ±{np.quantile(np.abs(null), 0.95):.2f}"
+                if null
+                else "",
+                caution="" if enough else "fewer than four checkpoints, or one value at all of them",
+                at={"quantity": name},
+            )
+        )
+
+
+def _sentences(findings: Findings, steps: Sequence[Mapping[str, float]]) -> list[str]:
+    said = []
+    for name, what in (("born", "are new"), ("died", "are gone"), ("split", "have split"), ("merged", "have merged")):
+        found = [m for m in findings if m.name == f"features_{name}" and m.value is not None]
+        if not found:
+            continue
+        most = max(found, key=lambda m: m.value or 0)
+        beside = (
+            "" if most.chance is None else f", where two dictionaries of one checkpoint would say {most.chance:.0%}"
+        )
+        said.append(
+            f"Most features {what} from {most.at['from']} to {most.at['to']}: {most.value:.0%} [{most.low:.0%}, {most.high:.0%}] "
+            f"of {most.n}{beside}."
+        )
+    kept = findings.get("features_kept_in_order")
+    if kept is not None and kept.chance is not None:
+        said.append(
+            f"From one checkpoint to the next {kept.value:.0%} of features are kept; between checkpoints in other orders {kept.chance:.0%}."
+        )
+    for m in findings:
+        if m.name == "trend_with_loss" and m.value is not None:
+            said.append(
+                f"{str(m.at['quantity']).replace('_', ' ')} against loss: rank correlation {m.value:+.2f} over {m.n} checkpoints ({m.chance_is}).".capitalize()
+            )
+    return said
