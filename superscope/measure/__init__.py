@@ -26,13 +26,13 @@ from .agreement.recovery import recovery_scores as recovery_scores
 from .agreement.stability import Recurrence as Recurrence
 from .agreement.stability import random_atoms as random_atoms
 from .agreement.stability import recurring_features as recurring_features
-from .choice import decoder_projection as decoder_projection
-from .choice import description_length as description_length
-from .choice import mean_overlap as mean_overlap
 from .agreement.transfer import Lineage as Lineage
 from .agreement.transfer import features_found as features_found
 from .agreement.transfer import latent_correlations as latent_correlations
 from .agreement.transfer import lineage as lineage
+from .choice import decoder_projection as decoder_projection
+from .choice import description_length as description_length
+from .choice import mean_overlap as mean_overlap
 from .codes.co_occurrence import CoOccurrence as CoOccurrence
 from .codes.co_occurrence import active as active
 from .codes.co_occurrence import co_occurrence as co_occurrence

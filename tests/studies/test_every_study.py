@@ -13,6 +13,22 @@ from superscope.studies import STUDIES
 
 SMALL = {
     "scan": {"tokens": 3000, "held_out": 600, "sites": ("resid_post.0",), "n": 24, "k": 3, "steps": 4, "batch": 64},
+    "layers": {
+        "layers": (0,),
+        "roles": ("resid_post",),
+        "controls": (),
+        "tokens": 2000,
+        "held_out": 600,
+        "n": 24,
+        "k": 3,
+        "steps": 2,
+        "seeds": 2,
+        "batch": 64,
+    },
+    "domains": {"sites": ("resid_post.0",), "tokens": 2000, "held_out": 2000, "n": 24, "k": 3, "steps": 2, "batch": 64},
+    "dynamics": {"every": 7, "tokens": 2000, "held_out": 2000, "n": 16, "k": 3, "steps": 2, "batch": 64},
+    "transfer": {"a": "pocket@resid_post.0", "b": "pocket@resid_post.1", "tokens": 2000}
+    | {"held_out": 2000, "n": 24, "k": 3, "steps": 2, "batch": 64},
     "sites": {},
     "harvest": {"tokens": 600, "sites": ("resid_post.0",)},
     "train": {"source": "world:exactly_k", "n": 16, "steps": 3, "batch": 32, "held_out": 64},

@@ -1,4 +1,4 @@
-"""How sparse is attention? Entropy, Gini and the largest weights of each head's pattern, uniform and one-hot beside it."""
+"""How sparse is attention? Entropy, Gini and largest weights of each head, beside uniform attention."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from ...core import Measurement, ShapeError
 from ..interval import wilson
@@ -65,8 +65,8 @@ def features_found(
     r"""Share of a's latents with a latent of b whose activations correlate at `alike` or more; and each one's best.
 
     No common space is needed, only common rows. Several latents of a may have one partner. Chance: b's rows in turn
-    begin elsewhere (a cyclic shift), which keeps all that b is by itself and nothing that ties it to a. Interval: Wilson,
-    as if latents were drawn independently.
+    begin elsewhere (a cyclic shift), which keeps all that b is by itself and nothing that ties it to a. Interval:
+    Wilson, as if latents were drawn independently.
 
     Args:
         a, b: codes of the same rows, neighbouring rows together, so that a shift keeps what is of one text together.
@@ -151,8 +151,8 @@ class Lineage:
 def lineage(
     before: csr_matrix,
     after: csr_matrix,
-    features_before: Sequence[int] | np.ndarray,
-    features_after: Sequence[int] | np.ndarray,
+    features_before: Iterable[int],
+    features_after: Iterable[int],
     *,
     alike: float = ALIKE,
 ) -> Lineage:
@@ -172,7 +172,7 @@ def lineage(
     Raises:
         ShapeError: if they have not as many rows.
     """
-    first, second = np.asarray(features_before, dtype=int), np.asarray(features_after, dtype=int)
+    first, second = ([int(each) for each in some] for some in (features_before, features_after))
     correlation = latent_correlations(before, after)
     i, j = linear_sum_assignment(np.where(correlation >= alike, correlation, 0.0), maximize=True)
     paired = correlation[i, j] >= alike
@@ -197,7 +197,7 @@ def lineage(
 
 
 def _parts(
-    whole: int, together: np.ndarray, often_part: np.ndarray, often_whole: np.ndarray, parts: csr_matrix, of: csr_matrix
+    whole: int, together: np.ndarray, often_part: np.ndarray, often_whole: np.ndarray, parts: csc_matrix, of: csc_matrix
 ) -> tuple[int, ...]:
     """The latents whose rows lie in those of `whole`, if they are several and cover it together."""
     if not often_whole[whole]:

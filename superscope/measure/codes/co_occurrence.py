@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -111,8 +112,8 @@ def co_occurrence(
     i, j = i[taken], j[taken]
     if len(i) < 20:
         raise ValueError(
-            f"co_occurrence: chance brings {len(i)} pairs of features together on {expected:g} of {rows:,} rows, and 20 "
-            "are needed. Give more rows, or a smaller `expected`."
+            f"co_occurrence: chance brings {len(i)} pairs of features together on {expected:g} of {rows:,} rows, and "
+            "20 are needed. Give more rows, or a smaller `expected`."
         )
     unit = W.unit().atoms.detach().double().cpu()[torch.from_numpy(chosen)]
     cosine = (unit @ unit.T).numpy()
@@ -168,7 +169,7 @@ def _resampled(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _bins(lift: np.ndarray, cosine: np.ndarray) -> dict[str, list]:
     table: dict[str, list] = {"together": [], "pairs": [], "cosine": [], "overlap": [], "aligned": [], "opposed": []}
-    for low, high, label in zip(_EDGES, _EDGES[1:], _BETWEEN, strict=True):
+    for (low, high), label in zip(pairwise(_EDGES), _BETWEEN, strict=True):
         these = cosine[(lift >= low) & (lift < high)]
         table["together"].append(label)
         table["pairs"].append(len(these))

@@ -1,4 +1,4 @@
-"""What must be kept of a place to compare it with another? The codes of what was held out, by every seed, and their rows."""
+"""What must be kept of a place to compare it with another? Codes of what was held out, by every seed."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def aligned(a: Kept, b: Kept) -> tuple[tuple[csr_matrix, ...], tuple[csr_matrix,
     _, i, j = np.intersect1d(a.rows, b.rows, return_indices=True)
     if len(i) < FEWEST_ROWS:
         raise ValueError(
-            f"{len(i):,} held-out rows are in both, too few to compare features on: {FEWEST_ROWS:,} are needed. Give more "
-            "--held-out tokens, or more text."
+            f"{len(i):,} held-out rows are in both, too few to compare features on: {FEWEST_ROWS:,} are needed. Give "
+            "more --held-out tokens, or more text."
         )
     return tuple(c[i] for c in a.codes), tuple(c[j] for c in b.codes)
 
 
 def stable(codes: Sequence[csr_matrix], *, seed: int = 0) -> np.ndarray:
-    """Latents of the first dictionary that the last one has as well: what is compared is then no accident of a start."""
+    """Latents of the first dictionary that the last one has as well: so that none is an accident of a start."""
     chosen = used(codes[0])
     _, best = features_found(codes[0], codes[-1], among=chosen, draws=1, seed=seed)
     return chosen[best >= ALIKE] if len(chosen) else chosen
@@ -80,9 +80,7 @@ def joined(corpora: Sequence[Corpus]) -> Corpus:
         ValueError: if their windows differ in length.
     """
     if len({corpus.context for corpus in corpora}) > 1:
-        raise ValueError(
-            f"joined: windows of {[c.context for c in corpora]} ids cannot be one corpus. Give one context."
-        )
+        raise ValueError(f"joined: windows of {[c.context for c in corpora]} ids are no one corpus. Give one context.")
     first, names, documents = corpora[0], [], []
     for corpus in corpora:
         documents.append(corpus.document + len(names))
@@ -96,7 +94,7 @@ def found_beside_seed(
 ) -> tuple[Measurement, Measurement, np.ndarray]:
     """`features_found` of a in b with, as its reference, of a in a's own last seed; that; and each latent's best.
 
-    What dictionaries of one place do not share, another place cannot have either: the reference is what may be expected.
+    What dictionaries of one place do not share, another cannot have either: the reference is what may be expected.
     """
     own, _ = features_found(a[0], a[-1], seed=seed)
     found, best = features_found(a[0], b[0], seed=seed)

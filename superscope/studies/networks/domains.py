@@ -36,9 +36,9 @@ class Domains(Survey):
     """Which features belong to one kind of text, and do features that rarely meet share directions?
 
     Reads as many tokens of each domain, learns one dictionary of all of them together, and measures by domain: how
-    sparse activations and codes are, what the dictionary explains, which latents are the domain's own. Whether text that
-    the model finds harder activates more of them. And co-occurrence: whether pairs of features overlap more the more
-    rarely, or the more often, they fire together.
+    sparse activations and codes are, what the dictionary explains, which latents are the domain's own. Whether text
+    that the model finds harder activates more of them. And co-occurrence: whether pairs of features overlap more the
+    more rarely, or the more often, they fire together.
     """
 
     kind: ClassVar[str] = "domains"
@@ -89,8 +89,8 @@ class Domains(Survey):
                 )
         if len(set(names)) < 2:
             raise ValueError(
-                f"{len(set(names))} domain of text cannot be compared. Give --text a folder whose sub-folders are domains, "
-                "two or more."
+                f"{len(set(names))} domain of text cannot be compared. Give --text a folder whose sub-folders are "
+                "domains, two or more."
             )
         for name in names:
             if len(groups[name]) < 2 * _FEWEST_DOCUMENTS:
@@ -222,7 +222,7 @@ class ByDomain(Reading):
                 n=n,
                 of="latents",
                 chance=float(null[:, i].mean()),
-                chance_is=f"domains dealt anew to documents, {_DRAWS} draws ({null[:, i].min():.3f} to {null[:, i].max():.3f})",
+                chance_is=f"domains dealt anew to documents, {_span(null[:, i])}",
                 at={"domain": name},
                 **measure.wilson(round(float(found[i]) * n), n, of="latents, as if independent").fields,
             )
@@ -271,7 +271,7 @@ class ByDomain(Reading):
                     n=len(used),
                     of="windows",
                     chance=float(np.mean(null)),
-                    chance_is=f"windows dealt anew, {_DRAWS} draws ({min(null):.3f} to {max(null):.3f})",
+                    chance_is=f"windows dealt anew, {_span(np.array(null))}",
                     **measure.bootstrap(_correlation, sums, seed=seen.seed).fields,
                 )
             )
@@ -307,6 +307,10 @@ def _by_group(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return sums
 
 
+def _span(null: np.ndarray) -> str:
+    return f"{len(null)} draws ({null.min():.3f} to {null.max():.3f})"
+
+
 def _ratio(name: str, unit: str, sums: np.ndarray, top: int, under: int, seed: int) -> Measurement:
     def ratio(s: np.ndarray) -> np.ndarray:
         return s[:, top] / s[:, under]
@@ -337,7 +341,10 @@ def _sentences(findings: Findings, sites: Sequence[Site], names: Sequence[str]) 
     for site in sites:
         trend = findings.get("difficulty_trend_within", site)
         if trend is not None and trend.low is not None:
-            yield f"At {site} text that the model finds harder {_moves(trend, 'activates more latents', 'activates fewer latents', 'does not change how many latents are active')}."
+            said = _moves(
+                trend, "activates more latents", "activates fewer latents", "has as many latents at work as other text"
+            )
+            yield f"At {site} text that the model finds harder {said}."
         for name, more, fewer, none in (
             (
                 "co_occurrence_overlap",

@@ -65,7 +65,8 @@ class Dynamics(Survey):
         for label, subject in subjects.items():
             if subject.tokenizer is None or subject.tokenizer.get_vocab() != first.tokenizer.get_vocab():
                 raise ValueError(
-                    f"{label} reads other tokens than {labels[0]}, so no text is the same to both. Give checkpoints of one model."
+                    f"{label} reads other tokens than {labels[0]}, so no text is the same to both. "
+                    "Give checkpoints of one model."
                 )
             if subject.d != first.d:
                 raise ValueError(
@@ -249,17 +250,19 @@ def _sentences(findings: Findings, steps: Sequence[Mapping[str, float]]) -> list
             "" if most.chance is None else f", where two dictionaries of one checkpoint would say {most.chance:.0%}"
         )
         said.append(
-            f"Most features {what} from {most.at['from']} to {most.at['to']}: {most.value:.0%} [{most.low:.0%}, {most.high:.0%}] "
-            f"of {most.n}{beside}."
+            f"Most features {what} from {most.at['from']} to {most.at['to']}: {most.value:.0%} "
+            f"[{most.low:.0%}, {most.high:.0%}] of {most.n}{beside}."
         )
     kept = findings.get("features_kept_in_order")
     if kept is not None and kept.chance is not None:
         said.append(
-            f"From one checkpoint to the next {kept.value:.0%} of features are kept; between checkpoints in other orders {kept.chance:.0%}."
+            f"From one checkpoint to the next {kept.value:.0%} of features are kept; between checkpoints in other "
+            f"orders {kept.chance:.0%}."
         )
     for m in findings:
         if m.name == "trend_with_loss" and m.value is not None:
             said.append(
-                f"{str(m.at['quantity']).replace('_', ' ')} against loss: rank correlation {m.value:+.2f} over {m.n} checkpoints ({m.chance_is}).".capitalize()
+                f"{measure.word_for(str(m.at['quantity'])).label} against loss: rank correlation {m.value:+.2f} over "
+                f"{m.n} checkpoints ({m.chance_is})."
             )
     return said

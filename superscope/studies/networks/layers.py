@@ -17,7 +17,7 @@ from ...capture.models.facts import batch_that_fits, is_causal
 from ...capture.models.roles import inside, outside
 from ...capture.reading.harvest import passes
 from ...core import Answer, Findings, Measurement, Run, Site
-from ...measure.stream import Groups, GroupSums
+from ...measure.stream import Groups
 from ..settings import at_least
 from ..study import Progress
 from .readings import CONTROL, TRAINED, Activation, Interference, Neurons, Reading, View
@@ -52,8 +52,8 @@ class Layers(Survey):
     controls: tuple[str, ...] = (CONTROL, SHUFFLED)
     """Beside what to read it: `control`, random weights, and `shuffled`, the tokens in a random order."""
     expansion: Annotated[int, at_least(1)] = 2
-    """Latents of each dictionary for each dimension of its site, where `n` is not given: sites of unequal width are then
-    compared at equal room."""
+    """Latents of each dictionary for each dimension of its site, where `n` is not given: sites of unequal width are
+    then compared at equal room."""
 
     def check(self) -> None:
         for role in self.roles:
@@ -74,7 +74,8 @@ class Layers(Survey):
         lacking = sorted(set(self.roles) - {role for role, _ in sites.values()} - {"pattern"})
         if not sites:
             raise ValueError(
-                f"'{loaded.name}' has none of {', '.join(self.roles)} that this study can read. `superscope sites` lists what there is."
+                f"'{loaded.name}' has none of {', '.join(self.roles)} that this study can read. "
+                "`superscope sites` lists what there is."
             )
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} sites")
         yield Progress("Reading the text", 0, 1)
@@ -92,7 +93,7 @@ class Layers(Survey):
         depth = Depth()
         readings: tuple[Reading, ...] = (Activation(), Explained(), Recurring(), Interference(), Neurons(), depth)
         findings = yield from self.survey(run, subjects, list(sites), corpus, held_out, readings)
-        texts = {label: held_out for label in subjects}
+        texts = dict.fromkeys(subjects, held_out)
         if SHUFFLED in self.controls:
             texts[SHUFFLED], subjects = held_out.shuffled(self.seed), subjects | {SHUFFLED: loaded}
             also = yield from self.survey(
@@ -189,7 +190,7 @@ class Depth(Reading):
             values = measure.gini(batch.x.double().cpu()).nan_to_num(0.0).numpy()
             for group in np.unique(number).tolist():
                 here = number == group
-                found[group] = found.get(group, np.zeros(2)) + [values[here].sum(), here.sum()]
+                found[group] = found.get(group, np.zeros(2)) + np.array([values[here].sum(), here.sum()])
         self.sums[seen.label, str(seen.site)] = found
 
     def trend(self, label: str, ordered: Sequence[Site], role: str, seed: int) -> Measurement:

@@ -29,8 +29,8 @@ class Transfer(Survey):
 
     A and B are each a model and a site, `pocket@resid_post.1`, `control@...` for A's model with random weights, and a
     text to learn from. Dictionaries of each are learned apart and read the same held-out rows; a feature of A is found
-    if some latent of B fires as it does. Beside the share: what another seed of A itself finds, which is as much as may be
-    expected, and what remains when rows are shifted against each other.
+    if some latent of B fires as it does. Beside the share: what another seed of A itself finds, which is as much as may
+    be expected, and what remains when rows are shifted against each other.
     """
 
     kind: ClassVar[str] = "transfer"
@@ -40,7 +40,7 @@ class Transfer(Survey):
     b: Annotated[str, tyro.conf.Positional] = "pocket@resid_post.2"
     """Another, or the same with another text; `control@SITE` is A's model with random weights."""
     text_b: str | None = None
-    """Text that B's dictionaries are learned from; that of A without it. Features are compared on held-out text of both."""
+    """Text that B's dictionaries are learned from; A's without it. They are compared on held-out text of both."""
     seeds: Annotated[int, at_least(2, why="The second says how much one place finds of itself.")] = 2
     """Dictionaries learned of each, from different random starts."""
 
@@ -69,8 +69,8 @@ class Transfer(Survey):
             or first.tokenizer.get_vocab() != second.tokenizer.get_vocab()
         ):
             raise ValueError(
-                f"'{first.name}' and '{second.name}' cut text into other tokens, so they have no rows in common. Compare models of one "
-                "tokenizer."
+                f"'{first.name}' and '{second.name}' cut text into other tokens, so they have no rows in common. "
+                "Compare models of one tokenizer."
             )
         sites = _one(first, site_a), _one(second, site_b)
         yield Progress("Loading models", 1, 1)
@@ -132,6 +132,6 @@ def _sentence(found: Measurement) -> str:
         return f"Of {found.at['from']} nothing can be said: {found.caution}."
     beside = "" if found.reference is None else f" Another seed of {found.at['from']} finds {found.reference:.0%}"
     return (
-        f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of {found.n} latents of {found.at['from']} are found in "
-        f"{found.at['to']}.{beside}, and shifted rows {found.chance:.1%}."
+        f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of {found.n} latents of {found.at['from']} are found "
+        f"in {found.at['to']}.{beside}, and shifted rows {found.chance:.1%}."
     )
