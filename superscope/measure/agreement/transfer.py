@@ -151,8 +151,8 @@ class Lineage:
 def lineage(
     before: csr_matrix,
     after: csr_matrix,
-    features_before: Iterable[int],
-    features_after: Iterable[int],
+    features_before: Iterable[int] | np.ndarray,
+    features_after: Iterable[int] | np.ndarray,
     *,
     alike: float = ALIKE,
 ) -> Lineage:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy.stats import rankdata
 
 from ... import capture, intervene, measure
 from ...capture import Corpus, Subject
-from ...core import Answer, Findings, Measurement, Run, Site
+from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode
+from ...dictionaries import SAE
 from ...measure.codes.co_occurrence import active
 from ...measure.stream import Groups
 from ..settings import at_least
@@ -280,23 +282,65 @@ class ByDomain(Reading):
 
 @dataclass(frozen=True)
 class Together(Reading):
-    """Co-occurrence of the latents that every seed has."""
+    """Co-occurrence of the latents that every seed has, beside independent features read by the same encoder.
+
+    An encoder takes part of one feature for another that points its way, so that latents with aligned atoms fire
+    together whatever their features do. Chance is therefore not that of atoms dealt anew: each latent's activations are
+    dealt over rows by themselves, rows are composed of them and of residuals dealt likewise, and encoded.
+    """
 
     name: ClassVar[str] = "co-occurrence"
 
     def read(self, seen: View, findings: Findings) -> None:
-        recurring = seen.recurrence(seen.wanted).counts == len(seen.wanted)
-        codes = (seen.reader.encode(batch.x) for batch in seen.held)
+        among = (seen.recurrence(seen.wanted).counts == len(seen.wanted)).nonzero()[:, 0].numpy()
+        codes, W = [seen.reader.encode(batch.x) for batch in seen.held], seen.sae.dictionary
         try:
-            found = measure.co_occurrence(
-                seen.sae.dictionary, codes, among=recurring.nonzero()[:, 0].numpy(), seed=seen.seed
-            )
+            found = measure.co_occurrence(W, codes, among=among, seed=seen.seed)
+            null = measure.co_occurrence(W, independent(seen.sae, seen.held, seen.seed), among=among, seed=seen.seed)
         except ValueError as error:
             seen.notes.append(f"Co-occurrence was not measured: {error}")
             return
-        measured = [m for m in found if m.name != "co_occurrence_neurons" or seen.has("neurons")]
-        findings.add(measured, at=seen.at)
-        findings.rows("co_occurrence", found.bins, at=seen.at)
+        for m in found:
+            if m.name == "co_occurrence_neurons" and not seen.has("neurons"):
+                continue
+            beside = null[m.name]
+            low, high = (value or 0.0 for value in (beside.low, beside.high))
+            # Rows made again leak more than the text's did, so that less than this is no evidence, more is.
+            apart = (m.low or 0.0) > max(high, 0.0) or (m.high or 0.0) < min(low, 0.0)
+            findings.add(
+                replace(
+                    m,
+                    chance=beside.value,
+                    chance_is="independent features on the same atoms, read by the same encoder "
+                    f"({low:.3f} to {high:.3f})",
+                    caution="" if apart else "no more than independent features show, read by the same encoder",
+                ),
+                at=seen.at,
+            )
+        for series, each in (("text", found), ("independent features", null)):
+            findings.rows("co_occurrence", each.bins, at={**seen.at, "series": series})
+
+
+@torch.no_grad()
+def independent(sae: SAE, rows: Sequence[Activations], seed: int) -> list[SparseCode]:
+    """Codes of rows made of the same latents' activations, each latent's dealt over rows by itself."""
+    random = np.random.default_rng(seed)
+    codes = [sae.encode(batch.x) for batch in rows]
+    x = torch.cat([batch.x for batch in rows])
+    residual = x - torch.cat([sae.decode(code) for code in codes])
+    f = active(codes).tocsc()
+    count, n = f.shape
+    dealt = np.concatenate(
+        [random.choice(count, size=end - start, replace=False) for start, end in pairwise(f.indptr)] or [f.indices]
+    )
+    columns = np.repeat(np.arange(n), np.diff(f.indptr))
+    made = SparseCode.from_entries(
+        *(torch.from_numpy(each).long().to(x.device) for each in (dealt, columns)),
+        torch.from_numpy(f.data).to(x),
+        (count, n),
+    )
+    made = sae.decode(made) + residual[torch.from_numpy(random.permutation(count)).to(x.device)]
+    return [sae.encode(part) for part in made.split(4096)]
 
 
 def _by_group(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -360,8 +404,8 @@ def _sentences(findings: Findings, sites: Sequence[Site], names: Sequence[str]) 
             ),
             (
                 "co_occurrence_neurons",
-                "share neurons the more often they fire together",
-                "share neurons the more rarely they fire together",
+                "share neurons more the more often they fire together",
+                "share neurons more the more rarely they fire together",
                 "share neurons alike whether or not they fire together",
             ),
         ):
@@ -371,14 +415,11 @@ def _sentences(findings: Findings, sites: Sequence[Site], names: Sequence[str]) 
 
 
 def _moves(found: Measurement, more: str, fewer: str, none: str) -> str:
-    """Which of three it is, with the number."""
-    said = (
-        none
-        if found.caution or found.low is None
-        else more
-        if found.low > 0
-        else fewer
-        if (found.high or 0) < 0
-        else none
-    )
-    return f"{said} (rank correlation {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], {found.n:,} {found.of})"
+    """Which of three it is, with the number; of co-occurrence, beside its chance level and not beside 0."""
+    beside = found.chance if found.name.startswith("co_occurrence") and found.chance is not None else 0.0
+    assert found.value is not None
+    unclear = bool(found.caution) or found.low is None or found.low <= beside <= (found.high or 0)
+    said = none if unclear else more if found.value > beside else fewer
+    chance = f" where independent features give {beside:+.3f}" if beside else ""
+    interval = "" if found.low is None else f" [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{said} (rank correlation {found.value:+.3f}{interval}{chance}, {found.n:,} {found.of})"

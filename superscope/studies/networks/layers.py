@@ -114,7 +114,7 @@ class Layers(Survey):
         return Answer(
             title=f"{loaded.name}: {len(sites)} sites in layers {', '.join(map(str, layers))}",
             findings=findings,
-            sentences=_sentences(findings, sites, tuple(subjects), lacking),
+            sentences=tuple(_sentences(findings, sites, tuple(subjects), lacking)),
         )
 
     def _layers(self, loaded: Subject) -> tuple[int, ...]:

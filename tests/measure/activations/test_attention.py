@@ -12,7 +12,7 @@ from superscope.measure import Patterns, attention_sparsity
 
 def patterns(weights: torch.Tensor, windows: int = 3) -> list[Patterns]:
     """Windows of one document each, causal, of one head or several."""
-    heads, q, k = weights.shape
+    _heads, q, k = weights.shape
     keys = torch.ones(q, k).tril().bool().expand(windows, -1, -1)
     return [Patterns(weights.expand(windows, -1, -1, -1), keys, torch.ones(windows, q).bool(), np.arange(windows))]
 
@@ -29,7 +29,9 @@ def test_uniform_and_one_hot_attention_have_the_ends_of_every_scale() -> None:
     assert found.heads["attention_top_mass"] == pytest.approx([(4 / m).mean(), 1], abs=1e-6)
     assert found.heads["attention_first_mass"] == pytest.approx([(1 / m).mean(), 1], abs=1e-6)
     entropy = found["attention_entropy"]
-    assert entropy.value == pytest.approx(0.5) and entropy.chance == 1 and entropy.n == 3 * len(m)
+    assert entropy.value == pytest.approx(0.5)
+    assert entropy.chance == 1
+    assert entropy.n == 3 * len(m)
     assert found["attention_top_mass"].chance == pytest.approx((4 / m).mean())
 
 

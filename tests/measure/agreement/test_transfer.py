@@ -22,7 +22,8 @@ def test_correlations_are_numpys() -> None:
     b[:, 0] = 2 * a[:, 3]
     expected = np.corrcoef(a.T, b.T)[:5, 5:]
     found = latent_correlations(csr_matrix(a), csr_matrix(b))
-    assert found == pytest.approx(expected, abs=1e-9) and found[3, 0] == pytest.approx(1)
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert found[3, 0] == pytest.approx(1)
     with pytest.raises(ShapeError, match="same"):
         latent_correlations(csr_matrix(a), csr_matrix(b[1:]))
 
@@ -31,15 +32,20 @@ def test_features_are_found_where_they_are_and_nowhere_else() -> None:
     a = codes(40)
     same = csr_matrix(a[:, np.random.default_rng(1).permutation(40)] * 3)
     whole, best = features_found(csr_matrix(a), same)
-    assert whole.value == 1 and best == pytest.approx(1) and whole.chance == 0
+    assert whole.value == 1
+    assert best == pytest.approx(1)
+    assert whole.chance == 0
     # Half of them are there, the rest is another's: yes for half, no for the others.
     half = csr_matrix(np.concatenate([a[:, :20], codes(20, 2)], 1))
     found, best = features_found(csr_matrix(a), half)
-    assert found.value == 0.5 and found.low < 0.5 < found.high and (best[:20] > 0.9).all()
+    assert found.value == 0.5
+    assert found.low < 0.5 < found.high
+    assert (best[:20] > 0.9).all()
     none, _ = features_found(csr_matrix(a), csr_matrix(codes(40, 3)))
     assert none.value == 0
     silent, _ = features_found(csr_matrix((ROWS, 3)), same)
-    assert silent.value is None and "no latent" in silent.caution
+    assert silent.value is None
+    assert "no latent" in silent.caution
     with pytest.raises(ValueError, match="too few"):
         features_found(csr_matrix(a[:10]), csr_matrix(a[:10]))
 
@@ -50,7 +56,8 @@ def test_each_fate_is_told_from_the_others() -> None:
     after[:, 0] = whole[:, 1]  # kept, under another number
     # 0 splits in five by place; 2 and 3 merge; 4 and 5 die; 6 is born.
     for part in range(5):
-        after[part::5, 1 + part] = whole[part::5, 0]
+        these = np.flatnonzero(whole[:, 0])[part::5]
+        after[these, 1 + part] = whole[these, 0]
     after[:, 6] = whole[:, 2] + whole[:, 3]
     after[:, 7] = whole[:, 6]
     # Each of two correlates .7 with their sum, which is then that one; each of six does not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,8 +13,6 @@ from superscope.core import Report
 from superscope.studies import Domains, Dynamics, Layers, Transfer
 from superscope.studies.study import Progress
 
-from ..conftest import SENTENCES
-
 SMALL: dict[str, Any] = {"tokens": 2500, "held_out": 1500, "context": 32, "n": 24, "k": 3, "steps": 4, "batch": 128}
 
 
@@ -21,11 +20,11 @@ SMALL: dict[str, Any] = {"tokens": 2500, "held_out": 1500, "context": 32, "n": 2
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two domains: the second has words of its own, and less text."""
     folder = tmp_path_factory.mktemp("domains")
-    for domain, own, count in (("code", SENTENCES[2:4], 12), ("prose", SENTENCES[4:6], 8)):
+    random = Random(0)
+    for domain, own, count in (("code", "01234567", 12), ("prose", "ZYXWVUTS", 8)):
         (folder / domain).mkdir()
         for i in range(count):
-            words = [own[(i + j) % 2].replace("name", f"name{i * j % 7}") for j in range(12)]
-            (folder / domain / f"{i:02d}.txt").write_text("\n".join(words), encoding="utf-8")
+            (folder / domain / f"{i:02d}.txt").write_text("".join(random.choices(own, k=600)), encoding="utf-8")
     return folder
 
 
@@ -50,7 +49,8 @@ def test_layers_reads_every_kind_of_site_beside_both_controls_and_resumes(
     assert {m.at["model"] for m in report["recurring_per_dimension"]} == labels
     # Random weights attend nearly evenly, which is the one known answer that a network gives.
     assert all(0.98 < (m.value or 0) <= 1 for m in report["attention_entropy"])
-    assert set(report.tables["heads"]["head"]) == {0, 1} and len(report.tables["heads"]["head"]) == 3 * 2 * 2
+    assert set(report.tables["heads"]["head"]) == {0, 1}
+    assert len(report.tables["heads"]["head"]) == 3 * 2 * 2
     # Embeddings are those of the token, in whatever order tokens come.
     entropies = [m.value for m in report["activation_gini"] if m.at["site"] == "transformer.wte"]
     assert entropies[0] == pytest.approx(entropies[2], abs=0.02)
@@ -63,7 +63,7 @@ def _through(stages: Any) -> list[Progress]:
 def test_domains_of_other_words_have_latents_of_their_own_and_domains_dealt_at_random_do_not(
     model_folder: Callable[[str], Path], text: Path, tmp_path: Path
 ) -> None:
-    settings = SMALL | {"model": str(model_folder("GPT-2")), "sites": ("embed",), "steps": 40}
+    settings = SMALL | {"model": str(model_folder("GPT-2")), "sites": ("embed",), "steps": 60, "n": 32, "k": 1}
     report = Domains(**settings, text=str(text)).run()
     shares = {m.at["domain"]: m for m in report["domain_latents"]}
     assert set(shares) == {"code", "prose"}
