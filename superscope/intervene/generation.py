@@ -90,20 +90,21 @@ def _continue(
     """What follows sequences of one length."""
     device, n = device_of(model), len(ids)
     prompts = [ids.shape[1]] * n
-    caches = "past_key_values" in keywords_of(model)
+    # The name of what is kept of earlier tokens: `past_key_values` in older versions of transformers.
+    keeps = next((name for name in ("cache", "past_key_values") if name in keywords_of(model)), None)
     answers: list[list[int]] = [[] for _ in range(n)]
     open_, cache, whole = [True] * n, None, ids
     for _ in range(count):
         past = 0 if cache is None else whole.shape[1] - 1
         rows = rows_at(positions, prompts, [whole.shape[1]] * n, past=past).to(device)
         given: dict[str, Any] = {"input_ids": whole[:, past:].to(device)}
-        if caches:
-            given |= {"past_key_values": cache, "use_cache": True}
+        if keeps:
+            given |= {keeps: cache, "use_cache": True}
         elif "use_cache" in keywords_of(model):
             given["use_cache"] = False
         with edited(model, edits, positions=rows):
             output = model(**given)
-        cache = output.past_key_values if caches else None
+        cache = getattr(output, keeps) if keeps else None
         chosen = _choose(output.logits[:, -1].double().cpu(), temperature, generators)
         for i, token in enumerate(chosen):
             open_[i] = open_[i] and token not in ends
