@@ -216,7 +216,7 @@ def test_the_types_of_the_page_are_those_of_the_server() -> None:
     assert module.PATH.read_text(encoding="utf-8") == module.text(), "Run: python scripts/api_types.py"
 
 
-def test_a_large_table_answers_a_keystroke(runs: Path, ask: Callable) -> None:
+def test_a_large_table_gives_the_rows_that_are_asked_for(runs: Path, ask: Callable) -> None:
     """Of 100 000 rows the few that are asked for come without the others being made into JSON."""
     n = 100_000
     save(runs / "big", tables={"latents": {"latent": list(range(n)), "density": [i / n for i in range(n)]}})

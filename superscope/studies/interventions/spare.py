@@ -50,7 +50,7 @@ KNOWN: tuple[str, ...] = (
     "toy_networks:n=32,d=12,l0=2",
 )
 """Independent, Zipf, correlated, hierarchical worlds and toy networks, from twice to eight times as many features as
-dimensions: chosen before any was run."""
+dimensions."""
 
 _TRUTH = 100_000
 _RARE = 100
