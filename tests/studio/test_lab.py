@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Report, Pa
     np.save(folder / "W.npy", np.random.default_rng(0).standard_normal((24, 12)).astype(np.float32))
     short = {"steps": 200, "batch": 64, "lr": 0.02, "record": 10}
     studies = {
-        "plane": ToySweep(n=5, d=2, densities=(1.0, 0.05), seeds=(0, 1), **short),
+        "plane": ToySweep(n=5, d=2, densities=(1.0, 0.05), seeds=(0, 1), importance=0.8, **short),
         "space": ToySweep(n=6, d=3, densities=(0.05,), seeds=(0,), **short),
         "factors": ToySweep(n=9, d=5, densities=(0.2,), seeds=(0,), **short),
         "phase": PhaseDiagram(size=6, restarts=4, steps=40),
@@ -123,7 +123,7 @@ def test_a_model_trains_on_in_the_page(runs, open_page) -> None:
     status = here.locator("p[role=status]")
     expect(status).to_contain_text(re.compile(r"Step 4\s000 of 4\s000"), timeout=30_000)
     expect(here).to_have_attribute("data-state", "loaded")
-    # Dense features: two of the five have a direction.
+    # Dense features of falling importance: the first two have a direction.
     expect(status).to_contain_text("2 of 5 features")
     assert opened.complaints == []
 
