@@ -252,8 +252,8 @@ class ByDomain(Reading):
                 here = within == each
                 x[here], y[here] = (rankdata(v[here]) / here.sum() - 0.5 - 0.5 / here.sum() for v in (hard, latents))
             sums = _by_group(of, np.stack([np.ones(len(x)), x, y, x * y, x * x, y * y], 1))
-            if len(used) < 20:
-                why = f"{len(used)} windows are too few for a trend"
+            if len(used) < 20 or min(np.ptp(x), np.ptp(y)) < 1e-9:
+                why = f"{len(used)} windows are too few for a trend" if len(used) < 20 else "all windows are alike"
                 found.append(
                     Measurement(name=name, value=None, unit="rank correlation", n=len(used), of="windows", caution=why)
                 )

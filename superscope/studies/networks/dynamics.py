@@ -85,13 +85,13 @@ class Dynamics(Survey):
         kept = [codes.kept[label, str(site)] for label in labels]
         losses = _losses(subjects, held_out, findings, str(site))
         yield Progress("Comparing checkpoints", 0, 1)
-        steps = _compare(kept, labels, findings, self.seed)
+        _compare(kept, labels, findings, self.seed)
         yield Progress("Comparing checkpoints", 1, 1)
         _against_loss(findings, labels, losses)
         return Answer(
             title=f"{len(labels)} checkpoints at {site}: what became of features",
             findings=findings,
-            sentences=_sentences(findings, steps),
+            sentences=_sentences(findings),
         )
 
     def _subjects(self) -> dict[str, Subject]:
@@ -146,7 +146,7 @@ def _losses(subjects: Mapping[str, Subject], held_out: Corpus, findings: Finding
     return found
 
 
-def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, seed: int) -> list[dict[str, float]]:
+def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, seed: int) -> None:
     """Lineages of neighbours; the same of two dictionaries of one checkpoint; and shares kept in wrong orders."""
     features = [stable(each.codes, seed=seed) for each in kept]
     # What two dictionaries of one moment differ by, each reduced to what a third one has.
@@ -158,13 +158,12 @@ def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, se
     apart = [
         _share_kept(kept[i], kept[j], features[i]) for i, j in itertools.permutations(range(len(kept)), 2) if j != i + 1
     ]
-    steps = []
     for i, (before, after) in enumerate(itertools.pairwise(labels)):
         (a, *_), (b, *_) = aligned(kept[i], kept[i + 1])
         found = measure.lineage(a, b, features[i], features[i + 1]).counts
         sizes = {"kept": len(features[i]), "split": len(features[i]), "died": len(features[i])}
         sizes |= {"merged": len(features[i + 1]), "born": len(features[i + 1])}
-        row: dict[str, float] = {"features_before": len(features[i]), "features_after": len(features[i + 1])}
+        row: dict[str, int] = {"features_before": len(features[i]), "features_after": len(features[i + 1])}
         at = {"from": before, "to": after}
         for name, size in sizes.items():
             index = 1 if name in ("kept", "split", "died") else 2
@@ -185,8 +184,7 @@ def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, se
                 )
             )
         findings.row("lineage", **at, **row)
-        steps.append({**row, "noise_born": noise[i + 1][0]["born"] / max(noise[i + 1][2], 1)})
-    neighbours = [s["kept"] / s["features_before"] for s in steps if s["features_before"]]
+    neighbours = [m.value for m in findings if m.name == "features_kept" and m.value is not None]
     if neighbours:
         wrong = [share for share in apart if share is not None]
         findings.add(
@@ -203,7 +201,6 @@ def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, se
                 **measure.over_seeds(neighbours, of="steps").fields,
             )
         )
-    return steps
 
 
 def _share_kept(before: Kept, after: Kept, features: np.ndarray) -> float | None:
@@ -239,7 +236,7 @@ def _against_loss(findings: Findings, labels: Sequence[str], losses: Sequence[fl
         )
 
 
-def _sentences(findings: Findings, steps: Sequence[Mapping[str, float]]) -> list[str]:
+def _sentences(findings: Findings) -> list[str]:
     said = []
     for name, what in (("born", "are new"), ("died", "are gone"), ("split", "have split"), ("merged", "have merged")):
         found = [m for m in findings if m.name == f"features_{name}" and m.value is not None]

@@ -14,6 +14,7 @@ from superscope.studies import Domains, Dynamics, Layers, Transfer
 from superscope.studies.study import Progress
 
 SMALL: dict[str, Any] = {"tokens": 2500, "held_out": 1500, "context": 32, "n": 24, "k": 3, "steps": 4, "batch": 128}
+ROLES = ("embed", "resid_post", "mlp_act")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layers_reads_every_kind_of_site_beside_both_controls_and_resumes(
     model_folder: Callable[[str], Path], text: Path, tmp_path: Path
 ) -> None:
-    study = Layers(**SMALL, model=str(model_folder("GPT-2")), text=str(text), seeds=2, layers=(0, 1))
+    study = Layers(**SMALL, model=str(model_folder("GPT-2")), text=str(text), seeds=2, layers=(0, 1), roles=ROLES)
     stages = study.stages(tmp_path / "run")
     for progress in stages:
         if progress.stage.startswith("Measuring"):
@@ -42,9 +43,7 @@ def test_layers_reads_every_kind_of_site_beside_both_controls_and_resumes(
     assert resumed, "dictionaries that were learned are learned again"
     report = Report.load(tmp_path / "run")
     roles = report.tables["places"]["role"]
-    assert {role: roles.count(role) for role in roles} == {"embed": 1, "unembed": 1} | dict.fromkeys(
-        ("resid_post", "attn_out", "z", "mlp_act", "mlp_out"), 2
-    )
+    assert {role: roles.count(role) for role in roles} == {"embed": 1, "resid_post": 2, "mlp_act": 2}
     labels = {"trained", "control", "shuffled"}
     assert {m.at["model"] for m in report["recurring_per_dimension"]} == labels
     # Random weights attend nearly evenly, which is the one known answer that a network gives.
@@ -67,14 +66,18 @@ def test_domains_of_other_words_have_latents_of_their_own_and_domains_dealt_at_r
     report = Domains(**settings, text=str(text)).run()
     shares = {m.at["domain"]: m for m in report["domain_latents"]}
     assert set(shares) == {"code", "prose"}
-    assert all((m.low or 0) > (m.chance or 0) for m in shares.values()), shares
-    # The same text dealt out: no latent is of one half.
-    for i, file in enumerate(sorted(text.rglob("*.txt"))):
+    # Eight tokens each, none in both, and a latent for each of them.
+    assert [m.value for m in shares.values()] == pytest.approx([0.5, 0.5], abs=0.1), shares
+    # Documents that hold some of both, dealt to two halves: no latent is of one half.
+    halves = [
+        [file.read_text(encoding="utf-8") for file in sorted((text / name).glob("*.txt"))] for name in ("code", "prose")
+    ]
+    for i, (code, prose) in enumerate(zip(halves[0] * 2, halves[1] * 3, strict=True)):
         half = tmp_path / "dealt" / ("even" if i % 2 else "odd")
         half.mkdir(parents=True, exist_ok=True)
-        (half / f"{i}.txt").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+        (half / f"{i}.txt").write_text("".join(map("".join, zip(code, prose, strict=True))), encoding="utf-8")
     dealt = Domains(**settings, text=str(tmp_path / "dealt")).run()
-    assert all((m.low or 0) <= (m.chance or 0) + 0.05 for m in dealt["domain_latents"])
+    assert all(m.value == 0 for m in dealt["domain_latents"])
 
 
 def test_domains_of_unequal_size_are_cut_to_the_smallest_and_it_is_said(
