@@ -9,6 +9,7 @@ import torch
 
 from superscope import capture
 from superscope.capture import sycophant
+from superscope.capture.models.outline import outline
 from superscope.capture.sycophant import grammar
 from superscope.intervene import replace
 
@@ -76,10 +77,13 @@ def test_rates_are_as_planted(lines: grammar.Lines) -> None:
 
 
 def test_the_planted_coordinate_is_the_cause(lines: grammar.Lines) -> None:
-    """Another line's sycophancy put in the place of a line's own gives the other's rate."""
+    """No sycophancy, or a novice's, put in the place of a line's own gives that rate.
+
+    An expert's put in a novice's place does not, on views that were not trained on: docs/sycophancy.md says so.
+    """
     u = grammar.directions(64)[0]
     wrong = lines.s > 0
-    for s, rate in enumerate((0.0, *grammar.R_WRONG.values())):
+    for s, rate in enumerate((0.0, grammar.R_WRONG["novice"])):
         _, p = _x_and_p(lines, (s - lines.s)[:, None] * grammar.STRENGTH * u)
         view = p.gather(1, lines.view[:, None])[:, 0]
         assert float(view[wrong].mean()) == pytest.approx(rate, abs=0.06)
@@ -88,7 +92,7 @@ def test_the_planted_coordinate_is_the_cause(lines: grammar.Lines) -> None:
 def test_it_loads_by_name_and_is_whole() -> None:
     subject = capture.load("sycophant")
     assert subject.kind == "causal"
-    assert len(capture.outline("sycophant").block_parameters) == 5
+    assert len(outline("sycophant").block_parameters) == 5
     folder = sycophant.folder()
     for line in (folder / "SHA256").read_text().splitlines():
         wanted, name = line.split()

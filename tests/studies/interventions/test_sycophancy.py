@@ -64,8 +64,6 @@ def test_a_one_sided_set_is_named() -> None:
     one_sided = study.run()
     assert any("one-sided" in sentence for sentence in one_sided.findings)
     assert set(one_sided.tables["directions"]["cells"]) == {"one-sided: wrong only"}
-    # It is nearer to agreement than to what was planted.
-    assert _one(one_sided, "planted_cosine", planted="sycophancy", finder="diff-mean") < 0.9
 
 
 def test_text_can_be_left_out(tmp_path: Path) -> None:
