@@ -28,11 +28,13 @@ NEEDED: dict[str, dict[str, Any]] = {
     "plan": {"latents": 64, "tokens": 1e6, "k": 4, "d": 8},
     "convert": {"source": "a", "target": "b"},
     "judge": {"dictionary": "sae", "world": ("uniform",)},
+    "manifolds": {"source": "world:rings"},
+    "evaluate": {"dictionary": "sae"},
 }
 
 # Numbers that may be anything, or whose limits depend on other settings and stand in the study's `check`.
-FREE = {"seed", "input_scale", "eps", "ks", "densities", "seeds", "widths", "ratios", "correlations"}
-BESIDE = {("bounds", "n"), ("bounds", "k")}
+FREE = {"seed", "input_scale", "eps", "ks", "densities", "seeds", "widths", "ratios", "correlations", "strengths"}
+BESIDE = {("bounds", "n"), ("bounds", "k"), ("compress", "sparsities"), ("compress", "ranks"), ("perturb", "sizes")}
 
 
 def kinds() -> list[Any]:

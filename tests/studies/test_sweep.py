@@ -138,6 +138,18 @@ VARIED = {
     "sites": "model=pocket,gpt2",
     "theory": "seed=0,1",
     "toy": "n=4,6",
+    "layers": "seed=0,1",
+    "domains": "seed=0,1",
+    "dynamics": "site=resid_post.1,resid_post.2",
+    "transfer": "seed=0,1",
+    "manifolds": "seed=0,1",
+    "evaluate": "seed=0,1",
+    "steer": "seed=0,1",
+    "ablate": "seed=0,1",
+    "spare": "seed=0,1",
+    "sycophancy": "seed=0,1",
+    "compress": "seed=0,1",
+    "perturb": "seed=0,1",
     "toy-correlation": "steps=100,200",
     "toy-robustness": "steps=100,200",
     "toy-scaling": "alpha=0.5,1.0",
@@ -162,6 +174,8 @@ def test_every_sweep_is_reachable(command: str) -> None:
         "frontier": ("source=x",),
         "plan": ("d=8", "tokens=1e6", "k=4"),
         "theory": ("dictionary=x",),
+        "manifolds": ("source=x",),
+        "evaluate": ("dictionary=x",),
     }
     points = Sweep(command, vary=(vary,), given=given.get(command, ())).points()
     first, second = (settings(command, point.arguments) for point in points)

@@ -35,6 +35,15 @@ GIVEN: dict[str, dict[str, Any]] = {
     "plan": {"latents": 64, "tokens": 1e6, "k": 4, "d": 8},
     "convert": {"source": "a", "target": "b", "subtract_bias": False},
     "judge": {"dictionary": "sae", "world": ["uniform"], "ceilings": False, "subtract_bias": True},
+    "manifolds": {"source": "world:rings", "concepts": ["weekdays", "digits"], "groups": 20},
+    "evaluate": {"dictionary": "sae", "world": ["uniform"]},
+    "layers": {"layers": [0, 2], "controls": ["control"]},
+    "transfer": {"a": "pocket@resid_post.0"},
+    "steer": {"strengths": [0.0, 1.5], "latent": 3, "sae": "sae"},
+    "ablate": {"towards": ["yes"], "away": ["no"]},
+    "sycophancy": {"layers": [1], "cells": "wrong-only"},
+    "compress": {"ranks": [4, 8]},
+    "perturb": {"sizes": [0.5, 1.0]},
 }
 
 

@@ -18,7 +18,7 @@ from ...capture import Corpus, Subject
 from ...core import Run, Site, SparseCoder, files
 from ...core.errors import nearest
 from ...dictionaries import load_coder
-from ..settings import Count
+from ..settings import Count, at_least
 from ..study import Study
 
 WITH = (
@@ -59,7 +59,7 @@ class Aimed(Study):
     """Which tensor of the file or run."""
     sae: str | None = None
     """A saved dictionary of the site, for one of its latents."""
-    latent: int | None = None
+    latent: Annotated[int, at_least(0)] | None = None
     """Which latent."""
     towards: tuple[str, ...] = WITH
     """Texts that have what is steered or ablated."""

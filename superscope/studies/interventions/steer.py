@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from ...intervene import (
 )
 from ...intervene.edits import Add, Edit, Least, NormKept
 from ...measure.interval import bootstrap
-from ..settings import Count
+from ..settings import Count, at_least
 from ..study import Progress
 from .aimed import Aimed, rows_of_corpus, rows_of_texts
 
@@ -56,7 +56,7 @@ class Steer(Aimed):
     measured by the second moment of x, or by the Fisher matrix."""
     positions: Literal["all", "last", "after", "answering"] = "all"
     """At which tokens: all, the prompt's last, those after it, or those that predict an answer."""
-    new_tokens: int = 16
+    new_tokens: Annotated[int, at_least(0)] = 16
     """Tokens to write at each strength; 0 writes none."""
     fisher_tokens: Count = 2_000
     """Tokens of unrelated text that the Fisher matrix is drawn on."""
@@ -73,8 +73,6 @@ class Steer(Aimed):
             raise ValueError("a dose in nats is at least 0; give strengths of 0 and above, or --unit norms.")
         if (self.wanted is None) != (self.unwanted is None):
             raise ValueError("log-odds are of one answer against another; give --wanted and --unwanted together.")
-        if self.new_tokens < 0:
-            raise ValueError(f"new_tokens must be at least 0; got {self.new_tokens}.")
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         self.conceal(run, "prompts", "wanted", "unwanted")

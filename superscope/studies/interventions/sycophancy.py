@@ -86,7 +86,7 @@ class Sycophancy(Study):
     cells: Literal["all", "wrong-only"] = "all"
     """What the direction is found from: all four cells of known or not, right or wrong; or one side, users who are
     wrong against no view, which cannot tell sycophancy from agreement."""
-    layers: tuple[int, ...] = ()
+    layers: tuple[Annotated[int, at_least(0)], ...] = ()
     """Blocks whose output may be edited; six of them, evenly spaced, without."""
     fall: Annotated[float, above(0, finite=True)] = 0.9
     """Share of r_wrong that every edit's dose is to take away: edits are compared at this effect."""
