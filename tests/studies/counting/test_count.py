@@ -122,7 +122,7 @@ def test_an_interrupted_count_goes_on(uniform: Tensor, tmp_path: Path) -> None:
 
 def test_planted_directions_are_found_and_a_twin_world_is_counted_right(uniform: Tensor) -> None:
     run = Run.begin("count", {}, None)
-    _, _, findings = result_of(counted(uniform, run, Given(n=96, k=2, steps=200, budget=600), checks=True))
+    _, _, findings = result_of(counted(uniform[:12_000], run, Given(n=96, k=2, steps=120, budget=600), checks=True))
     plants, twins = findings["plant_completeness"], findings["count_by_twins"]
     assert (plants.n, plants.value) == (5, 1.0)
     assert plants.low == pytest.approx(0.05 ** (1 / 5), abs=1e-6)
