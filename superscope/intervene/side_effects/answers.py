@@ -76,7 +76,7 @@ def repetition(answer: Sequence[Hashable], *, gram: int = _GRAM) -> float:
         0.2
     """
     grams = [tuple(answer[i : i + gram]) for i in range(len(answer) - gram + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
 def is_loop(answer: Sequence[Hashable], *, rounds: int = _ROUNDS) -> bool:

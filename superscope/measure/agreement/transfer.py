@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -33,13 +34,18 @@ def latent_correlations(a: csr_matrix, b: csr_matrix) -> np.ndarray:
         >>> latent_correlations(f, f).round(2).tolist()
         [[1.0, -0.33], [-0.33, 1.0]]
     """
-    if a.shape[0] != b.shape[0]:
-        raise ShapeError(f"latent_correlations: codes of {a.shape[0]} and of {b.shape[0]} rows. Give both of the same.")
-    rows = a.shape[0]
+    (rows, _), (others, _) = _shape(a), _shape(b)
+    if rows != others:
+        raise ShapeError(f"latent_correlations: codes of {rows} and of {others} rows. Give both of the same.")
     (mean_a, spread_a), (mean_b, spread_b) = _moments(a), _moments(b)
     covariance = (a.T @ b).toarray() / rows - np.outer(mean_a, mean_b)
     scale = np.outer(spread_a, spread_b)
     return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+
+
+def _shape(f: csr_matrix) -> tuple[int, int]:
+    """Rows and latents; scipy itself gives its shapes no type."""
+    return cast("tuple[int, int]", f.shape)
 
 
 def _moments(f: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +92,7 @@ def features_found(
         Li et al., "Convergent learning: do different neural networks learn the same representations?", 2016, for
         matching units by the correlation of what they do.
     """
-    rows = a.shape[0]
+    rows, _ = _shape(a)
     if rows < 20:
         raise ValueError(f"features_found: {rows} rows are too few to compare features on. Give at least 20.")
     chosen = used(a) if among is None else np.asarray(among)
@@ -102,7 +108,7 @@ def features_found(
         return nothing, np.zeros(0)
     candidates, a = used(b), a[:, chosen]
     if not len(candidates):
-        candidates = np.arange(b.shape[1])
+        candidates = np.arange(_shape(b)[1])
     b = b[:, candidates]
     best = latent_correlations(a, b).max(1)
     random = np.random.default_rng(seed)

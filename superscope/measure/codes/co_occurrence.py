@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -96,10 +97,11 @@ def co_occurrence(
         ("bag-of-words superposition"), for the second.
     """
     A = active(codes)
-    if A.shape[1] != W.n:
-        raise ShapeError(f"co_occurrence: codes of {A.shape[1]} features for {W.n} atoms. Give the codes of W.")
-    on = (A != 0).astype(np.float64)
-    rows, often = on.shape[0], np.asarray(on.sum(0)).ravel()
+    rows, n = cast("tuple[int, int]", A.shape)
+    if n != W.n:
+        raise ShapeError(f"co_occurrence: codes of {n} features for {W.n} atoms. Give the codes of W.")
+    on = csr_matrix(A != 0, dtype=np.float64)
+    often = np.asarray(on.sum(0)).ravel()
     chosen = np.arange(W.n) if among is None else np.asarray(among)
     chosen = chosen[often[chosen] > 0]
     # The most active first; the order among equals is that of their numbers.

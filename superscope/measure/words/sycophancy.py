@@ -85,7 +85,7 @@ WORDS = {
         ),
         Word(
             "control_band",
-            "r_wrong under random directions",
+            "Wrong views repeated under random directions",
             "probability",
             "Mean and range of r_wrong when random directions, and random ones orthogonal to the edit's, of the norm "
             "of plain addition are added in its place.",

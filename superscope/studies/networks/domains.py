@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import numpy as np
 import torch
@@ -329,16 +329,13 @@ def independent(sae: SAE, rows: Sequence[Activations], seed: int) -> list[Sparse
     x = torch.cat([batch.x for batch in rows])
     residual = x - torch.cat([sae.decode(code) for code in codes])
     f = active(codes).tocsc()
-    count, n = f.shape
+    count, n = cast("tuple[int, int]", f.shape)
     dealt = np.concatenate(
         [random.choice(count, size=end - start, replace=False) for start, end in pairwise(f.indptr)] or [f.indices]
     )
     columns = np.repeat(np.arange(n), np.diff(f.indptr))
-    made = SparseCode.from_entries(
-        *(torch.from_numpy(each).long().to(x.device) for each in (dealt, columns)),
-        torch.from_numpy(f.data).to(x),
-        (count, n),
-    )
+    places, latents = (torch.from_numpy(each).long().to(x.device) for each in (dealt, columns))
+    made = SparseCode.from_entries(places, latents, torch.from_numpy(f.data).to(x), (count, n))
     made = sae.decode(made) + residual[torch.from_numpy(random.permutation(count)).to(x.device)]
     return [sae.encode(part) for part in made.split(4096)]
 

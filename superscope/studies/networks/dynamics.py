@@ -212,8 +212,9 @@ def _share_kept(before: Kept, after: Kept, features: np.ndarray) -> float | None
 def _against_loss(findings: Findings, labels: Sequence[str], losses: Sequence[float]) -> None:
     """Rank correlation over checkpoints of each quantity with the loss, beside all orders of the checkpoints."""
     for name in _AGAINST if losses else ():
-        values = [found.value if (found := findings.get(name, label)) is not None else None for label in labels]
-        if any(value is None for value in values):
+        found = [findings.get(name, label) for label in labels]
+        values = [each.value for each in found if each is not None and each.value is not None]
+        if len(values) < len(labels):
             continue
         enough = len(labels) >= 4 and len(set(values)) > 1
         random = np.random.default_rng(0)

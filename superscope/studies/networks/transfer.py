@@ -121,10 +121,10 @@ def _half(corpus: Corpus, other: Corpus) -> Corpus:
 
 
 def _one(subject: Subject, asked: str) -> Site:
-    sites = capture.sites(subject.model, [asked])
-    if len(sites) > 1:
-        raise ValueError(f"{asked!r} names {len(sites)} sites of '{subject.name}'. Name one, as resid_post.2.")
-    return sites[0]
+    (site, *more) = capture.sites(subject.model, [asked])
+    if more:
+        raise ValueError(f"{asked!r} names {1 + len(more)} sites of '{subject.name}'. Name one, as resid_post.2.")
+    return site
 
 
 def _sentence(found: Measurement) -> str:

@@ -55,6 +55,7 @@ EVERYWHERE = {
     "activation_hoyer",
     "activation_entropy_dimension",
     "participation_ratio",
+    "basis_kurtosis",
     "outlier_rows",
     "outlier_coordinates",
     "l0",
