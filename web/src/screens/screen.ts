@@ -17,12 +17,12 @@ export interface Screen {
   label: string;
 }
 
-/** Keeps what a screen shows in the query of its address; empty values are left out. */
+/** Keeps what a screen shows in the query of its address, in one order whichever was chosen first; empty values are left out. */
 export function query(change: Record<string, string>): void {
   const parameters = new URLSearchParams(location.search);
   for (const [key, value] of Object.entries(change)) {
+    parameters.delete(key);
     if (value) parameters.set(key, value);
-    else parameters.delete(key);
   }
   const text = parameters.toString();
   history.replaceState(null, "", `${location.pathname}${text ? `?${text}` : ""}`);
