@@ -8,7 +8,6 @@ from . import edits as edits
 from . import gates as gates
 from . import robustness as robustness
 from . import side_effects as side_effects
-from .divergence import next_token_divergence as next_token_divergence
 from .doses import dose_response as dose_response
 from .editing import Edits as Edits
 from .editing import edited as edited

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from ...capture.inputs.as_corpus import Readable, as_corpus
@@ -66,16 +66,23 @@ class Divergence:
 
 @torch.no_grad()
 def divergences(
-    subject: Subject, corpus: Readable, edits: Sequence[Edits], *, batch_tokens: int | None = None
+    subject: Subject,
+    corpus: Readable,
+    edits: Sequence[Edits],
+    *,
+    where: Bool[Tensor, "S t"] | None = None,
+    batch_tokens: int | None = None,
 ) -> tuple[Divergence, ...]:
     """The divergence of each of several edits from the model as it is, on one text; the plain pass is made once.
 
-    Log-softmax is taken in float64. An edit acts on every token of text; added special tokens stay as they are.
+    Log-softmax is taken in float64. Every position of text counts, wherever the edits act; added special tokens stay
+    as they are.
 
     Args:
         subject: a causal model.
         corpus: of its tokens, or what `capture.as_corpus` takes.
         edits: each by site, as for `edited`.
+        where: at which tokens of text they act, such as `ordinary_places`; at all of them without it.
         batch_tokens: ids in one forward pass.
 
     Raises:
@@ -101,13 +108,14 @@ def divergences(
         part = slice(at, at + size)
         ids, keep, mask = batch(corpus, part)
         rows, given = keep.to(device_of(model)), inputs(model, model, ids, mask)
+        acted = rows if where is None else rows & where[part, : keep.shape[1]].to(rows.device)
         counted = keep[:, 1:].to(rows.device)
         target = ids[:, 1:].to(rows.device)
         plain = _log_probabilities(model, given, options, {}, rows)
         positions[part], targets[part] = keep.sum(1), keep[:, 1:].sum(1)
         loss[part] = _loss(plain, target, counted)
         for e, edit in enumerate(edits):
-            moved = _log_probabilities(model, given, options, edit, rows)
+            moved = _log_probabilities(model, given, options, edit, acted)
             each = divergence_of(plain, moved).masked_fill(~rows, 0.0)
             infinite[e] += int(each.isinf().sum())
             kl[e, part] = each.sum(1).cpu()

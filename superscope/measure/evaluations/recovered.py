@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core import Measurement, ShapeError
 from ..interval import bootstrap
+from ..stream import GroupSums
 
 
 def divergence_recovered(
@@ -28,9 +29,9 @@ def divergence_recovered(
     the model's own predictions is 0 only where they are unchanged.
 
     Args:
-        spliced: summed divergence of each sequence with x reconstructed (`intervene.next_token_divergence`).
+        spliced: summed divergence of each sequence with x reconstructed (`intervene.side_effects.divergences`).
         ablated: the same with x replaced by its mean, or by 0.
-        tokens: predicted tokens of each sequence.
+        tokens: positions of each sequence that the sums are over.
         documents: of each sequence, to resample by.
         ablation: "mean" or "zero".
         seed: of the bootstrap.
@@ -49,11 +50,9 @@ def divergence_recovered(
     table = torch.stack([spliced.double(), ablated.double(), tokens.double()], 1).cpu().numpy()
     if not np.isfinite(table).all() or table[:, 2].sum() < 1:
         raise ValueError("divergence_recovered: divergences must be finite and at least one token predicted.")
-    sums, of = table, "sequences"
-    if documents is not None:
-        number = np.unique(documents.cpu().numpy(), return_inverse=True)[1]
-        sums, of = np.zeros((number.max() + 1, 3)), "documents"
-        np.add.at(sums, number, table)
+    grouped, of = GroupSums(3), "sequences" if documents is None else "documents"
+    grouped.add(np.arange(len(table)) if documents is None else documents.cpu().numpy(), table)
+    sums = grouped.sums
     total = sums.sum(0)
     n = int(total[2])
     worth = float(total[1] / n)

@@ -12,11 +12,12 @@ import torch
 import tyro
 from torch import Tensor
 
-from ... import capture, intervene, measure
+from ... import capture, measure
 from ...capture import Corpus, MemorySource, Subject
 from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode, SparseCoder, files, result_of
 from ...dictionaries import SAE, load_coder
 from ...dictionaries.classical.learner import KIND as LEARNED
+from ...intervene.side_effects import divergences
 from ...measure.evaluations.contrast import contrast
 from ...measure.evaluations.interchange import interchange
 from ...measure.evaluations.probing import probe_absorption, sparse_probing
@@ -239,23 +240,17 @@ def _recovered(
     mean = source.x.mean(0)
     changes = {"reconstruction": coder.reconstruct, "mean": mean.expand_as, "zero": torch.zeros_like}
     with torch.no_grad():
-        clean = intervene.next_token_loss(loaded, part)
-        losses = {
-            name: intervene.next_token_loss(loaded, part, splice={site: change}, where=where)
-            for name, change in changes.items()
-        }
-        moved = {
-            name: intervene.next_token_divergence(loaded, part, {site: change}, where=where)
-            for name, change in changes.items()
-        }
+        found = divergences(loaded, part, [{site: change} for change in changes.values()], where=where)
+    moved = dict(zip(changes, found, strict=True))
+    rebuilt = moved["reconstruction"]
     for ablation in ("zero", "mean"):
         entropy = measure.cross_entropy_recovered(
-            clean.nats, losses["reconstruction"].nats, losses[ablation].nats, clean.counts,
+            rebuilt.loss, rebuilt.edited_loss, moved[ablation].edited_loss, rebuilt.targets,
             documents=part.document, ablation=ablation, seed=seed,
         )  # fmt: skip
         yield from (one.at_site(ablation=ablation) for one in entropy)
         yield from divergence_recovered(
-            moved["reconstruction"].nats, moved[ablation].nats, clean.counts,
+            rebuilt.kl, moved[ablation].kl, rebuilt.positions,
             documents=part.document, ablation=ablation, seed=seed,
         )  # fmt: skip
 

@@ -58,6 +58,19 @@ def test_no_edit_moves_nothing_and_leaves_nothing(subject, corpus):
     assert hooks() == before
 
 
+def test_an_edit_acts_where_it_is_asked_to(subject, corpus):
+    edit = {"resid_post.1": Add(torch.ones(16))}
+    first = torch.zeros_like(corpus.keep)
+    first[0] = True
+    (nowhere,) = divergences(subject, corpus, [edit], where=torch.zeros_like(first))
+    (there,) = divergences(subject, corpus, [edit], where=first, batch_tokens=64)
+    (everywhere,) = divergences(subject, corpus, [edit], batch_tokens=64)
+    assert float(nowhere.kl.abs().max()) == 0
+    assert float(there.kl[1:].abs().max()) == 0
+    assert float(there.kl[0]) == float(everywhere.kl[0]) > 0
+    assert torch.equal(there.positions, everywhere.positions)
+
+
 def test_what_is_excluded_is_neither_nan_nor_clamped():
     never = -float("inf")
     p = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0], [0.5, 0.25, 0.25]], dtype=torch.float64).log()
