@@ -19,13 +19,10 @@ from superscope.studio.server import Place, make_app, server_of
 PICTURES = {
     "runs": ("/", "light", 1280),
     "runs-dark": ("/", "dark", 1280),
-    "runs-narrow": ("/", "light", 400),
     "scan": ("/run/@scan", "light", 1280),
-    "scan-dark": ("/run/@scan#/features?feature=3", "dark", 1280),
     "toy-narrow": ("/run/@toy", "dark", 400),
+    "learn-narrow": ("/learn", "light", 400),
     "start": ("/start/toy?n=9&d=3&densities=0.1+0.03", "light", 1280),
-    "start-narrow": ("/start/toy", "dark", 400),
-    "jobs": ("/jobs", "light", 1280),
     "jobs-dark": ("/jobs", "dark", 1280),
 }
 
