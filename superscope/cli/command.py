@@ -86,7 +86,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         errors.print(f"superscope {entry.command}: {error}", markup=False, soft_wrap=True, style="red")
         return 2
     study, output = parsed.study, parsed.output
-    out = output.out or _new_folder(entry.command, study)
+    out = output.out or new_folder(entry.command, study)
     command = f"superscope {entry.command} {' '.join(arguments)}".strip()
     if output.events:
         # A program ends it by either signal, and may itself have been started where the first is ignored.
@@ -142,8 +142,10 @@ def _draw(report: Report, out: Path) -> None:
     draw(report, FIGURES.get(report.kind, ()), out / "figures")
 
 
-def _new_folder(command: str, study: Any) -> Path:
-    subject = Path(str(getattr(study, "model", getattr(study, "dictionary", "")))).name.replace(":", "-")
+def new_folder(command: str, study: Any) -> Path:
+    """runs/COMMAND-SUBJECT-TIME, the subject being what the study reads."""
+    named = (getattr(study, name, None) for name in ("model", "source", "dictionary"))
+    subject = Path(next((str(one) for one in named if one), "")).name.replace(":", "-")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / "-".join(part for part in (command, subject, stamp) if part)
 

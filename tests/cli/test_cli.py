@@ -14,7 +14,10 @@ import pytest
 
 from superscope import __version__
 from superscope.cli import main
+from superscope.cli.command import new_folder
 from superscope.cli.refusal import _CAUSES, require_writable, sentence
+from superscope.studies import Bounds, Compress, Scan
+from superscope.studies.study import Study
 
 TINY = [
     "--tokens",
@@ -111,6 +114,19 @@ def test_a_refusal_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str]
     assert "Did you mean transformer.h." in said.err
     assert "Traceback" not in said.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "begin"),
+    [
+        (Compress("world:zipf"), "compress-world-zipf-"),
+        (Compress("models/mine", dictionary="runs/other/sae"), "compress-mine-"),
+        (Scan(model="models/mine"), "scan-mine-"),
+        (Bounds(n=8, d=4), "bounds-2"),
+    ],
+)
+def test_a_new_folder_has_the_name_of_what_is_studied(study: Study, begin: str) -> None:
+    assert new_folder(study.kind, study).name.startswith(begin)
 
 
 def test_json_is_the_report(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

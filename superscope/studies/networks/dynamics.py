@@ -248,8 +248,8 @@ def _sentences(findings: Findings) -> list[str]:
             "" if most.chance is None else f", where two dictionaries of one checkpoint would say {most.chance:.0%}"
         )
         said.append(
-            f"Most features {what} from {most.at['from']} to {most.at['to']}: {most.value:.0%} "
-            f"[{most.low:.0%}, {most.high:.0%}] of {most.n}{beside}."
+            f"At most {most.value:.0%} [{most.low:.0%}, {most.high:.0%}] of {most.n} features {what}, from "
+            f"{most.at['from']} to {most.at['to']}{beside}."
         )
     kept = findings.get("features_kept_in_order")
     if kept is not None and kept.chance is not None:

@@ -87,11 +87,12 @@ class Transfer(Survey):
                 findings.rows(name, table)
         yield Progress("Comparing features", 0, 2)
         a, b = aligned(codes.kept["A", str(sites[0])], codes.kept["B", str(sites[1])])
-        ways = (("A", "B", a, b), ("B", "A", b, a))
+        ways, sentences = (("A", "B", a, b), ("B", "A", b, a)), []
         for done, (one, other, of, in_other) in enumerate(ways):
             shared, own, best = found_beside_seed(of, in_other, seed=self.seed)
             at = {"from": one, "to": other}
             findings.add([shared, own], at=at)
+            sentences.append(_sentence(shared, one, other))
             counts = np.histogram(best.clip(0, 1), _EDGES)[0].tolist()
             findings.rows(
                 "best_correlations",
@@ -102,7 +103,7 @@ class Transfer(Survey):
         return Answer(
             title=f"Features of {self.a} in {self.b}",
             findings=findings,
-            sentences=[_sentence(findings["features_found", one, other]) for one, other, *_ in ways],
+            sentences=sentences,
         )
 
     def _texts(self, loaded: Subject) -> tuple[tuple[Corpus, Corpus], Corpus]:
@@ -127,11 +128,11 @@ def _one(subject: Subject, asked: str) -> Site:
     return site
 
 
-def _sentence(found: Measurement) -> str:
+def _sentence(found: Measurement, one: str, other: str) -> str:
     if found.value is None or found.low is None:
-        return f"Of {found.at['from']} nothing can be said: {found.caution}."
-    beside = "" if found.reference is None else f" Another seed of {found.at['from']} finds {found.reference:.0%}"
+        return f"Of {one} nothing can be said: {found.caution}."
+    beside = "" if found.reference is None else f" Another seed of {one} finds {found.reference:.0%}"
     return (
-        f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of {found.n} latents of {found.at['from']} are found "
-        f"in {found.at['to']}.{beside}, and shifted rows {found.chance:.1%}."
+        f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of {found.n} latents of {one} are found "
+        f"in {other}.{beside}, and shifted rows {found.chance:.1%}."
     )

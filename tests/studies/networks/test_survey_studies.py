@@ -120,6 +120,7 @@ def test_features_transfer_to_the_same_place_and_what_cannot_be_compared_is_said
 ) -> None:
     model = model_folder("GPT-2")
     report = Transfer(**SMALL | {"steps": 30}, a=f"{model}@embed", b=f"{model}@embed", text=str(text)).run()
+    assert ["of A are found in B" in report.findings[0], "of B are found in A" in report.findings[1]] == [True, True]
     assert [m.value for m in report["features_found"]] == [1.0, 1.0]
     assert all((m.chance or 0) < 0.2 for m in report["features_found"])
     with pytest.raises(ValueError, match="one tokenizer"):
