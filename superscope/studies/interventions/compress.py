@@ -39,7 +39,6 @@ _DAMPING = 1e-3
 _FISHER_WINDOWS = 160
 _CAUSAL_WINDOWS = 24
 _GROUPS = 100
-_COLUMNS = ("feature", "density", "cosine", "before", "predicted", "measured", "restored", "deviation")
 
 
 @dataclass(frozen=True)
