@@ -60,7 +60,7 @@ def test_the_count_is_of_the_rows_and_not_of_their_coordinates(uniform: Tensor, 
     random = torch.Generator().manual_seed(7)
     turn = torch.linalg.qr(torch.randn(24, 24, generator=random)).Q
     stretched = uniform @ (turn * torch.logspace(0, 1.5, 24)) @ turn.T
-    (count,) = ss.count(stretched + 5, n=192, k=2, steps=200)["feature_count"]
+    (count,) = ss.count(stretched + 5, n=96, k=2, steps=120)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
     assert before.high is not None
@@ -73,7 +73,7 @@ def test_a_few_enormous_rows_change_nothing(uniform: Tensor, report: Report) -> 
     with_sinks[full] *= 70
     _, left_out = ordinary(with_sinks)
     assert left_out == len(full)
-    (count,) = ss.count(with_sinks, n=192, k=2, steps=200)["feature_count"]
+    (count,) = ss.count(with_sinks, n=96, k=2, steps=120)["feature_count"]
     (before,) = report["feature_count"]
     assert before.low is not None
     assert before.high is not None
@@ -95,7 +95,7 @@ def test_nothing_is_counted_where_there_is_nothing(name: str) -> None:
 def test_too_many_active_at_once_is_no_count() -> None:
     """kappa_cs 2.2: nobody can read sparse features back."""
     x = rows("uniform", 9000, n=96, d=16, l0=8)
-    answer, _, _ = result_of(counted(x, Run.begin("count", {}, None), Given(n=128, steps=100, budget=20)))
+    answer, _, _ = result_of(counted(x, Run.begin("count", {}, None), Given(n=128, steps=40, budget=20)))
     assert answer.abstains or (answer.at_least and answer.low <= 96)
 
 
@@ -107,7 +107,7 @@ def test_a_budget_that_ends_too_soon_says_at_least(uniform: Tensor) -> None:
 
 def test_an_interrupted_count_goes_on(uniform: Tensor, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", uniform[:9000].numpy())
-    study = CountFeatures(str(tmp_path / "rows.npy"), n=96, k=2, steps=100, budget=10.0)
+    study = CountFeatures(str(tmp_path / "rows.npy"), n=96, k=2, steps=30, budget=10.0)
     stages = study.stages(tmp_path / "run")
     for step in stages:
         if step.detail.endswith("agreed on"):
@@ -162,7 +162,7 @@ def test_what_is_given_is_kept(uniform: Tensor) -> None:
 def test_directions_are_those_of_the_world(uniform: Tensor) -> None:
     truth = FAMILIES["uniform"](n=48, d=24, l0=1.5).truth
     assert truth is not None
-    given = Given(n=192, k=2, steps=200, budget=600)
+    given = Given(n=96, k=2, steps=120, budget=600)
     found = result_of(search(uniform[:20_000], uniform[20_000:], Run.begin("count", {}, None), given))
     nearest = (truth.dictionary.unit().atoms @ found.directions.T).max(1).values
     assert int((nearest > 0.95).sum()) >= 47
