@@ -6,8 +6,10 @@ and the pocket model's card names the version it was trained on. The text is und
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
+import os
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +81,7 @@ def documents() -> tuple[Document, ...]:
         >>> {document.kind for document in found} == {"topic", "source"}
         True
     """
-    found = [*_topics(), *_sources()]
+    found = [*_topics(), *_sources(sysconfig.get_path("stdlib"))]
     for kind, least in (("topic", MINIMUM_TOPIC_BYTES), ("source", MINIMUM_SOURCE_BYTES)):
         size = sum(len(document.text.encode()) for document in found if document.kind == kind)
         if size < least:
@@ -161,20 +163,21 @@ def _topics() -> list[Document]:
     return [Document(f"topics/{name}", text.replace("\r\n", "\n"), "topic") for name, text in module.topics.items()]
 
 
-def _sources() -> list[Document]:
-    root = Path(sysconfig.get_path("stdlib"))
+@functools.cache
+def _sources(library: str) -> tuple[Document, ...]:
+    """Every source file below `library`, kept: all who read the interpreter's text read it once."""
+    root = Path(library)
     result: list[Document] = []
-    for file in root.rglob("*.py"):
-        inner = file.relative_to(root)
-        name = inner.as_posix()
-        if name in EXCLUDED_FILES or inner.name.startswith(EXCLUDED_PREFIXES):
-            continue
-        if any(part in EXCLUDED_FOLDERS or part.startswith("config-") for part in inner.parts[:-1]):
-            continue
-        text = _decoded(file)
-        if text:
-            result.append(Document(f"stdlib/{name}", text, "source"))
-    return result
+    for folder, inner, files in os.walk(root):
+        inner[:] = (name for name in inner if name not in EXCLUDED_FOLDERS and not name.startswith("config-"))
+        for file in (Path(folder, name) for name in files if name.endswith(".py")):
+            name = file.relative_to(root).as_posix()
+            if name in EXCLUDED_FILES or file.name.startswith(EXCLUDED_PREFIXES):
+                continue
+            text = _decoded(file)
+            if text:
+                result.append(Document(f"stdlib/{name}", text, "source"))
+    return tuple(result)
 
 
 def _decoded(file: Path) -> str | None:

@@ -32,7 +32,7 @@ def uniform() -> Tensor:
 
 @pytest.fixture(scope="module")
 def report(uniform: Tensor) -> Report:
-    return ss.count(uniform, budget=1.5)
+    return ss.count(uniform, budget=30)
 
 
 def test_the_plain_world_is_counted_right_and_more_than_its_dimensions(report: Report) -> None:
