@@ -149,7 +149,7 @@ def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
         "--sites",
         "transformer.h.*",
         "--steps",
-        "200",
+        "60",
         "--out",
         str(tmp_path / "run"),
     ]

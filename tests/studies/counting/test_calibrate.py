@@ -10,6 +10,7 @@ import pytest
 from superscope.core import Report
 from superscope.studies import Calibrate
 from superscope.studies.counting.calibrate import summary
+from superscope.worlds.families import Family
 
 
 def world(n: int, value: float | None, low: float, high: float | None, **more: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def test_errors_coverage_and_nulls_are_tabulated() -> None:
 
 def test_a_short_calibration_is_no_worse_than_it_was(tmp_path: Path) -> None:
     """A family and a null, of the size of `--short`: an error below a tenth, and nothing where there is nothing."""
-    study = Calibrate(families=("uniform", "gaussian"), short=True, rows=45_000, budget=0.4)
+    study = Calibrate(families=("uniform", "gaussian"), short=True, rows=45_000, budget=0.25)
     study.run(tmp_path / "run")
     table = Report.load(tmp_path / "run").tables["worlds"]
     worlds = list(zip(table["n"], table["count"], table["low"], table["high"], strict=True))
@@ -66,8 +67,15 @@ def test_a_short_calibration_is_no_worse_than_it_was(tmp_path: Path) -> None:
             assert value <= 1
 
 
-def test_an_interrupted_calibration_goes_on(tmp_path: Path) -> None:
-    study = Calibrate(families=("gaussian", "coloured"), short=True, rows=9000, budget=0.001)
+def test_an_interrupted_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def of_family(_: Calibrate, family: Family, size: tuple[int, int, float], seed: int) -> dict[str, Any]:
+        counted.append(family.name)
+        return world(0, None, 0.0, None, family=family.name, size=list(size), seed=seed, null=True)
+
+    monkeypatch.setattr(Calibrate, "_world", of_family)
+    study = Calibrate(families=("gaussian", "coloured"), short=True)
     stages = study.stages(tmp_path / "run")
     for step in stages:
         if step.done == 1:
@@ -78,6 +86,7 @@ def test_an_interrupted_calibration_goes_on(tmp_path: Path) -> None:
     study.run(tmp_path / "run")
     assert kept.stat().st_mtime_ns == before
     assert len(list((tmp_path / "run" / "worlds").iterdir())) == 2
+    assert counted == ["gaussian", "coloured"]
 
 
 def test_an_unknown_family_is_told() -> None:

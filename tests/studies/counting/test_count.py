@@ -83,7 +83,7 @@ def test_a_few_enormous_rows_change_nothing(uniform: Tensor, report: Report) -> 
 @pytest.mark.parametrize("name", ["gaussian", "coloured", "elliptical"])
 def test_nothing_is_counted_where_there_is_nothing(name: str) -> None:
     answer, found, findings = result_of(
-        counted(rows(name, 9000, d=24), Run.begin("count", {}, None), Given(n=96, steps=50, budget=600))
+        counted(rows(name, 9000, d=24), Run.begin("count", {}, None), Given(n=96, steps=30, budget=600))
     )
     assert answer.abstains
     assert found.best.count.counted <= 1
