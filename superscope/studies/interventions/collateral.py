@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import measure
 from ...core import Answer, Dictionary, Findings, Measurement, Run
-from ...intervene import concepts
+from ...intervene import Edits, concepts
 from ...intervene.edits import Add
 from ...intervene.fisher import pullback_fisher
 from ...intervene.jacobian import pullback_metric
@@ -103,7 +103,7 @@ class Collateral(AtPlace):
             kl, latents = [], []
             for at in range(0, len(vectors), _AT_ONCE):
                 yield Progress("Steering", at, len(vectors))
-                some = [{site: Add(v)} for v in vectors[at : at + _AT_ONCE].float()]
+                some: list[Edits] = [{site: Add(v)} for v in vectors[at : at + _AT_ONCE].float()]
                 kl += [one.mean for one in divergences(subject, place.held_out, some, where=place.where)]
             for v, i in zip(vectors.to(held), own.tolist(), strict=True):
                 change = (code_of(sae, held + v) - before).double().square().mean(0)
