@@ -17,3 +17,15 @@ export interface Line {
   /** Its name stands beside it, not in the legend. */
   quiet?: boolean;
 }
+
+/** What Whiskers.svelte draws on one line. */
+export interface Bar {
+  label: string;
+  /** null where it is undefined, with the reason in `why`. */
+  value: number | null;
+  low?: number | null;
+  high?: number | null;
+  why?: string;
+  /** What the others are compared with: a diamond. */
+  control?: boolean;
+}
