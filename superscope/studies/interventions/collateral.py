@@ -112,8 +112,9 @@ class Collateral(AtPlace):
             return {"predictions": torch.tensor(kl).double(), "features": torch.tensor(latents).double()}
 
         where = f"{subject.name} at {site}"
+        size = min(4096, len(place.held))
+        worth = measure.evaluate(sae, place.held, documents=place.held_out.document, size=size, seed=self.seed)
         answer = yield from self._foretold(where, features, chosen, others, fisher, moved)
-        worth = measure.evaluate(sae, place.held, documents=place.held_out.document, seed=self.seed)
         answer.findings.add(worth["fraction_variance_unexplained"])
         return answer
 
