@@ -16,7 +16,7 @@ from ..measure.words import WORDS, word_for
 _HEADLINES = {name: known.heading for name, known in WORDS.items() if known.headline}
 
 _GAP = 2
-_LONG, _EACH = 45, 6
+_LONG, _EACH = 44, 6
 """Figures that a list may have, and how many of one quantity are left where it has more."""
 
 

@@ -109,7 +109,7 @@ class Collateral(AtPlace):
                 change = (code_of(sae, held + v) - before).double().square().mean(0)
                 latents.append(float(change.sum() - (change[i] if i >= 0 else 0.0)))
             yield Progress("Steering", len(vectors), len(vectors))
-            return {"predictions": torch.tensor(kl).double(), "features": torch.tensor(latents).double()}
+            return {"predictions": torch.tensor(kl).double(), "latents": torch.tensor(latents).double()}
 
         where = f"{subject.name} at {site}"
         size = min(4096, len(place.held))
@@ -310,5 +310,5 @@ def _sentences(findings: Findings) -> list[str]:
                 given = findings["collateral_order_given", what, dose, by]
                 shown.append(f"{by} {m.value:+.2f} ({m.low:+.2f} to {m.high:+.2f}; {given.value:+.2f} given the rest)")
             strength = "as strong as they are" if dose == "natural" else "all of one length"
-            said.append(f"Features added {strength}; what moves of {what} is ordered by {', by '.join(shown)}.")
+            said.append(f"Features added {strength}: how far {what} move is ordered by {', by '.join(shown)}.")
     return said
