@@ -22,7 +22,6 @@ from ..study import Progress
 from .place import AtPlace, code_of, drawn
 
 _RARE, _FREQUENT = 1e-3, 0.2
-_FISHER_WINDOWS = 160
 _AT_ONCE = 8
 """Edits that share the pass without one."""
 _ROWS = 4_000
@@ -56,6 +55,8 @@ class Collateral(AtPlace):
     """Texts on each side of a concept."""
     controls: Count = 8
     """Random directions beside them."""
+    fisher_tokens: Count = 20_000
+    """Tokens, at most, that the gradients of the predictions are read on."""
 
     def check(self) -> None:
         for name in self.concepts:
@@ -93,7 +94,8 @@ class Collateral(AtPlace):
         yield Progress("Reading concepts", len(self.concepts), len(self.concepts))
         yield Progress("Asking what the output notices", 0, 1)
         g = torch.Generator().manual_seed(self.seed)
-        windows = torch.randperm(len(place.corpus), generator=g)[:_FISHER_WINDOWS].sort().values
+        count = max(1, self.fisher_tokens // place.corpus.context)
+        windows = torch.randperm(len(place.corpus), generator=g)[:count].sort().values
         fisher = pullback_fisher(subject, site, place.corpus.take(windows), draws=2, seed=self.seed).matrix
         yield Progress("Asking what the output notices", 1, 1)
         held = place.held.x
