@@ -230,19 +230,9 @@ def rank_agreement(
     same = np.ptp(table, axis=0) <= _ROUNDING * np.abs(table).max(0)
     table[:, same] = table[:1, same]
 
-    def all_of(rows: np.ndarray) -> np.ndarray:
-        ranks = rankdata(rows, axis=0)
-        own = _correlation(ranks[:, 0], ranks[:, 1])
-        design = np.column_stack([np.ones(len(ranks)), ranks[:, 2:]])
-        left = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2], rcond=None)[0]
-        scale = ranks[:, :2].std(0)
-        partial = _correlation(left[:, 0], left[:, 1]) if (left.std(0) > 1e-9 * scale).all() else 0.0
-        gains = [own - abs(_correlation(ranks[:, 2 + c], ranks[:, 1])) for c in range(len(controls))]
-        return np.array([own, partial, *gains])
-
-    value = all_of(table)
+    value = _agreements(table[None])[0]
     random = np.random.default_rng(seed)
-    drawn = np.array([all_of(table[random.integers(0, m, m)]) for _ in range(draws)])
+    drawn = _agreements(table[random.integers(0, m, (draws, m))])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     gain = {name: (float(value[2 + c]), float(low[2 + c]), float(high[2 + c])) for c, name in enumerate(controls)}
     return RankAgreement(
@@ -257,7 +247,22 @@ def rank_agreement(
     )
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 0 else 0.0
+def _agreements(tables: np.ndarray) -> np.ndarray:
+    """Of tables [draws, edits, columns] of predicted, measured and controls: the correlation, what is left of it given
+    the controls, and the gain over each, [draws, 2 + controls]."""
+    ranks = rankdata(tables, axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    pair, controls = ranks[..., :2], ranks[..., 2:]
+    left = pair - controls @ (np.linalg.pinv(controls, rcond=1e-10) @ pair)
+    own = _correlation(pair[..., 0], pair[..., 1])
+    is_left = (left.std(1) > 1e-9 * pair.std(1)).all(1)
+    partial = np.where(is_left, _correlation(left[..., 0], left[..., 1]), 0.0)
+    gains = [own - np.abs(_correlation(controls[..., c], pair[..., 1])) for c in range(controls.shape[-1])]
+    return np.stack([own, partial, *gains], 1)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of rows of numbers; 0 where one of them is all the same."""
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return (x * y).sum(1) / np.where(scale > 0, scale, np.inf)

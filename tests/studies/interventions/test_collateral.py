@@ -11,16 +11,16 @@ TINY = {"tokens": 1200, "held_out": 200, "context": 32, "n": 32, "k": 4, "steps"
 
 def test_of_a_smooth_model_the_gradients_tell_all(model_folder, text_folder) -> None:
     report = Collateral(
-        str(model_folder("GPT-2")), text=str(text_folder), edits=8, concepts=(), controls=3, **TINY
+        str(model_folder("GPT-2")), text=str(text_folder), edits=16, concepts=(), controls=3, **TINY
     ).run()
     edits = report.tables["edits"]
-    assert list(edits["kind"]) == 2 * (["feature"] * 8 + ["random"] * 3)
-    assert list(edits["dose"]) == ["natural"] * 11 + ["equal"] * 11
+    assert list(edits["kind"]) == 2 * (["feature"] * 16 + ["random"] * 3)
+    assert list(edits["dose"]) == ["natural"] * 19 + ["equal"] * 19
     assert min(edits["moved predictions"]) > 0
     assert min(edits["moved latents"]) > 0
-    assert edits["norm"][11:] == pytest.approx([edits["norm"][11]] * 11)
+    assert edits["norm"][19:] == pytest.approx([edits["norm"][19]] * 19)
     order = {(m.at["moved"], m.at["dose"], m.at["by"]): m.value for m in report["collateral_order"]}
-    assert order["predictions", "natural", "fisher"] > 0.8
+    assert order["predictions", "natural", "fisher"] > 0.7
     # At one length the length is no rival.
     rivals = {(m.at["dose"], m.at["over"]) for m in report["collateral_order_gain"]}
     assert rivals == {("natural", "density"), ("natural", "norm"), ("equal", "density")}
