@@ -166,7 +166,7 @@ def made(name: str) -> Path:
     if name == "peers":
         # The environment that the exchanges with other packages are tested in.
         env = {**os.environ, "VENV_PEERS": str(folder)}
-        subprocess.run([str(ROOT / "scripts" / "peers"), "--only"], cwd=ROOT, env=env, check=True)
+        subprocess.run([str(ROOT / "scripts" / "peers"), "--only", "dictionaries"], cwd=ROOT, env=env, check=True)
     elif not environment.python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     listed = folder / "bench-requirements.txt"
