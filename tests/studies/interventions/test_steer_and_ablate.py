@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -10,9 +11,13 @@ import pytest
 import torch
 
 from superscope.core import Report, ShapeError, SiteNotFound, files
-from superscope.dictionaries import TopK
+from superscope.dictionaries import TopK, load_coder
+from superscope.intervene import collateral
+from superscope.intervene.concepts import ContrastRows, DiffMean, Direction, dense_code
+from superscope.intervene.edits import Add, OracleLeace, least_change
+from superscope.intervene.side_effects import controls_of
 from superscope.studies import Ablate, Spare, Steer
-from superscope.studies.interventions.offers import ABLATIONS, GATES, STEERING
+from superscope.studies.interventions.offers import ABLATIONS, GATES, STEERING, Material
 
 WITH = tuple(f"if the file does not exist, an error is raised {i}" for i in range(3))
 WITHOUT = tuple(f"the cat sat on the mat {i}" for i in range(3))
@@ -44,15 +49,49 @@ def small(model_folder, text_folder, tmp_path_factory) -> dict:
 
 @pytest.fixture(scope="module")
 def steer(small) -> dict:
-    asked = {"prompts": ("The cat sat",), "wanted": " file", "unwanted": " mat", "strengths": (0.0, 0.25, 0.5)}
+    asked = {"prompts": ("The cat sat",), "wanted": " file", "unwanted": " mat", "strengths": (0.0, 0.25, 0.5, 1.0)}
     return small | asked | {"fisher_tokens": 60, "draws": 1}
+
+
+@pytest.fixture(scope="module")
+def steered(steer, tmp_path_factory) -> Path:
+    """The folder of a run that keeps no text."""
+    folder = tmp_path_factory.mktemp("runs") / "steer"
+    Steer(**steer, text=False).run(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def ablated(small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "ablate"
-    Ablate(**small).run(folder)
+    Ablate(**small, text=False).run(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def material(small) -> Material:
+    """Rows in which a concept and one that is to stay are planted."""
+    g = torch.Generator().manual_seed(0)
+    rows = lambda n: torch.randn(n, 16, generator=g)  # noqa: E731
+    v, w = torch.zeros(16), torch.zeros(16)
+    v[0], w[0], w[1] = 2.0, 1.0, 1.0
+    has, lacks, x = rows(60) + v, rows(60), rows(200)
+    stays = ContrastRows(rows(60) + w, rows(60), name="stays")
+    direction = has.mean(0) - lacks.mean(0)
+    moment = x.double().T @ x.double() / len(x)
+    return Material(
+        direction=direction,
+        x=x,
+        has=has,
+        lacks=lacks,
+        probe=Direction(direction.double(), -float((torch.cat([has, lacks]) @ direction).mean()), "planted"),
+        read=rows(1)[0].double(),
+        metrics={"second moment": moment, "Fisher": moment @ moment},
+        protected={"stays": stays},
+        probes={"stays": DiffMean().find(stays)},
+        coder=load_coder(Path(small["sae"])),
+        latent=3,
+    )
 
 
 def test_every_edit_of_a_setting_is_offered_and_every_offer_is_named():
@@ -61,82 +100,151 @@ def test_every_edit_of_a_setting_is_offered_and_every_offer_is_named():
     assert set(get_args(hints["gate"])) == set(GATES)
 
 
-@pytest.mark.parametrize("edit", STEERING)
-def test_each_edit_says_how_far_it_is_from_the_best_and_what_it_assumes(edit, steer):
-    made = Steer(**(steer | {"edit": edit, "new_tokens": 0, "controls": 1})).run()
-    assert {m.at["metric"] for m in made["rho"]} == {"second moment", "Fisher"}
-    assert all(m.value is None or m.value >= 1 - 1e-9 for m in made["rho"])
-    assert any(f"Edit: {edit}: {STEERING[edit].words}; it reads " in each for each in made.findings)
-    assert any(each.startswith("Read-outs assumed") for each in made.findings)
-    # At strength 0 no edit does anything.
-    rows = made.tables["doses"]
-    assert rows["norm_ratio"][rows["strength"].index(0.0)] == pytest.approx(1.0)
+@pytest.mark.parametrize("name", STEERING)
+def test_each_edit_of_steer_is_made_of_what_was_read(name, material):
+    offer = STEERING[name]
+    direction = material.direction if offer.vector is None else offer.vector(material).float()
+    edit = offer.edit(dataclasses.replace(material, direction=direction))
+    assert torch.equal(edit.at(0.0)(material.x), material.x)
+    change = edit(material.x) - material.x
+    # An edit of what a row has beyond unrelated text hardly moves unrelated text.
+    assert bool((change != 0).any())
+    for metric in material.metrics.values():
+        assert collateral.rho_of_changes(change, material.read, metric) >= 1 - 1e-9
+    for gate in GATES.values():
+        gated = dataclasses.replace(edit, gate=gate(material))
+        is_open = gated.gate.open(material.x)
+        assert is_open is None or torch.equal(gated(material.x)[~is_open], material.x[~is_open])
 
 
-def test_a_steering_run_has_its_control_band_and_what_was_foretold(steer, tmp_path):
-    Steer(**(steer | {"strengths": (-0.5, 0.0, 0.25, 0.5, 1.0)})).run(tmp_path / "run")
-    report = Report.load(tmp_path / "run")
+def test_what_an_edit_is_for_is_what_it_does(material):
+    made = {name: offer.vector(material) for name, offer in STEERING.items() if offer.vector is not None}
+    stays = material.probes["stays"].vector
+    assert float(made["protected"] @ stays) == pytest.approx(0.0, abs=1e-9)
+    assert float(made["protected"] @ material.probe.vector) == pytest.approx(1.0)
+    for name, metric in (("least_moment", "second moment"), ("least_fisher", "Fisher")):
+        assert collateral.rho(made[name], material.read, material.metrics[metric]) == pytest.approx(1.0)
+    code = dense_code(material.coder)
+    size = material.size
+
+    def off_target(v):
+        change = (code(material.x + size * (v / v.norm()).float()) - code(material.x)).double().mean(0)
+        return float(change[3]), float(change.abs().sum() - change[3].abs())
+
+    opened, _ = off_target(made["sae_targeted"])
+    assert opened > 0
+    assert off_target(made["least_latents"])[0] > 0
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_no_ablation_is_below_the_oracle(name, material):
+    edit = ABLATIONS[name].edit(material)
+    both = material.both.double()
+    change = edit(both) - both
+    cost, least = float(change.square().sum(1).mean()), least_change(change, material.label)
+    assert cost >= least * (1 - 1e-9)
+    has, lacks = edit(material.has).double(), edit(material.lacks).double()
+    left = float((has.mean(0) - lacks.mean(0)).norm() / (material.has - material.lacks).double().mean(0).norm())
+    if name == "leace":
+        assert left == pytest.approx(0.0, abs=1e-5)
+    if name in ("leace", "splince", "project_out", "mean", "midsteer"):
+        assert left < 0.3
+    if name in ("splince", "protected"):
+        gap = lambda rows: rows.positive.mean(0) - rows.negative.mean(0)  # noqa: E731
+        stays = material.protected["stays"]
+        after = ContrastRows(edit(stays.positive), edit(stays.negative))
+        probe = material.probes["stays"].vector
+        assert float(gap(after) @ probe) == pytest.approx(float(gap(stays) @ probe), rel=0.1)
+
+
+def test_the_oracle_itself_is_the_floor(material):
+    both = material.both.double()
+    change = OracleLeace.fit(both, material.label)(both) - both
+    assert float(change.square().sum(1).mean()) == pytest.approx(least_change(change, material.label))
+
+
+def test_rho_of_changes_is_rho_where_all_rows_change_alike(material):
+    v, metric = material.direction.double(), material.metrics["second moment"]
+    rows = v.expand(7, -1)
+    expected = collateral.rho(v, material.read, metric)
+    assert collateral.rho_of_changes(rows, material.read, metric) == pytest.approx(expected)
+    noisy = rows + torch.randn(7, 16, generator=torch.Generator().manual_seed(1))
+    assert collateral.rho_of_changes(noisy, material.read, metric) > 1
+
+
+def test_controls_have_the_edits_sizes_row_by_row(material):
+    for edit in (Add(material.direction, strength=0.5), ABLATIONS["gated"].edit(material)):
+        sizes = (edit(material.x) - material.x).norm(dim=1)
+        band = controls_of(edit, material.x, dictionary=material.coder.dictionary, random=2, orthogonal=2)
+        assert [one.kind for one in band] == [
+            "opposite",
+            "random",
+            "random",
+            "orthogonal",
+            "orthogonal",
+            "nearest atom",
+        ]
+        for one in band:
+            change = one.edit(material.x) - material.x
+            torch.testing.assert_close(change.norm(dim=1), sizes, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(band[0].edit(material.x) - material.x, material.x - edit(material.x), atol=1e-5)
+    nothing = Add(material.direction, strength=0.0)
+    with pytest.raises(ValueError, match="it changes none of these rows"):
+        controls_of(nothing, material.x)
+
+
+def test_a_steering_run_has_its_control_band_and_what_was_foretold(steered):
+    report = Report.load(steered)
     table = report.tables["side_effects"]
     at_size = [i for i, way in enumerate(table["matched"]) if way == "size"]
     assert [table["kind"][i] for i in at_size] == ["edit", "opposite", "random", "random", "orthogonal", "nearest atom"]
     assert [table["size"][i] for i in at_size] == pytest.approx([table["size"][0]] * len(at_size), rel=1e-4)
-    kl = {m.at["strength"]: m for m in report["steering_kl"]}
-    assert set(kl) == {0.5}
-    assert kl[0.5].value == pytest.approx(table["kl"][0])
-    assert kl[0.5].chance is not None
-    assert kl[0.5].low is not None
-    for name in ("steering_delta_loss", "steered_norm_ratio", "off_target_share", "probe_shift", "repetition"):
+    (kl,) = report["steering_kl"]
+    assert kl.at["strength"] == 0.5
+    assert kl.value == pytest.approx(table["kl"][0])
+    for name in ("steering_kl", "steering_delta_loss", "steered_norm_ratio", "off_target_share", "probe_shift"):
         assert report[name][0].chance is not None
+    assert kl.low is not None
     for name in ("looping_answers", "empty_answers", "refused_answers"):
         assert report[name][0].low is not None
+    assert report["repetition"][0].chance is not None
     # Where a control was dosed to the same KL, it has it.
     same = [table["kl"][i] for i, way in enumerate(table["matched"]) if way == "kl"]
     assert all(one == pytest.approx(table["kl"][0], rel=0.15) for one in same)
     assert {m.at["over"] for m in report["collateral_order_gain"]} == {"size", "frequency"}
     assert {m.at["by"] for m in report["collateral_order"]} == {"features", "fisher"}
-    assert any("edits of the same size elsewhere" in each for each in report.findings)
+    assert {m.at["metric"] for m in report["rho"]} == {"second moment", "Fisher"}
+    assert all((m.value or 0) >= 1 - 1e-9 for m in report["rho"])
+    assert 0 <= (report["probe_accuracy"][0].value or 0) <= 1
+    for said in ("edits of the same size elsewhere", "Edit: add: the direction added; it reads ", "Read-outs assumed"):
+        assert any(said in each for each in report.findings), said
 
 
-def test_ablations_stand_above_the_oracle(ablated):
+def test_an_ablation_run_stands_over_the_oracle_beside_controls(ablated):
     report = Report.load(ablated)
     floor = {m.at["edit"]: m.value for m in report["over_floor"]}
-    assert set(floor) == {"oracle_leace", *ABLATIONS} - ({"gated"} if "gated" not in floor else set())
+    assert set(floor) == {"oracle_leace", *ABLATIONS}
     assert floor["oracle_leace"] == pytest.approx(1.0)
     assert all(value is None or value >= 1 - 1e-9 for value in floor.values())
-    left = {m.at["edit"]: m.value for m in report["difference_left"]}
-    for name in ("oracle_leace", "leace", "splince"):
-        assert left[name] == pytest.approx(0.0, abs=0.15 if name == "splince" else 1e-4)
     changed = {m.at["edit"]: m.value for m in report["squared_change"] if m.at["where"] == "contrast"}
     assert changed["oracle_leace"] <= changed["leace"] * (1 + 1e-6)
     oracle = [m.at["where"] for m in report["loss_added"] if m.at["edit"] == "oracle_leace"]
     assert oracle == ["towards", "away"], "unrelated text has no label"
-    for name in ("steering_kl", "off_target_share", "probe_shift", "looping_answers", "refused_answers", "rho"):
-        assert {m.at["edit"] for m in report[name]} <= {"oracle_leace", *ABLATIONS}
-        assert len(report[name]) >= len(ABLATIONS) - 2
+    metered = {m.at["edit"] for m in report["steering_kl"]}
+    assert metered | set(report.tables.get("unmetered", {"edit": []})["edit"]) == set(ABLATIONS)
+    assert {"random", "orthogonal", "opposite"} <= set(report.tables["side_effects"]["kind"])
+    assert any("Nearest to the floor, oracle LEACE" in each for each in report.findings)
 
 
-def test_what_is_protected_moves_least_under_the_edits_that_protect_it(small):
-    made = Steer(
-        **(small | {"latent": None, "edit": "protected", "new_tokens": 0, "strengths": (0.5,), "controls": 1})
-    ).run()
-    (shift,) = made["probe_shift"]
-    assert shift.value == pytest.approx(0.0, abs=1e-4)
-    assert (shift.chance or 0.0) > 1e-3
-
-
-@pytest.mark.parametrize("kind", [Steer, Ablate])
-def test_without_text_no_word_of_a_prompt_is_in_the_run_folder(kind, small, steer, tmp_path):
-    settings = steer if kind is Steer else small
-    kind(**settings, text=False).run(tmp_path / "run")
-    assert "texts" not in Report.load(tmp_path / "run").tables
-    words = (b"error is raised", b"sat on the mat", b"cat sat", b" file")
-    seen = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
-    assert seen
-    for file in seen:
-        content = file.read_bytes()
-        assert not [word for word in words if word in content], file
-    kind(**settings).run(tmp_path / "told")
-    assert b"cat sat" in b"".join(file.read_bytes() for file in (tmp_path / "told").rglob("*") if file.is_file())
+def test_without_text_no_word_of_a_prompt_is_in_the_run_folders(steered, ablated):
+    words = (b"error is raised", b"sat on the mat", b"cat sat", b" file", b" mat")
+    for folder in (steered, ablated):
+        assert "texts" not in Report.load(folder).tables
+        seen = [file for file in folder.rglob("*") if file.is_file()]
+        assert b"sha256:" in b"".join(file.read_bytes() for file in seen)
+        for file in seen:
+            content = file.read_bytes()
+            assert not [word for word in words if word in content], file
 
 
 BAD = [
@@ -201,16 +309,21 @@ def test_sites_directions_and_models_that_do_not_fit(kind, small, model_folder, 
         kind(**(small | {"model": str(model_folder("BERT"))})).run()
 
 
-def test_a_protected_concept_that_is_the_concept_itself_is_refused_with_the_angle(small, steer, tmp_path):
+def test_concepts_that_are_not_told_apart_are_refused_with_the_angle(material, steer, tmp_path):
+    same = ContrastRows(material.has, material.lacks)
+    alike = dataclasses.replace(material, protected={"same": same}, probes={"same": DiffMean().find(same)})
+    for offer in (STEERING["protected"].vector, ABLATIONS["protected"].edit):
+        with pytest.raises(ValueError, match=r"lies 0\.00 degrees from the span of what is protected"):
+            offer(alike)
+    with pytest.raises(ValueError, match=r"degrees apart, within the .* taking one takes the other"):
+        ABLATIONS["splince"].edit(alike)
     (tmp_path / "same.json").write_text(json.dumps({"name": "same", "positive": WITH, "negative": WITHOUT}))
-    same = {"protect": (str(tmp_path / "same.json"),), "sae": None, "latent": None}
-    with pytest.raises(ValueError, match=r"lies 0\.00 degrees from the span of what is protected"):
-        Steer(**(steer | same | {"edit": "protected"})).run()
-    with pytest.raises(ValueError, match=r"degrees apart.*taking one takes the other"):
-        Ablate(**(small | same | {"ablations": ("splince",)})).run()
+    asked = {"protect": (str(tmp_path / "same.json"),), "sae": None, "latent": None, "edit": "protected"}
+    with pytest.raises(ValueError, match=r"lies 0\.00 degrees"):
+        Steer(**(steer | asked)).run()
 
 
-def test_ablations_in_a_known_world_stand_above_the_oracle():
+def test_ablations_in_a_known_world_stand_over_the_oracle():
     made = Spare(worlds=("uniform:n=16,d=8,l0=1",), features=2, rows=2000).run()
     for name in ("projection_over_floor", "gated_over_floor"):
         assert all((m.value or 0) >= 1 - 1e-9 for m in made[name])
