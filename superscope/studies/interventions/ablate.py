@@ -83,7 +83,10 @@ class Ablate(Aimed):
             oracle = OracleLeace.fit(material.both, material.label)
             self._erased(found, name, oracle if isinstance(everywhere, Mapping) else everywhere, material, size)
         yield Progress("Ablating", len(edits) + 1, len(edits) + 1)
-        meter = self.meter(subject, site, corpus, material, lambda edit: 1 - _left(material, edit))
+        both = material.both
+        meter = self.meter(
+            subject, site, corpus, material, lambda edit: 1 - _left(material, (edit(both) - both).double())
+        )
         yield from self._metered(found, meter, edits, subject, site)
         return Answer(
             title=f"{subject.name}: a direction taken out at {site}",
@@ -117,7 +120,7 @@ class Ablate(Aimed):
         change = edit(both) - both
         at = {"edit": name, "where": "contrast"}
         found.add(_change(both, both + change, size), at=at)
-        left = _left(material, edit)
+        left = _left(material, change)
         rows = {"n": len(both), "of": "tokens", "at": at}
         found.add(
             Measurement(
@@ -211,10 +214,12 @@ def _oracle(material: Material) -> dict[str, Edit | None]:
     return {"unrelated": None, **{where: Add(shift) for where, shift in shifts.items()}}
 
 
-def _left(material: Material, edit: Edit) -> float:
-    """Share of the two sides' difference of means that an edit leaves."""
-    gap = lambda has, lacks: float((has.double().mean(0) - lacks.double().mean(0)).norm())  # noqa: E731
-    return gap(edit(material.has), edit(material.lacks)) / gap(material.has, material.lacks)
+def _left(material: Material, change: Tensor) -> float:
+    """Share of the two sides' difference of means that changes of the contrast's rows leave."""
+    side = material.label == 1
+    gap = lambda rows: float((rows[side].mean(0) - rows[~side].mean(0)).norm())  # noqa: E731
+    both = material.both.double()
+    return gap(both + change) / gap(both)
 
 
 def _added(clean: Loss, ablated: Loss, seed: int) -> Measurement:

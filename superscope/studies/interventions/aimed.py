@@ -162,7 +162,7 @@ class Aimed(Study):
         if self.latent is not None and not self.latent < W.n:
             raise ValueError(f"{self.sae} has {W.n} latents and no {self.latent}; they are numbered from 0.")
         if isinstance(coder, torch.nn.Module):
-            coder.to(self.device)
+            coder.to(self.device).requires_grad_(False)
         return coder
 
     def aim(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from superscope.core import Report, ShapeError, SiteNotFound, files
-from superscope.dictionaries import TopK, load_coder
+from superscope.dictionaries import TopK
 from superscope.intervene import collateral
 from superscope.intervene.concepts import ContrastRows, DiffMean, Direction, dense_code
 from superscope.intervene.edits import Add, OracleLeace, least_change
@@ -89,7 +89,7 @@ def material(small) -> Material:
         metrics={"second moment": moment, "Fisher": moment @ moment},
         protected={"stays": stays},
         probes={"stays": DiffMean().find(stays)},
-        coder=load_coder(Path(small["sae"])),
+        coder=TopK.load(small["sae"]).requires_grad_(False),
         latent=3,
     )
 
