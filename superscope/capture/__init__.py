@@ -18,6 +18,11 @@ from .inputs.text import Document as Document
 from .inputs.text import documents as documents
 from .inputs.text import stream as stream
 from .inputs.text import tokens as tokens
+from .models.hook_names import envoy as envoy
+from .models.hook_names import hook_name as hook_name
+from .models.hook_names import site_of_envoy as site_of_envoy
+from .models.hooked import from_nnsight as from_nnsight
+from .models.hooked import from_transformer_lens as from_transformer_lens
 from .models.load import Kind as Kind
 from .models.load import Subject as Subject
 from .models.load import control as control
