@@ -24,6 +24,12 @@ class Entry:
 STUDIES = (
     Entry("scan", "networks.scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
     Entry(
+        "survey",
+        "networks.full_survey",
+        "FullSurvey",
+        "What can be said of this model's superposition? Every study that applies, the text read once.",
+    ),
+    Entry(
         "layers", "networks.layers", "Layers", "Are early layers dense, later ones sparse? Every layer, site and head."
     ),
     Entry(
