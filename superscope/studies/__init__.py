@@ -113,6 +113,12 @@ STUDIES = (
         "Does this dictionary, written in another package's format, stay the same?",
     ),
     Entry(
+        "neuronpedia",
+        "networks.neuronpedia",
+        "Neuronpedia",
+        "How do others look through these features? A scan's feature pages as Neuronpedia imports them.",
+    ),
+    Entry(
         "judge",
         "learning.judge",
         "Judge",

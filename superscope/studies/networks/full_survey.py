@@ -140,7 +140,7 @@ class FullSurvey(Survey):
         findings.rows("studies", parts.table)
         run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
         late = findings.tables.get("left_out", {}).get("site", [])
-        left = [f"{len(late)} sites for want of time: {', '.join(late)}"] if late else []
+        left = [f"{', '.join(late)}, for want of time"] if late else []
         left += parts.left
         return Answer(
             title=f"{loaded.name}: {len(sites)} sites, {len(parts.table['study'])} studies",

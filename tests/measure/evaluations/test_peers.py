@@ -120,3 +120,36 @@ def test_saelens_says_of_our_dictionary_what_we_say(subject, ids, sae, ours, tmp
     assert quality["mse"] == pytest.approx(ours.error, rel=TOLERANCE)
     # Their older one is a mean over tokens of ratios to each token's own distance from the mean: another number.
     assert abs(quality["explained_variance_legacy"] - (1 - ours.unexplained)) > 100 * TOLERANCE
+
+
+def test_saebench_says_of_our_dictionary_what_we_say_but_of_variance_and_error(subject, ids, sae, rows, ours, tmp_path):
+    from sae_bench.evals.core.eval_config import CoreEvalConfig
+    from sae_bench.evals.core.main import run_evals
+
+    _, model, store = _saelens(subject, sae, ids, tmp_path / "sae")
+    adapted = formats.AsSAEBench(sae, hook_name=SITE, hook_layer=2, model_name="pocket")
+    config = CoreEvalConfig(
+        batch_size_prompts=len(ids),
+        n_eval_reconstruction_batches=1,
+        n_eval_sparsity_variance_batches=1,
+        compute_kl=True,
+        compute_ce_loss=True,
+        compute_sparsity_metrics=True,
+        compute_variance_metrics=True,
+    )
+    theirs, _ = run_evals(adapted, store, model, config)
+    kept = theirs["model_performance_preservation"]
+    for name, own in (("ce_loss_without_sae", "own"), ("ce_loss_with_sae", "sae"), ("ce_loss_with_ablation", "zero")):
+        assert kept[name] == pytest.approx(ours.losses[own], rel=TOLERANCE)
+    assert kept["ce_loss_score"] == pytest.approx(ours.recovered, abs=TOLERANCE)
+    kept = theirs["model_behavior_preservation"]["kl_div_score"]
+    assert kept == pytest.approx(ours.divergence, abs=TOLERANCE)
+    assert theirs["sparsity"]["l0"] == pytest.approx(ours.l0, rel=TOLERANCE)
+    quality = theirs["reconstruction_quality"]
+    # Its squared error is divided by the tokens of the batch before their mean is taken: a larger batch, a smaller error.
+    assert quality["mse"] * len(rows) == pytest.approx(ours.error, rel=TOLERANCE)
+    # Its variance is the second moment less the squared mean of *squares*: neither about the mean nor about 0.
+    square = rows.double().square()
+    wrong = square.sum(1).mean() - square.mean(0).mean() ** 2
+    assert quality["explained_variance"] == pytest.approx(float(1 - ours.error / wrong), abs=TOLERANCE)
+    assert abs(quality["explained_variance"] - (1 - ours.unexplained)) > 10 * TOLERANCE
