@@ -113,6 +113,12 @@ STUDIES = (
         "Does this dictionary, written in another package's format, stay the same?",
     ),
     Entry(
+        "interpret",
+        "networks.interpret",
+        "Interpret",
+        "What would a language model call these latents, and do its names foretell where they fire?",
+    ),
+    Entry(
         "neuronpedia",
         "networks.neuronpedia",
         "Neuronpedia",

@@ -88,6 +88,7 @@ SMALL = {
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
     "convert": {"to": "sparsify"},
     "neuronpedia": {"batch": 10},
+    "interpret": {},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
     "concept": {"concepts": ("errors",), "texts": 12, "sites": ("resid_post.0",), "steer": False},
     "steer": {
@@ -127,6 +128,7 @@ def settings(tmp_path: Path) -> dict[str, dict]:
     for command in ("judge", "evaluate"):
         given[command]["dictionary"] = str(tmp_path / "sae")
     given["neuronpedia"] |= {"scan": str(tmp_path / "scan"), "target": str(tmp_path / "pages")}
+    given["interpret"]["scan"] = str(tmp_path / "scan")
     given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
     return given
 
@@ -136,7 +138,7 @@ def test_its_report_says_when_it_was_made_and_every_number_has_a_word(
     command: str, settings: dict[str, dict], tmp_path: Path
 ) -> None:
     entry = next(entry for entry in STUDIES if entry.command == command)
-    if command == "neuronpedia":
+    if command in ("neuronpedia", "interpret"):
         Scan(**settings["scan"]).run(tmp_path / "scan")
     study = entry.load()(**settings[command])
     made = study.run(tmp_path / "run")

@@ -127,6 +127,7 @@ VARIED = {
     "concept": "seed=0,1",
     "convert": None,
     "neuronpedia": None,
+    "interpret": None,
     "count": "seed=0,1",
     "frontier": "seed=0,1",
     "judge": "seed=0,1",

@@ -33,6 +33,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "theory": {"dictionary": "matrix.npy", "signed": True},
     "recover": {"dictionary": "matrix.npy", "ks": [1, 2]},
     "plan": {"latents": 64, "tokens": 1e6, "k": 4, "d": 8},
+    "interpret": {"scan": "run", "latents": 5, "send": True},
     "neuronpedia": {"scan": "run", "target": "pages", "batch": 20},
     "convert": {"source": "a", "target": "b", "subtract_bias": False},
     "judge": {"dictionary": "sae", "world": ["uniform"], "ceilings": False, "subtract_bias": True},

@@ -112,7 +112,9 @@ def envoy(site: Site) -> str:
         ('transformer.h.2.output', 'transformer.h.2.mlp.c_proj.input')
     """
     if site.item or site.columns:
-        raise ValueError(f"nnsight has no envoy for {site}: take `.output` of {site.path}, and the part you want of it.")
+        raise ValueError(
+            f"nnsight has no envoy for {site}: take `.output` of {site.path}, and the part you want of it."
+        )
     return f"{site.path}.{'input' if site.io == 'in' else 'output'}"
 
 

@@ -134,7 +134,7 @@ def from_nnsight(model: Any, *, name: str | None = None) -> Subject:
 
 
 def load_hooked(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
-    """`transformer_lens:NAME`: a folder or a name of the hub, by TransformerLens's bridge, with the weights as they are.
+    """`transformer_lens:NAME`: a folder or a name of the hub, by TransformerLens's bridge, weights as they are.
 
     Raises:
         ModuleNotFoundError: without the extra `transformer-lens`.

@@ -357,7 +357,11 @@ def outside(model: nn.Module, role: str) -> Site | None:
     prefix, base = base_of(model)
     names = names_of(model)
     if "hook_embed" in names or "embed.hook_out" in names:
-        return Site("unembed", "in") if role == "unembed" else Site("hook_embed" if "hook_embed" in names else "embed.hook_out")
+        return (
+            Site("unembed", "in")
+            if role == "unembed"
+            else Site("hook_embed" if "hook_embed" in names else "embed.hook_out")
+        )
     if role == "unembed":
         head = getattr(model, "get_output_embeddings", lambda: None)()
         paths = blocks_or_none(model)

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import torch
@@ -66,7 +67,9 @@ class FullSurvey(Survey):
             if role not in capture.ROLES:
                 raise ValueError(f"there is no role {role!r}. Roles are {', '.join(capture.ROLES)}.")
         if self.checkpoints and self.seeds < 3:
-            raise ValueError("--checkpoints wants --seeds 3: the third says what two dictionaries of one moment differ by.")
+            raise ValueError(
+                "--checkpoints wants --seeds 3: the third says what two dictionaries of one moment differ by."
+            )
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         end = time.monotonic() + 60 * self.minutes
@@ -171,7 +174,7 @@ class FullSurvey(Survey):
     ) -> Generator[Progress, None, list[str]]:
         """Each residual stream in the next one read, and in that of random weights."""
         stream = [str(site) for site, (role, _) in sites.items() if role == "resid_post"]
-        pairs = [((TRAINED, one), (TRAINED, other)) for one, other in zip(stream, stream[1:], strict=False)]
+        pairs = [((TRAINED, one), (TRAINED, other)) for one, other in pairwise(stream)]
         pairs += [((TRAINED, site), (CONTROL, site)) for site in stream if CONTROL in labels]
         pairs = [pair for pair in pairs if all(place in codes.kept for place in pair)]
         said = []

@@ -146,7 +146,7 @@ def test_saebench_says_of_our_dictionary_what_we_say_but_of_variance_and_error(s
     assert kept == pytest.approx(ours.divergence, abs=TOLERANCE)
     assert theirs["sparsity"]["l0"] == pytest.approx(ours.l0, rel=TOLERANCE)
     quality = theirs["reconstruction_quality"]
-    # Its squared error is divided by the tokens of the batch before their mean is taken: a larger batch, a smaller error.
+    # Its squared error is divided by the batch's tokens before their mean is taken: a larger batch, a smaller error.
     assert quality["mse"] * len(rows) == pytest.approx(ours.error, rel=TOLERANCE)
     # Its variance is the second moment less the squared mean of *squares*: neither about the mean nor about 0.
     square = rows.double().square()

@@ -20,9 +20,7 @@ SITE = "transformer.h.1"
 
 
 @pytest.fixture(scope="module")
-def scanned(
-    model_folder: Callable[[str], Path], text_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def scanned(model_folder: Callable[[str], Path], text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scanned") / "run"
     Scan(
         model=str(model_folder("GPT-2")), text=str(text_folder), sites=("resid_post.0", "resid_post.1"), tokens=2000,
@@ -32,7 +30,9 @@ def scanned(
 
 
 def _lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    files = sorted((folder / name).glob("batch-*.jsonl.gz"), key=lambda file: int(file.name.split("-")[1].split(".")[0]))
+    files = sorted(
+        (folder / name).glob("batch-*.jsonl.gz"), key=lambda file: int(file.name.split("-")[1].split(".")[0])
+    )
     return [json.loads(line) for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
 
 
