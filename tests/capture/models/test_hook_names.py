@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from torch import nn
 
@@ -12,10 +9,12 @@ from superscope import capture
 from superscope.capture.models.hook_names import BRIDGE, LEGACY, role_of_hook
 from superscope.core import Site, SiteNotFound
 
+from ..architectures import make
 
-@pytest.mark.parametrize("family", ["GPT-2", "Llama", "NeoX"])
-def test_a_site_gets_the_name_that_names_it(model_folder: Callable[[str], Path], family: str) -> None:
-    model = capture.load(str(model_folder(family))).model
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
+def test_a_site_gets_the_name_that_names_it(family: str) -> None:
+    model = make(family)
     named = 0
     for role in LEGACY:
         try:

@@ -16,6 +16,7 @@ from superscope.core import Activations
 from superscope.dictionaries import formats, train
 from superscope.dictionaries.sae import JumpReLU, TopK
 from superscope.intervene.side_effects import divergences
+from superscope.measure.evaluations.recovered import divergence_recovered
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -45,7 +46,7 @@ def rows(subject, ids):
 
 @pytest.fixture(scope="module", params=[TopK, JumpReLU])
 def sae(request, rows):
-    made = request.param(d=rows.shape[1], n=256, seed=0, **({"k": 16} if request.param is TopK else {}))
+    made = request.param(d=rows.shape[1], n=256, k=16, seed=0)
     source = capture.MemorySource(rows)
     for _ in train(made, source, steps=40, batch=256, lr=1e-2):
         pass
@@ -61,7 +62,7 @@ def ours(subject, ids, rows, sae):
         for name, splice in (("own", None), ("sae", {SITE: sae.reconstruct}), ("zero", {SITE: torch.zeros_like}))
     }
     kept, gone = divergences(subject, ids, [{SITE: sae.reconstruct}, {SITE: torch.zeros_like}])
-    divergence, _ = measure.divergence_recovered(kept.kl, gone.kl, kept.positions, ablation="zero")
+    divergence, _ = divergence_recovered(kept.kl, gone.kl, kept.positions, ablation="zero")
     return SimpleNamespace(
         l0=found["l0"].value,
         unexplained=found["fraction_variance_unexplained"].value,

@@ -56,19 +56,20 @@ def test_every_feature_has_its_page(scanned: Path, tmp_path: Path) -> None:
     sae = load(scanned / "saes" / "trained" / SITE / "seed0")
     subject = capture.load(str(report.settings["model"]))
     head = subject.model.get_output_embeddings().weight
-    logits = sae.dictionary.atoms @ (head - head.mean(0)).T
+    atoms = sae.dictionary.atoms.detach()
+    logits = (atoms @ (head - head.mean(0)).T).detach()
     spelled = capture.spelling(subject.tokenizer)
     for feature in features:
         row = known[feature["index"]]
         assert feature["frac_nonzero"] == table["density"][row]
         assert feature["maxActApprox"] == feature["vectorDefaultSteerStrength"] == table["max_active"][row]
-        assert feature["vector"] == pytest.approx(sae.dictionary.atoms[feature["index"]].tolist())
+        assert feature["vector"] == pytest.approx(atoms[feature["index"]].tolist())
         best = logits[feature["index"]].topk(10)
         assert feature["pos_values"] == pytest.approx(best.values.tolist(), abs=1e-5)
         assert feature["pos_str"][0] == spelled[int(best.indices[0])]
         assert feature["neg_values"][0] == pytest.approx(float(logits[feature["index"]].min()), abs=1e-5)
         assert feature["topkCosSimIndices"][0] == table["nearest"][row]
-    unit = torch.nn.functional.normalize(sae.dictionary.atoms, dim=1)
+    unit = torch.nn.functional.normalize(atoms, dim=1)
     first = features[0]
     assert first["topkCosSimValues"][0] == pytest.approx(
         float(unit[first["index"]] @ unit[first["topkCosSimIndices"][0]]), abs=1e-5
