@@ -43,7 +43,7 @@ class Hooked(nn.Module):
         for name, child in model.named_children():
             if name != "original_model":
                 self.add_module(name, child)
-        cfg = model.cfg
+        cfg: Any = model.cfg
         self.config = SimpleNamespace(
             num_hidden_layers=cfg.n_layers,
             hidden_size=cfg.d_model,

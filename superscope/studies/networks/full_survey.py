@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import tyro
@@ -105,7 +105,9 @@ class FullSurvey(Survey):
         own = (*shared, *((by_domain, Together()) if by_domain else ()), Probes())
         began = time.monotonic()
         findings = yield from self.survey(run, {TRAINED: loaded}, list(sites), corpus, held_out, own, until=end)
-        parts.done("scan", began, *sentences(READINGS, findings, list(sites)))
+        late = set(findings.tables.get("left_out", {}).get("site", []))
+        read = {site: place for site, place in sites.items() if str(site) not in late}
+        parts.done("scan", began, *sentences(READINGS, findings, list(read)))
         if control and parts.begins("control", "a copy with random weights"):
             began = time.monotonic()
             also = yield from self.survey(run, control, list(sites), corpus, held_out, shared, until=end)
@@ -117,9 +119,10 @@ class FullSurvey(Survey):
             yield from layers.attention(everything, numbers, texts, findings, self.seed)
             for label in everything:
                 findings.add(depth.trends(label, sites, self.seed))
-            parts.done("layers", began, *layers.sentences(findings, sites, tuple(everything)))
+            parts.done("layers", began, *layers.sentences(findings, read, tuple(everything)))
         if by_domain:
-            parts.done("domains", time.monotonic(), *domains.sentences(findings, list(sites), by_domain.names))
+            said = domains.sentences(findings, list(read), by_domain.names)
+            parts.done("domains", time.monotonic(), *said, *([why] if why else []))
         else:
             parts.leave("domains", why)
         if parts.begins("transfer", "features of one place in another"):
@@ -130,7 +133,7 @@ class FullSurvey(Survey):
             began = time.monotonic()
             said = yield from self._concepts(loaded, sites, held_out, findings)
             parts.done("manifolds", began, *said)
-        parts.done("evaluate", time.monotonic(), *_of_probes(findings, list(sites)))
+        parts.done("evaluate", time.monotonic(), *_of_probes(findings, list(read)))
         if not self.checkpoints:
             parts.leave("dynamics", "it needs --checkpoints, several moments of one training")
         elif parts.begins("dynamics", "checkpoints"):
@@ -142,8 +145,8 @@ class FullSurvey(Survey):
             findings.row("places", site=str(site), role=role, layer=layer)
         findings.rows("studies", parts.table)
         run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
-        late = findings.tables.get("left_out", {}).get("site", [])
-        left = [f"{', '.join(late)}, for want of time"] if late else []
+        missed = dict.fromkeys(findings.tables.get("left_out", {}).get("site", []))
+        left = [f"{', '.join(missed)}, for want of time"] if missed else []
         left += parts.left
         return Answer(
             title=f"{loaded.name}: {len(sites)} sites, {len(parts.table['study'])} studies",
@@ -151,12 +154,12 @@ class FullSurvey(Survey):
             sentences=(*parts.sentences, *([f"Left out: {'; '.join(left)}."] if left else [])),
         )
 
-    def _shared(self) -> dict[str, object]:
+    def _shared(self) -> dict[str, Any]:
         """The settings that all studies of networks have, as they are here."""
         return {each.name: getattr(self, each.name) for each in dataclasses.fields(Survey)}
 
     def _texts(self, loaded: Subject) -> tuple[Corpus, Corpus, ByDomain | None, str]:
-        """Text to learn from and to measure on, its domains, and why there are none where there are none."""
+        """Text to learn from and to measure on, its domains, and why there are none, or how they were cut."""
         why = "the text has no two domains"
         try:
             study = Domains(**self._shared(), model=self.model, domains=self.domains)
