@@ -1,4 +1,4 @@
-"""How is a model of TransformerLens or nnsight read? As a Subject: the rows that they compute, at our sites."""
+"""How is a model of TransformerLens run as ours are? A module around it, with its own names for modules."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from .load import Subject
 
 PREFIX = "transformer_lens:"
 """Before a model's name or folder: load it with TransformerLens (extra `transformer-lens`)."""
@@ -90,50 +88,7 @@ class Hooked(nn.Module):
         return SimpleNamespace(logits=self.whole[0](input_ids, return_type="logits", prepend_bos=False))
 
 
-def from_transformer_lens(model: Any, tokenizer: Any = None, *, name: str | None = None) -> Subject:
-    """A `HookedTransformer` or `TransformerBridge` as a Subject, to be harvested and measured like any other.
-
-    Args:
-        model: of TransformerLens.
-        tokenizer: of text; the model's own without it.
-        name: what tables call it; the name it was loaded by without it.
-
-    Raises:
-        TypeError: if it is no model of TransformerLens.
-    """
-    read = Hooked(model)
-    called = name or f"{PREFIX}{getattr(model.cfg, 'model_name', None) or 'model'}"
-    return Subject(read, getattr(model, "tokenizer", None) if tokenizer is None else tokenizer, called, "causal")
-
-
-def from_nnsight(model: Any, *, name: str | None = None) -> Subject:
-    """An nnsight `LanguageModel` as a Subject. What it wraps is a model of `transformers`, and that is what is read.
-
-    Sites are the paths of its envoys: `model.transformer.h[2].output` is `transformer.h.2` (`capture.site_of_envoy`).
-
-    Args:
-        model: of nnsight, with its weights: `LanguageModel(name, dispatch=True)`.
-        name: what tables call it; the name it was loaded by without it.
-
-    Raises:
-        TypeError: if it is no model of nnsight.
-        ValueError: if its weights were not loaded yet.
-    """
-    # nnsight 0.4 and later call it _module, earlier ones _model.
-    network = getattr(model, "_module", None)
-    network = getattr(model, "_model", None) if network is None else network
-    if not isinstance(network, nn.Module) or not hasattr(network, "config"):
-        raise TypeError(f"from_nnsight: a {type(model).__name__} is no LanguageModel of nnsight.")
-    if any(parameter.is_meta for parameter in network.parameters()):
-        raise ValueError(
-            "from_nnsight: its weights are not loaded, since nnsight waits for the first trace; load the model with "
-            "LanguageModel(..., dispatch=True)."
-        )
-    called = name or str(getattr(network.config, "_name_or_path", "") or "nnsight")
-    return Subject(network.eval(), model.tokenizer, called, "causal")
-
-
-def load_hooked(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
+def boot(name: str, device: torch.device, dtype: torch.dtype) -> Hooked:
     """`transformer_lens:NAME`: a folder or a name of the hub, by TransformerLens's bridge, weights as they are.
 
     Raises:
@@ -147,4 +102,4 @@ def load_hooked(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
         ) from error
     folder = Path(name).expanduser()
     bridge = TransformerBridge.boot_transformers(str(folder) if folder.is_dir() else name, device=device, dtype=dtype)
-    return from_transformer_lens(bridge, name=f"{PREFIX}{name}")
+    return Hooked(bridge)

@@ -103,9 +103,10 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
         network, tokenizer = load_pocket()
         return Subject(network.to(device=place, dtype=dtype).eval(), tokenizer, "pocket", "causal")
     if model.startswith("transformer_lens:"):
-        from .hooked import load_hooked
+        from .hooked import boot
 
-        return load_hooked(model.removeprefix("transformer_lens:"), place, dtype)
+        hooked = boot(model.removeprefix("transformer_lens:"), place, dtype)
+        return Subject(hooked, hooked.whole[0].tokenizer, model, "causal")
     if model == "sycophant":
         from ..sycophant import load as load_sycophant
 
