@@ -14,6 +14,7 @@ import pyarrow.parquet
 from torch import Tensor
 
 from . import files
+from .card import card
 from .errors import FormatError, nearest
 
 Table = Mapping[str, Sequence[Any]]
@@ -87,7 +88,7 @@ class Measurement:
         return f"{self.name} {value}{spread} {self.unit}, n = {self.n} {self.of}{bounds}{caution}"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Report:
     """A study's answer. Saved as a folder: about.json, report.json, a Parquet file per table, arrays.safetensors.
 
@@ -126,6 +127,13 @@ class Report:
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.measurements)} measurements, {len(self.tables)} tables, {len(self.arrays)} arrays"
+        return f"Report({self.title!r}, kind={self.kind!r}: {counts})"
+
+    def _repr_html_(self) -> str:
+        return card(self)
 
     def __str__(self) -> str:
         return "\n".join([self.title, *(f"  {m}" for m in self.measurements)])
