@@ -34,6 +34,14 @@ export class KernelSource implements DataSource {
       });
       parent.postMessage("superscope", "*");
     });
+    // A frame of no origin may not follow links to itself; it may say that it has.
+    document.addEventListener("click", (event) => {
+      const link = (event.target as Element).closest("a[href^='#']");
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      history.pushState(null, "", link.getAttribute("href"));
+      dispatchEvent(new HashChangeEvent("hashchange"));
+    });
     const source = new KernelSource(port);
     source.head = (await source.#ask({ ask: "head" })) as Head;
     return source;
