@@ -40,6 +40,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     bytes: int = 0
+    again: int = 0
 
     def take(self) -> bool:
         """Whether there is one more request to make."""
@@ -91,18 +92,27 @@ def enter(home: str, token: str) -> str:
 
 
 def client(home: str, token: str, paths: Sequence[tuple[str, int, float]], tally: Tally, seed: int) -> None:
-    """One browser: it enters by itself, keeps its connection as browsers do, and opens it again where it was closed."""
+    """One browser: it enters by itself, keeps its connection, and asks once more where a kept one was closed meanwhile."""
     chance = random.Random(seed)
     weights = [weight for _, _, weight in paths]
     cookie, connection = enter(home, token), http.client.HTTPConnection(home, timeout=TIMEOUT)
     while tally.take():
         ((path, right, _),) = chance.choices(paths, weights)
         begun = time.monotonic()
-        try:
-            status, body = get(home, cookie, path, connection)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            status, body = 0, f"{type(error).__name__}: {error}".encode()
+        used = connection.sock is not None
+        status, body = 0, b""
+        for last in (True,) if not used else (False, True):
+            try:
+                status, body = get(home, cookie, path, connection)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                body = f"{type(error).__name__}: {error}".encode()
+                if not last and isinstance(error, ConnectionError | http.client.RemoteDisconnected):
+                    with tally.lock:
+                        tally.again += 1
+                    continue
+                break
         with tally.lock:
             tally.seconds.append(time.monotonic() - begun)
             tally.answers[f"{status or 'none'}"] += 1
@@ -177,7 +187,8 @@ def main() -> int:
         f"{tally.bytes / 1e6:.0f} MB; an answer after {quantiles[49]:.3f} s (median), {quantiles[98]:.2f} s (99 %), "
         f"{max(tally.seconds):.2f} s (most)"
     )
-    print("answers: " + ", ".join(f"{count} x {status}" for status, count in sorted(tally.answers.items())))
+    told = ", ".join(f"{count} x {status}" for status, count in sorted(tally.answers.items()))
+    print(f"answers: {told}; asked again because a kept connection was closed: {tally.again}")
     half = next(size for done, size in seen if done >= wanted // 2)
     print(f"memory after all over after half of them: {seen[-1][1] / half:.3f} (at most {RISE})")
     for failure in tally.failures[:20]:

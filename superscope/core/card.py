@@ -57,16 +57,17 @@ def _strip(m: Measurement) -> str:
     low, high = min(0.0, *known.values()), max(0.0, *known.values())
     x = {name: 4 + (_WIDTH - 8) * (number - low) / ((high - low) or 1.0) for name, number in known.items()}
     middle = _HEIGHT / 2
-    drawn = f'<line x1="4" x2="{_WIDTH - 4}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-opacity="0.25"/>'
+    # Every element is closed in words: what cleans the HTML of notebooks takes "/>" for nothing.
+    drawn = f'<line x1="4" x2="{_WIDTH - 4}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-opacity="0.25"></line>'
     if "low" in x:
-        drawn += f'<line x1="{x["low"]:.1f}" x2="{x["high"]:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width="3"/>'
+        drawn += f'<line x1="{x["low"]:.1f}" x2="{x["high"]:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width="3"></line>'
     for name, dash in (("chance", "2 2"), ("reference", "none")):
         if name in x:
             drawn += (
                 f'<line x1="{x[name]:.1f}" x2="{x[name]:.1f}" y1="1" y2="{_HEIGHT - 1}" stroke="currentColor" '
-                f'stroke-dasharray="{dash}"/>'
+                f'stroke-dasharray="{dash}"></line>'
             )
-    drawn += f'<circle cx="{x["value"]:.1f}" cy="{middle}" r="3.5" fill="currentColor"/>'
+    drawn += f'<circle cx="{x["value"]:.1f}" cy="{middle}" r="3.5" fill="currentColor"></circle>'
     named = {"value": "value", "chance": m.chance_is or "chance", "reference": m.reference_is or "bound"}
     told = ", ".join(f"{words} {known[name]:.4g}" for name, words in named.items() if name in known)
     return f'<svg role="img" aria-label="{_text(told)}" width="{_WIDTH}" height="{_HEIGHT}"><title>{_text(told)}</title>{drawn}</svg>'

@@ -114,6 +114,8 @@ def server_of(app: FastAPI) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=128,
+            # Longer than a page is likely to think: a request that meets the end of its kept connection is lost.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=32_768,
         )
