@@ -56,21 +56,23 @@ def _strip(m: Measurement) -> str:
         return ""
     low, high = min(0.0, *known.values()), max(0.0, *known.values())
     x = {name: 4 + (_WIDTH - 8) * (number - low) / ((high - low) or 1.0) for name, number in known.items()}
-    middle = _HEIGHT / 2
-    # Every element is closed in words: what cleans the HTML of notebooks takes "/>" for nothing.
-    drawn = f'<line x1="4" x2="{_WIDTH - 4}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-opacity="0.25"></line>'
+    top, middle, bottom = 1.0, _HEIGHT / 2, _HEIGHT - 1.0
+    drawn = _line(4, 4 + _WIDTH - 8, middle, middle, "stroke-opacity='0.25'")
     if "low" in x:
-        drawn += f'<line x1="{x["low"]:.1f}" x2="{x["high"]:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width="3"></line>'
-    for name, dash in (("chance", "2 2"), ("reference", "none")):
+        drawn += _line(x["low"], x["high"], middle, middle, "stroke-width='3'")
+    for name, look in (("chance", "stroke-dasharray='2 2'"), ("reference", "")):
         if name in x:
-            drawn += (
-                f'<line x1="{x[name]:.1f}" x2="{x[name]:.1f}" y1="1" y2="{_HEIGHT - 1}" stroke="currentColor" '
-                f'stroke-dasharray="{dash}"></line>'
-            )
-    drawn += f'<circle cx="{x["value"]:.1f}" cy="{middle}" r="3.5" fill="currentColor"></circle>'
+            drawn += _line(x[name], x[name], top, bottom, look)
+    drawn += f"<circle cx='{x['value']:.1f}' cy='{middle}' r='3.5' fill='currentColor'></circle>"
     named = {"value": "value", "chance": m.chance_is or "chance", "reference": m.reference_is or "bound"}
-    told = ", ".join(f"{words} {known[name]:.4g}" for name, words in named.items() if name in known)
-    return f'<svg role="img" aria-label="{_text(told)}" width="{_WIDTH}" height="{_HEIGHT}"><title>{_text(told)}</title>{drawn}</svg>'
+    told = _text(", ".join(f"{words} {known[name]:.4g}" for name, words in named.items() if name in known))
+    size = f"width='{_WIDTH}' height='{_HEIGHT}'"
+    return f'<svg role="img" aria-label="{told}" {size}><title>{told}</title>{drawn}</svg>'
+
+
+def _line(x1: float, x2: float, y1: float, y2: float, look: str) -> str:
+    # Closed in words: what cleans the HTML of notebooks takes "/>" for nothing.
+    return f"<line x1='{x1:.1f}' x2='{x2:.1f}' y1='{y1}' y2='{y2}' stroke='currentColor' {look}></line>"
 
 
 def _text(value: str) -> str:

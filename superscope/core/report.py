@@ -149,8 +149,7 @@ class Report:
             "arrays": {name: list(tensor.shape) for name, tensor in self.arrays.items()},
         }
         for name, table in self.tables.items():
-            with files.atomic(run / f"{name}.parquet") as temporary:
-                pyarrow.parquet.write_table(pyarrow.table(dict(table)), temporary)
+            files.write_table(run / f"{name}.parquet", pyarrow.table(dict(table)))
             run.keep(f"{name}.parquet")
         if self.arrays:
             files.write_tensors(run / "arrays.safetensors", self.arrays)

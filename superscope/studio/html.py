@@ -175,6 +175,7 @@ def payload(report: Report) -> dict[str, Any]:
         "packed": _packed(report.arrays),
         "left_out": left_out,
         "problems": [],
+        "finished": True,
         "words": words(
             [m.name for m in report.measurements] + [column for table in report.tables.values() for column in table]
         ),

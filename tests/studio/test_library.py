@@ -173,7 +173,16 @@ def test_a_run_that_is_not_whole_is_listed_with_its_reason(runs: Path, ask: Call
     }  # fmt: skip
     assert all(bool(run["error"]) == (run["state"] == "damaged") for run in found.values())
     assert "\x00" not in found["one"]["title"]
-    assert ask("runs/running")[0] == 422
+    # Of a run that goes on there is what it has kept so far.
+    status, head = ask("runs/running")
+    assert (status, head["finished"], head["title"]) == (200, False, "toy, not finished yet")
+    assert (head["tables"], head["arrays"]["W"], head["measurements"]) == ({"rows": 6}, [2, 3], [])
+    assert ask("runs/running/tables/rows")[1]["matching"] == 6
+    assert ask("runs/running/arrays/W")[1]["shape"] == [2, 3]
+    assert ask("runs/running/report.html")[0] == 422
+    change(save(runs / "early"), state="running", files={})
+    status, answer = ask("runs/early")
+    assert (status, "nothing to show yet" in answer["error"]) == (422, True)
     assert ask("runs/a~b~deep")[0] == 200
 
 
