@@ -67,11 +67,18 @@ def html(run: RunFolder | Path | str | Report) -> str:
     else:
         folder = run.path if isinstance(run, RunFolder) else Path(run)
         report, drawn = Report.load(folder), figures(folder / "figures")
+    return page(report.title, embed(payload(report) | {"figures": drawn}))
+
+
+def page(title: str, run: str) -> str:
+    """The built page under a title, with a run as `embed` writes it, or with the word of where else it is to ask.
+
+    Raises:
+        FileNotFoundError: if the front end was not built; the message says how to build it.
+    """
     before, rest = template().split(_TITLE, 1)
     between, after = rest.split(_RUN, 1)
-    return "".join(
-        (before, markup.escape(_printable(report.title)), between, embed(payload(report) | {"figures": drawn}), after)
-    )
+    return "".join((before, markup.escape(_printable(title)), between, run, after))
 
 
 def write_html(run: RunFolder | Path | str) -> Path:
@@ -168,6 +175,7 @@ def payload(report: Report) -> dict[str, Any]:
         "packed": _packed(report.arrays),
         "left_out": left_out,
         "problems": [],
+        "finished": True,
         "words": words(
             [m.name for m in report.measurements] + [column for table in report.tables.values() for column in table]
         ),

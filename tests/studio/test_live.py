@@ -168,7 +168,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     expect(page.get_by_label("n", exact=True)).to_have_value("4")
     page.get_by_label("densities").fill("0.5 2")
     page.get_by_label("seeds").fill("0")
-    page.get_by_label("steps").fill("6000")
+    page.get_by_label("steps").fill("30000")
     page.get_by_label("batch").fill("64")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("densities must be numbers in (0, 1]")
@@ -184,7 +184,20 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
         re.compile(r"superscope toy --n 4 --d 2 --steps 6000 .*--densities 0.5|superscope toy --n 4 --d 2 ")
     )
     expect(job).to_contain_text("Training", timeout=60_000)
-    job.get_by_role("button", name="Cancel").click()
+    # The run is seen while it is made: frames come, and one that was scrubbed to stays.
+    jobs = page.url
+    job.get_by_role("link", name="Watch it train").click()
+    scrub = page.get_by_role("slider", name="Step")
+    scrub.wait_for()
+    frames = int(scrub.get_attribute("max") or 0)
+    scrub.press("Home")
+    page.wait_for_function("max => document.querySelector('.scrub input').max > max", arg=frames)
+    expect(page.locator("#toy [role=status]").first).to_contain_text("step 0:")
+    bar = page.locator(".live")
+    bar.get_by_role("button", name="Cancel").click()
+    expect(bar).to_have_attribute("data-job-state", "cancelled")
+    assert serious(page) == []
+    page.goto(jobs)
     expect(job).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
     job.get_by_role("button", name="Resume").click()
     expect(job).to_have_attribute("data-job-state", "finished", timeout=120_000)
@@ -194,7 +207,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     ready(page)
     expect(page.locator("h1")).to_contain_text("4 features in 2 dimensions")
     run = page.url.rsplit("/", 1)[1].split("#")[0]
-    assert Report.load(studio.root / run).settings["steps"] == 6000
+    assert Report.load(studio.root / run).arrays["snapshot_steps"][-1] == 30_000
     assert seen.complaints == []
     assert seen.requests == []
 

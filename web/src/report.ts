@@ -1,6 +1,9 @@
 import { mount } from "svelte";
 import App from "./App.svelte";
 import "./report.css";
+import { KernelSource } from "./data/kernel";
 import { EmbedSource } from "./data/source";
 
-mount(App, { target: document.getElementById("app")!, props: { source: EmbedSource.fromPage(document) } });
+// The page holds its run, or stands in a notebook whose kernel has it.
+const source = KernelSource.isMeant(document) ? await KernelSource.open() : EmbedSource.fromPage(document);
+mount(App, { target: document.getElementById("app")!, props: { source } });

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +23,9 @@ from .jobs import Jobs, Refused
 from .library import Library, said
 from .routes import ROUTES
 
+AT_ONCE = 4
+"""Answers that are made at a time, each by a thread; the others wait. Python gains nothing by more, and each may hold a
+table of gigabytes while it works."""
 BUNDLED = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -55,6 +59,7 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
         # Another studio may have the folder's jobs; this one then shows runs alone.
         with contextlib.suppress(Refused):
             jobs.begin()
@@ -109,6 +114,8 @@ def server_of(app: FastAPI) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=128,
+            # Longer than a page is likely to think: a request that meets the end of its kept connection is lost.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=32_768,
         )

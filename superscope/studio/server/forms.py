@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,17 @@ from . import shapes
 _KINDS = {int: "whole", float: "number", str: "text", bool: "flag"}
 
 
-@functools.cache
+_MAKING = threading.Lock()
+
+
 def forms() -> tuple[shapes.StudyForm, ...]:
-    """One form for each study."""
+    """One form for each study; made once, whoever else asks meanwhile waits."""
+    with _MAKING:
+        return _forms()
+
+
+@functools.cache
+def _forms() -> tuple[shapes.StudyForm, ...]:
     return tuple(_form(entry) for entry in STUDIES)
 
 

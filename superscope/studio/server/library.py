@@ -90,9 +90,11 @@ class Library:
     def head(self, run: str) -> str:
         """`shapes.Head` as JSON: the run but for rows and arrays.
 
+        Of a run that goes on, what it has kept so far that a report will have too: tables and arrays.
+
         Raises:
             LookupError: if there is no such run.
-            FormatError: if it is unfinished, or nothing of it can be shown.
+            FormatError: if nothing of it can be shown.
         """
         folder = _open(self.path(run))
         body = _body(folder)
@@ -135,6 +137,7 @@ class Library:
                 "figures": drawn,
                 "words": words([m["name"] for m in body["measurements"]] + columns),
                 "problems": problems,
+                "finished": folder.about["state"] == "finished",
             }
             text = embed(head)
             # Halves of characters are shown as such by the page, and are the one thing that pydantic has no word for.
@@ -235,7 +238,7 @@ class Library:
     def _entry(self, name: str, path: Path) -> shapes.RunEntry:
         entry = {"id": name, "title": "", "kind": "", "state": "damaged", "created": "", "finished": "", "error": ""}
         try:
-            about = _open(path, unfinished=True).about
+            about = _open(path).about
             entry |= {key: _text(about[key] or "") for key in ("title", "kind", "created", "finished")}
             entry["state"] = "finished" if about["state"] == "finished" else "unfinished"
         except Unreadable as error:
@@ -306,14 +309,12 @@ def _bounded(folder: RunFolder, name: str) -> Path:
     return path
 
 
-def _open(path: Path, *, unfinished: bool = False) -> RunFolder:
-    """The run in a folder, once its about.json is known to be a file of bearable size."""
+def _open(path: Path) -> RunFolder:
+    """The run in a folder, finished or not, once its about.json is known to be a file of bearable size."""
     _bounded(RunFolder(path, {}), "about.json")
     folder = RunFolder.open(path)
     if not all(isinstance(folder.about[key], dict) for key in ("settings", "environment", "files")):
         raise FormatError(f"{path / 'about.json'} does not describe a run.")
-    if folder.about["state"] != "finished" and not unfinished:
-        raise FormatError(f"The run in {path} is unfinished. Resume it with the command that began it.")
     return folder
 
 
@@ -321,18 +322,46 @@ def _listed(folder: RunFolder, name: str) -> Path:
     """A file that about.json lists, of the size that it says; a page does not wait for the hash of gigabytes."""
     path = _bounded(folder, name)
     listed = folder.about["files"].get(name)
+    if folder.about["state"] != "finished" and listed:
+        # It may be newer than about.json by now: each of the two is replaced whole, but one after the other.
+        return path
     if not isinstance(listed, dict) or listed.get("bytes") != path.stat().st_size:
         raise FormatError(f"{path} has changed since the run wrote it. Make the run again.")
     return path
 
 
 def _body(folder: RunFolder) -> dict[str, Any]:
+    if folder.about["state"] != "finished":
+        return _so_far(folder)
     path = _listed(folder, "report.json")
     body = read_json(path)
     kinds = {"title": str, "kind": str, "findings": list, "measurements": list, "tables": dict, "arrays": dict}
     if not isinstance(body, dict) or any(not isinstance(body.get(key), kind) for key, kind in kinds.items()):
         raise FormatError(f"{path} is no report of ours. Make the run again.")
     return body
+
+
+def _so_far(folder: RunFolder) -> dict[str, Any]:
+    """What a report will say, of a run that goes on: tables and arrays that it has kept under their names."""
+    kept = [name for name in folder.about["files"] if (folder / name).is_file()]
+    tables = {name.removesuffix(".parquet"): name for name in kept if re.fullmatch(r"[\w-]+\.parquet", name)}
+    arrays: dict[str, list[int]] = {}
+    if "arrays.safetensors" in kept:
+        try:
+            with safetensors.safe_open(_listed(folder, "arrays.safetensors"), "pt") as file:
+                arrays = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError) as error:
+            raise FormatError(f"The arrays of {folder.path} cannot be read ({_first_line(error)}).") from error
+    if not tables and not arrays:
+        raise FormatError(
+            f"The run in {folder.path} is unfinished and has kept nothing to show yet. If it no longer runs, resume it "
+            "with the command that began it."
+        )
+    title = f"{folder.about['kind']}, not finished yet"
+    return {"title": title, "kind": folder.about["kind"], "findings": [], "measurements": []} | {
+        "tables": tables,
+        "arrays": arrays,
+    }
 
 
 def _metadata(folder: RunFolder, table: str) -> pyarrow.parquet.FileMetaData:

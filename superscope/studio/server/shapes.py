@@ -124,6 +124,8 @@ class Head(Shape):
     """The words of the names above, of those that have one."""
     problems: list[str]
     """What of the run cannot be read, in sentences; the rest stands without it."""
+    finished: bool
+    """Whether the study has ended; where it has not, this is what it has kept so far."""
 
 
 class Rows(Shape):

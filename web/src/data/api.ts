@@ -29,6 +29,8 @@ export interface Head {
   words: Record<string, Word>;
   /** What of the run cannot be read, in sentences; the rest stands without it. */
   problems: string[];
+  /** Whether the study has ended; where it has not, this is what it has kept so far. */
+  finished: boolean;
 }
 
 /** One command that runs, waits or has ended. "lost": its process is gone and did not say why. */

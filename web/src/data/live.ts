@@ -61,6 +61,7 @@ export const server = {
 /** A run that the server reads from its folder, with all its rows. */
 export class LiveSource implements DataSource {
   readonly live = true;
+  readonly place = "Read from the run's folder by the server on this machine; nothing is sent anywhere.";
   /** Calls that ask for the same are answered once. */
   readonly #asked = new Map<string, Promise<unknown>>();
 

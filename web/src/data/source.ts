@@ -4,13 +4,15 @@ export type { Head, LeftOut };
 
 /**
  * Where a view's data comes from. Views never fetch: the same views read a page's own data (EmbedSource), a server's
- * (LiveSource in live.ts), and can read a notebook kernel's through another class with these members.
+ * (LiveSource in live.ts) and a notebook kernel's (KernelSource in kernel.ts).
  */
 export interface DataSource {
   /** What every view may know at once: everything but the tables' rows and the arrays' numbers. */
   readonly head: Head;
   /** Whether a server answers, which has all rows and can start studies. */
   readonly live: boolean;
+  /** Where the data is, in a sentence, for the foot of the page. */
+  readonly place: string;
   /** Rows of one table whose columns equal `where`; [] where there is no such table. */
   rows(table: string, where?: Where): Promise<Row[]>;
   /** An array that `head.arrays` names; refused, in a sentence, where it is not here. */
@@ -26,6 +28,7 @@ export function isSurvey(head: Head): boolean {
 export class EmbedSource implements DataSource {
   readonly head: Head;
   readonly live = false;
+  readonly place = "This file is complete: it needs no network and sends nothing.";
   readonly #tables: Record<string, Table>;
   readonly #packed: Record<string, Packed>;
 
