@@ -113,6 +113,12 @@ STUDIES = (
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
     Entry(
+        "compare",
+        "learning.compare",
+        "Compare",
+        "Do these dictionaries or runs say the same? Atoms matched, split, merged and missing, beside chance.",
+    ),
+    Entry(
         "concept",
         "interventions.concept",
         "Concept",
