@@ -137,6 +137,12 @@ STUDIES = (
         "What does a model lose when a direction or latent is taken out? Several ablations side by side.",
     ),
     Entry(
+        "bench",
+        "interventions.bench",
+        "Bench",
+        "What does a model do as directions are added, dose by dose, and what else moves? The studio's bench.",
+    ),
+    Entry(
         "spare",
         "interventions.spare",
         "Spare",
