@@ -1,4 +1,8 @@
 import type { Page } from "./page";
+import * as Calibration from "./Calibration.svelte";
+import * as Compare from "./Compare.svelte";
+import * as Concepts from "./Concepts.svelte";
+import * as Damage from "./Damage.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -14,8 +18,11 @@ import * as Reconstruction from "./Reconstruction.svelte";
 import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
 import * as Sparsity from "./Sparsity.svelte";
+import * as Sparing from "./Sparing.svelte";
+import * as Steering from "./Steering.svelte";
 import * as Superposition from "./Superposition.svelte";
 import * as ToyLab from "./ToyLab.svelte";
+import * as Truth from "./Truth.svelte";
 
 /** The sections in the page's order. */
 export const PAGES: readonly Page[] = [
@@ -31,6 +38,13 @@ export const PAGES: readonly Page[] = [
   ToyLab,
   Phase,
   Recovery,
+  Steering,
+  Damage,
+  Concepts,
+  Sparing,
+  Compare,
+  Truth,
+  Calibration,
   Figures,
   Learning,
   Others,
