@@ -75,6 +75,19 @@ SMALL = {
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
     "convert": {"to": "sparsify"},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
+    "compare": {"rows": 200},
+    "bench": {
+        "tokens": 200,
+        "fisher_tokens": 300,
+        "draws": 1,
+        "towards": ("def f():\n    return 1", "raise ValueError(x)"),
+        "away": ("the end of the line is not read", "a list of all values that are there"),
+        "targets": ("own",),
+        "doses": (0.2,),
+        "controls": 2,
+        "new_tokens": 2,
+        "matrix": False,
+    },
     "concept": {"concepts": ("errors",), "texts": 12, "sites": ("resid_post.0",), "steer": False},
     "steer": {
         "tokens": 300,
@@ -112,6 +125,7 @@ def settings(tmp_path: Path) -> dict[str, dict]:
         given[command]["dictionary"] = str(matrix)
     for command in ("judge", "evaluate"):
         given[command]["dictionary"] = str(tmp_path / "sae")
+    given["compare"]["sources"] = (str(tmp_path / "sae"), str(matrix))
     given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
     return given
 

@@ -28,12 +28,25 @@ NEEDED: dict[str, dict[str, Any]] = {
     "plan": {"latents": 64, "tokens": 1e6, "k": 4, "d": 8},
     "convert": {"source": "a", "target": "b"},
     "judge": {"dictionary": "sae", "world": ("uniform",)},
+    "compare": {"sources": ("a", "b")},
     "manifolds": {"source": "world:rings"},
     "evaluate": {"dictionary": "sae"},
 }
 
 # Numbers that may be anything, or whose limits depend on other settings and stand in the study's `check`.
-FREE = {"seed", "input_scale", "eps", "ks", "densities", "seeds", "widths", "ratios", "correlations", "strengths"}
+FREE = {
+    "seed",
+    "input_scale",
+    "eps",
+    "ks",
+    "densities",
+    "seeds",
+    "widths",
+    "ratios",
+    "correlations",
+    "strengths",
+    "doses",
+}
 BESIDE = {("bounds", "n"), ("bounds", "k"), ("compress", "sparsities"), ("compress", "ranks"), ("perturb", "sizes")}
 
 

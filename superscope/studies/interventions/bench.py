@@ -57,7 +57,7 @@ class Bench(Study):
     edit: Literal["add", "norm_kept", "least", "project_out", "gated"] = "add"
     """"add" the direction; turn x towards it at its length; add what moves the target's tokens at the "least"
     collateral; "project_out" what x has along it, or only where a linear read-out of the target ("gated") is on."""
-    doses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    doses: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     """How much, in --unit; of what is taken out, the share."""
     unit: Literal["norms", "nats"] = "norms"
     """"norms": mean lengths of x; "nats": what unrelated predictions lose, to second order."""

@@ -59,7 +59,7 @@ class Target:
             self._plain = self.odds.by_sequence(desk.subject, text)
         sums = self.odds.by_sequence(desk.subject, text, {desk.site: edit})
         moved = torch.stack([sums[:, 0] - self._plain[:, 0], sums[:, 1]], 1).numpy()
-        spread = bootstrap(lambda s: s[:, 0] / s[:, 1], moved, of="texts", seed=seed)
+        spread = bootstrap(lambda s: s[:, 0] / s[:, 1], moved, of="windows of text", seed=seed)
         return float(moved[:, 0].sum() / moved[:, 1].sum()), spread
 
 

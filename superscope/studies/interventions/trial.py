@@ -229,7 +229,7 @@ class Trial:
                         value=row["effect"],
                         unit="nats",
                         n=len(self.target.absent or self.desk.corpus),
-                        of="texts",
+                        of="windows of text",
                         low=row["effect_low"],
                         high=row["effect_high"],
                         how=row["effect_how"],
@@ -261,7 +261,8 @@ class Trial:
                 ]
             )
             shift = self.moved[i].latents
-            if shift is not None:
+            # Without a latent for a target all that moves is beside it.
+            if shift is not None and self.target.latent is not None:
                 self.found.add(
                     Measurement(
                         name="off_target_share",
