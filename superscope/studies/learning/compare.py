@@ -264,6 +264,9 @@ def _opened(name: str, path: str) -> _Source:
     """What a path names: a run's report, its dictionary, or a dictionary alone."""
     place, world = in_run(path)
     folder = Path(path).expanduser()
+    if not world and (place.parent / "about.json").is_file() and not (place / "report.json").is_file():
+        # The dictionary of a training that is named itself.
+        _, world = in_run(str(place.parent))
     report = None
     if not path.startswith("hub:") and _is_run(folder):
         report = Report.load(folder)

@@ -6,6 +6,7 @@ between its steps; answers in memory, the last few. What is tried, and all formu
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -141,7 +142,7 @@ class Desks:
         from ...core import Run
 
         try:
-            run = Run.begin(study.kind, {**vars(study)})
+            run = Run.begin(study.kind, dataclasses.asdict(study))
             desk = self._desk[1] if self._desk is not None and self._desk[0] == study.place else None
             if desk is None:
                 # One model at a time: the old one goes before the new one comes.

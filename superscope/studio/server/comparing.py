@@ -1,4 +1,4 @@
-"""What do these runs and dictionaries say beside each other? Asked of `superscope.studies.Compare`; answers are kept."""
+"""What do these runs and dictionaries say beside each other? `superscope.studies.Compare`, the last answers kept."""
 
 from __future__ import annotations
 
@@ -68,23 +68,21 @@ class Comparisons:
 
 def _check(path: Path) -> None:
     """Refuses what a page should not wait for: models that would be fetched, worlds that would fill the memory."""
-    about = read_json(path / "about.json")
-    settings, notes = (about.get(name) if isinstance(about.get(name), dict) else {} for name in ("settings", "notes"))
-    inner = path / "sae" / "about.json"
-    if inner.is_file():
-        notes = read_json(inner).get("notes") or {}
-    model = str(notes.get("model") or notes.get("source") or "")
-    if model and model != "pocket" and not model.startswith("world:") and not Path(model).expanduser().exists():
-        raise ValueError(
-            f"{path.name} was learned of {model[:80]!r}, which is not on this machine. Run superscope compare."
-        )
-    numbers = [str(each).partition("=")[2] for each in settings.get("world") or ()] if settings else []
-    for number in numbers:
-        try:
-            too_large = float(number) > _WORLD
-        except ValueError:
-            continue
-        if too_large:
+    abouts = [read_json(each) for each in (path / "about.json", path / "sae" / "about.json") if each.is_file()]
+    outside = path.parent / "about.json"
+    if not (path / "report.json").is_file() and outside.is_file():
+        abouts.append(read_json(outside))
+    for about in abouts:
+        notes, settings = (part if isinstance(part := about.get(name), dict) else {} for name in ("notes", "settings"))
+        model = str(notes.get("model") or notes.get("source") or "")
+        if model not in ("", "pocket") and not model.startswith("world:") and not Path(model).expanduser().exists():
             raise ValueError(
-                f"{path.name} is of a world of {number[:20]}, too large for a page. Run superscope compare."
+                f"{path.name} was learned of {model[:80]!r}, which is not on this machine. Run superscope compare."
             )
+        world = settings.get("world")
+        for each in world if isinstance(world, list) else ():
+            number = str(each).partition("=")[2]
+            if number.replace(".", "", 1).isdecimal() and float(number) > _WORLD:
+                raise ValueError(
+                    f"{path.name} is of a world of {number[:20]}, too large for a page. Run superscope compare."
+                )
