@@ -20,7 +20,7 @@ def knowing(place: Path, atoms: torch.Tensor) -> Path:
     with torch.no_grad():
         unit = torch.nn.functional.normalize(atoms, dim=1)
         sae.encoder.copy_(unit)
-        sae.decoder.copy_(unit)
+        sae.atoms.copy_(unit)
     sae.save(place)
     return place
 
