@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("superscope", "studio", "examples")
 POCKET = {"source": "pocket", "site": "resid_post.1", "tokens": 60_000, "held_out": 8_000, "k": 12, "steps": 300}
 WORLD = {"source": "world:hierarchy", "world": ("n=32", "d=16", "l0=2", "roots=1"), "k": 2}
-WORLD |= {"steps": 2500, "batch": 256, "lr": 0.003, "held_out": 8000}
+WORLD |= {"steps": 800, "batch": 256, "lr": 0.003, "held_out": 8000}
 RUNS: dict[str, Study] = {
     "toy": ToySweep(n=5, d=2, densities=(1.0, 0.3, 0.1, 0.03), seeds=(0, 1, 2), importance=0.9, record=60, steps=4000),
     "toy-3d": ToySweep(n=9, d=3, densities=(0.3, 0.1, 0.03), seeds=(0, 1), record=60, steps=6000),

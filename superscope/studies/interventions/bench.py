@@ -231,11 +231,11 @@ class Bench(Study):
         if (number := latent_number(name)) is not None:
             return of_latent(desk, number)
         if name == OWN:
-            return of_contrast(desk, ContrastSet(OWN, self.towards, self.away), None, self.seed)
+            return of_contrast(desk, ContrastSet(OWN, self.towards, self.away), None)
         if name not in desk.found:
             texts = concepts.pocket_contrast(name, n=TEXTS + HELD, seed=self.seed)
             train, held = texts.split(HELD / (TEXTS + HELD), seed=self.seed)
-            desk.found[name] = of_contrast(desk, train, held, self.seed)
+            desk.found[name] = of_contrast(desk, train, held)
         return desk.found[name]
 
     def _matrix(self, desk: Desk, found: Findings) -> Generator[Progress, None, None]:

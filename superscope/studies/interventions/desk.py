@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,17 +150,19 @@ def of_latent(desk: Desk, number: int) -> Target:
     )
 
 
-def of_contrast(desk: Desk, train: ContrastSet, held: ContrastSet | None, seed: int) -> Target:
+def _corpus(desk: Desk, texts: Sequence[str]) -> Corpus:
+    corpus = capture.as_corpus(list(texts), tokenizer=desk.subject.tokenizer, context=desk.corpus.context)
+    assert isinstance(corpus, Corpus)
+    return corpus
+
+
+def of_contrast(desk: Desk, train: ContrastSet, held: ContrastSet | None) -> Target:
     """A concept: the difference of means on some texts, read on others where there are any."""
     rows = concepts.contrast_rows(desk.subject, train, [desk.site])[desk.site]
     direction = concepts.DiffMean().find(rows).vector.float()
     odds = TokenOdds.of(desk.subject, train, least=5 if held is not None else 1)
     read = held or train
-    context = desk.corpus.context
-    present, absent = (
-        capture.tokens(desk.subject.tokenizer, list(texts), context=context, limit=None, seed=seed)
-        for texts in (read.positive, read.negative)
-    )
+    present, absent = (_corpus(desk, texts) for texts in (read.positive, read.negative))
 
     def gate() -> Gate:
         sides = [rows_of_texts(desk.subject, desk.site, texts) for texts in (train.positive, train.negative)]
