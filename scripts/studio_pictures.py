@@ -28,6 +28,11 @@ PICTURES = {
     "toy": ("/run/@toy#/toy?instance=2&pick=2", "light", 1280),
     "phase-dark": ("/run/@phase#/phases?cell=620", "dark", 1280),
     "start": ("/start/toy?n=9&d=3&densities=0.1+0.03", "light", 1280),
+    "bench": ("/bench", "light", 1280),
+    "bench-narrow": ("/bench#/steering?dose=0.25", "dark", 400),
+    "compare-dark": ("/compare", "dark", 1280),
+    "truth": ("/run/@compare-world#/truth", "light", 1280),
+    "calibration-narrow": ("/run/@calibration#/calibration", "light", 400),
     "jobs-dark": ("/jobs", "dark", 1280),
 }
 

@@ -11,6 +11,9 @@ from .activations.outliers import outlier_share as outlier_share
 from .activations.spread import activation_sparsity as activation_sparsity
 from .agreement.amortisation import amortisation_gap as amortisation_gap
 from .agreement.ceilings import oracle_ceilings as oracle_ceilings
+from .agreement.correspondence import CORRESPONDENCES as CORRESPONDENCES
+from .agreement.correspondence import Correspondence as Correspondence
+from .agreement.correspondence import correspondence as correspondence
 from .agreement.detection import Detection as Detection
 from .agreement.detection import detection as detection
 from .agreement.latent_kinds import LATENT_KINDS as LATENT_KINDS

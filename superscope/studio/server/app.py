@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 
 from ..._version import __version__
 from ...core import FormatError
+from .bench import Desks
+from .comparing import Comparisons
 from .guard import Guard
 from .jobs import Jobs, Refused
 from .library import Library, said
@@ -64,11 +66,13 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
         with contextlib.suppress(Refused):
             jobs.begin()
         yield
+        app.state.bench.close()
         jobs.close()
 
     app = FastAPI(
         title="Superscope studio", version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None
     )
+    app.state.bench, app.state.comparisons = Desks(library, why_not), Comparisons(library)
     app.state.library, app.state.jobs, app.state.token, app.state.place = library, jobs, token, place
     for route in ROUTES:
         app.include_router(route)

@@ -41,6 +41,11 @@ ROWS = 100_000
 ARRAY_NUMBERS = 8_000_000
 """Most numbers of an array in one answer."""
 
+_SAVED_BELOW = ("saes/*", "saes/*/*", "saes/*/*/*")
+"""Where studies of networks keep the dictionaries that they learn."""
+DICTIONARY_BYTES = 200_000_000
+"""Of a dictionary that the server itself reads."""
+
 _FRESH = 1.0
 """Seconds for which a list of runs is believed."""
 _LONE = re.compile(r"\\ud[89a-f][0-9a-f]{2}")
@@ -86,6 +91,29 @@ class Library:
     def id_of(self, path: Path) -> str:
         """The id of the run in a folder below the root."""
         return "~".join(path.resolve().relative_to(self.root.resolve()).parts)
+
+    def dictionaries(self) -> dict[str, Path]:
+        """The folders of the dictionaries inside runs, by id: the run, a colon and the folder in it."""
+        found: dict[str, Path] = {}
+        for run, path in self._places().items():
+            for inside in ("sae", "dictionary", *_SAVED_BELOW):
+                for folder in sorted(path.glob(inside)):
+                    if len(found) < LISTED and _is_dictionary(folder, path):
+                        found[f"{run}:{folder.relative_to(path).as_posix()}"] = folder
+        return found
+
+    def source(self, name: str) -> Path:
+        """The folder of a run, or of a dictionary inside one.
+
+        Raises:
+            LookupError: if there is none of this id.
+        """
+        if ":" not in name:
+            return self.path(name)
+        found = self.dictionaries()
+        if name not in found:
+            raise LookupError(f"there is no dictionary {name[:80]!r}.{nearest(name[:80], list(found))}")
+        return found[name]
 
     def head(self, run: str) -> str:
         """`shapes.Head` as JSON: the run but for rows and arrays.
@@ -278,6 +306,21 @@ def _runs_below(root: Path) -> Iterator[Path]:
         except OSError:
             # It has gone, or may not be read; the others stand.
             continue
+
+
+def _is_dictionary(folder: Path, run: Path) -> bool:
+    """Whether a folder of a run holds saved weights of bearable size, without links on the way."""
+    parts = [folder, *folder.parents]
+    inside = parts[: parts.index(run)] if run in parts else []
+    files = [folder / name for name in ("weights.safetensors", "about.json")]
+    try:
+        return (
+            not any(each.is_symlink() for each in (*inside, *files))
+            and all(file.is_file() for file in files)
+            and files[0].stat().st_size <= DICTIONARY_BYTES
+        )
+    except OSError:
+        return False
 
 
 def _inside(folder: RunFolder, name: str) -> Path | None:

@@ -3,6 +3,34 @@
 /** Whatever JSON can say. */
 export type Cell = string | number | boolean | null | Cell[] | { [key: string]: Cell };
 
+/** What the bench does, and what it has. */
+export interface BenchState {
+  can_try: boolean;
+  /** Why nothing can be tried; empty where it can. */
+  why_not: string;
+  state: "idle" | "working" | "failed";
+  /** Id of what is being tried, or was last. */
+  trial: string;
+  stage: string;
+  done: number;
+  total: number;
+  /** Why the last trial failed; empty where it did not. */
+  error: string;
+  /** The model that is kept; empty where none is. */
+  model: string;
+  site: string;
+  /** Ids of the trials whose answers can be asked for. */
+  kept: string[];
+  concepts: string[];
+  edits: string[];
+  dictionaries: Place[];
+}
+
+/** What can be compared: runs, and dictionaries in them. */
+export interface Comparable {
+  sources: Place[];
+}
+
 /** A drawing that lies in the run's folder. */
 export interface Drawing {
   name: string;
@@ -61,6 +89,11 @@ export interface JobList {
   jobs: Job[];
 }
 
+/** The run that a trial was kept as. */
+export interface Kept {
+  run: string;
+}
+
 /** A table of which only the first rows by importance are there. */
 export interface LeftOut {
   kept: number;
@@ -90,6 +123,15 @@ export interface Packed {
   dtype: "float32" | "float64" | "int32" | "uint8";
   shape: number[];
   base64: string;
+}
+
+/** A dictionary in a run, that can be compared or steered by. */
+export interface Place {
+  /** Its place in addresses: the run, or the run, a colon and a folder in it. */
+  id: string;
+  title: string;
+  /** Where it was learned, where it says so. */
+  site: string;
 }
 
 /** Why a request was refused, with what to do; the body of every answer that is no success. */
@@ -172,6 +214,26 @@ export interface StudyForm {
   summary: string;
   about: string;
   settings: Setting[];
+}
+
+/** What is tried on the bench; see superscope.studies.Bench. What is not set is as it is by default. */
+export interface Try {
+  model: string;
+  site: string;
+  /** Id of a dictionary in a run; empty for none. */
+  dictionary: string;
+  targets: string[];
+  towards: string[];
+  away: string[];
+  edit: "add" | "norm_kept" | "least" | "project_out" | "gated";
+  doses: number[];
+  unit: "norms" | "nats";
+  prompts: string[];
+  new_tokens: number;
+  controls: number;
+  tokens: number;
+  matrix: boolean;
+  seed: number;
 }
 
 /** What a measurement is called and means: see superscope/measure/words. */

@@ -1,5 +1,5 @@
-import type { Head, Job, JobList, Packed, RunList, Rows, Session, StartJob, StudyForm } from "./api";
-import type { Row, Tensor, Where } from "./run";
+import type { BenchState, Comparable, Head, Job, JobList, Kept, Packed, RunList, Rows, Session, StartJob, StudyForm, Try } from "./api";
+import type { Row, Run, Tensor, Where } from "./run";
 import { select, unpack, type DataSource } from "./source";
 
 /** Asks the studio's server; what it refuses arrives as an Error with the server's sentence. */
@@ -24,6 +24,10 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
 
 const part = encodeURIComponent;
 
+function compared(of: string[], threshold: string): string {
+  return new URLSearchParams([...of.map((each) => ["of", each]), ["threshold", threshold]]).toString();
+}
+
 /** The server's routes, one member each: see superscope/studio/server/routes/. */
 export const server = {
   session: () => ask<Session>("session"),
@@ -46,6 +50,16 @@ export const server = {
   start: (job: StartJob) => ask<Job>("jobs", job),
   cancel: (job: string) => ask<Job>(`jobs/${part(job)}/cancel`, {}),
   resume: (job: string) => ask<Job>(`jobs/${part(job)}/resume`, {}),
+  bench: () => ask<BenchState>("bench"),
+  /** What a trial at the bench found, whole. */
+  trial: (id: string) => ask<Run>(`bench/${part(id)}`),
+  pageOfTrial: (id: string) => `/api/bench/${part(id)}/report.html`,
+  tryOut: (asked: Try) => ask<BenchState>("bench", asked),
+  stopTrial: () => ask<BenchState>("bench/stop", {}),
+  keepTrial: (id: string) => ask<Kept>(`bench/${part(id)}/keep`, {}),
+  comparable: () => ask<Comparable>("compare/sources"),
+  compare: (of: string[], threshold: string) => ask<Run>(`compare?${compared(of, threshold)}`),
+  pageOfComparison: (of: string[], threshold: string) => `/api/compare/report.html?${compared(of, threshold)}`,
   /** Calls back with all jobs whenever one of them has changed; returns what ends it. */
   watch: (take: (jobs: Job[]) => void, lost: (isLost: boolean) => void): (() => void) => {
     const events = new EventSource("/api/events");

@@ -4,6 +4,10 @@ import * as Compression from "./Compression.svelte";
 import * as Depth from "./Depth.svelte";
 import * as Disturbance from "./Disturbance.svelte";
 import * as Doses from "./Doses.svelte";
+import * as Calibration from "./Calibration.svelte";
+import * as Compare from "./Compare.svelte";
+import * as Concepts from "./Concepts.svelte";
+import * as Damage from "./Damage.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -20,9 +24,12 @@ import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
 import * as Sparsity from "./Sparsity.svelte";
 import * as Steered from "./Steered.svelte";
+import * as Sparing from "./Sparing.svelte";
+import * as Steering from "./Steering.svelte";
 import * as Superposition from "./Superposition.svelte";
 import * as Together from "./Together.svelte";
 import * as ToyLab from "./ToyLab.svelte";
+import * as Truth from "./Truth.svelte";
 
 /** The sections in the page's order. */
 export const PAGES: readonly Page[] = [
@@ -45,6 +52,13 @@ export const PAGES: readonly Page[] = [
   Collateral,
   Compression,
   Disturbance,
+  Steering,
+  Damage,
+  Concepts,
+  Sparing,
+  Compare,
+  Truth,
+  Calibration,
   Figures,
   Learning,
   Others,
