@@ -1,14 +1,15 @@
 """One self-contained HTML file per run: the built front end with the run's report inside it.
 
-The page needs no server, no network and no second file. Corpus text is hostile input: it travels as escaped JSON that
-no HTML parser can leave, the page shows it through text nodes only, and the page's content security policy lets
-nothing run but the front end itself.
+The page needs no server, no network and no second file. Its data travel as JSON, compressed and written in letters and
+digits: a third of its size, and nothing that an HTML parser could see. Corpus text is hostile input: the page shows it
+through text nodes only, and the page's content security policy lets nothing run but the front end itself.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
 import html as markup
 import json
 import math
@@ -34,7 +35,7 @@ ARRAYS_ROOM = 3_000_000
 FIGURES_ROOM = 6_000_000
 
 _TITLE = "superscope:title"
-_RUN = '"superscope:run"'
+_RUN = "superscope:run"
 # "<", ">" and "&" so that no parser sees markup; U+2028/9 because old JavaScript took them for line ends; lone
 # surrogates because UTF-8 has no way to write them.
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
@@ -69,9 +70,8 @@ def html(run: RunFolder | Path | str | Report) -> str:
         report, drawn = Report.load(folder), figures(folder / "figures")
     before, rest = template().split(_TITLE, 1)
     between, after = rest.split(_RUN, 1)
-    return "".join(
-        (before, markup.escape(_printable(report.title)), between, embed(payload(report) | {"figures": drawn}), after)
-    )
+    data = compressed(embed(payload(report) | {"figures": drawn}))
+    return "".join((before, markup.escape(_printable(report.title)), between, data, after))
 
 
 def write_html(run: RunFolder | Path | str) -> Path:
@@ -140,6 +140,17 @@ def embed(value: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def compressed(text: str) -> str:
+    """Text as gzip in base64, alike for alike text; `EmbedSource.fromPage` of the front end reads it.
+
+    Example:
+        >>> gzip.decompress(base64.b64decode(compressed("a" * 1000))).decode() == "a" * 1000
+        True
+    """
+    # Level 9 takes three times as long for 2 % less.
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
 
 
 def payload(report: Report) -> dict[str, Any]:

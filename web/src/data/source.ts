@@ -37,8 +37,18 @@ export class EmbedSource implements DataSource {
     this.head = { ...rest, tables: Object.fromEntries(sizes) };
   }
 
-  static fromPage(page: Document): EmbedSource {
-    return new EmbedSource(JSON.parse(page.getElementById("run")!.textContent!) as Run);
+  /** What `compressed` of superscope/studio/html.py wrote into the page. */
+  static async fromPage(page: Document): Promise<EmbedSource> {
+    if (!("DecompressionStream" in window)) {
+      throw new Error("This browser cannot unpack the report. Open it in Chrome 80, Firefox 113, Safari 16.4 or later.");
+    }
+    try {
+      const packed = bytes(page.getElementById("run")!.textContent!);
+      const run: unknown = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+      return new EmbedSource(run as Run);
+    } catch (reason) {
+      throw new Error(`This file is damaged: its data cannot be unpacked (${String(reason)}). Get it again, or make it again with superscope.`);
+    }
   }
 
   rows(name: string, where: Where = {}): Promise<Row[]> {
@@ -68,9 +78,15 @@ export function select(table: Table, where: Where = {}): Row[] {
 }
 
 export function unpack({ dtype, shape, base64 }: Packed): Tensor {
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer;
   const kinds = { float32: Float32Array, float64: Float64Array, int32: Int32Array, uint8: Uint8Array };
-  return { shape, data: new kinds[dtype](bytes) };
+  return { shape, data: new kinds[dtype](bytes(base64).buffer) };
+}
+
+function bytes(base64: string): Uint8Array<ArrayBuffer> {
+  const text = atob(base64);
+  const found = new Uint8Array(text.length);
+  for (let index = 0; index < text.length; index++) found[index] = text.charCodeAt(index);
+  return found;
 }
 
 function length(table: Table): number {
