@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from superscope.studies import Bounds, PhaseDiagram, Scan, ToySweep
@@ -23,6 +25,9 @@ RUNS: dict[str, Study] = {
     ),
 }  # fmt: skip
 
+DICTIONARIES = {"scan": ("saes/trained/transformer.h.2/seed0",)}
+"""Those that travel with their run, so that a text of one's own can be read with them: half a megabyte each."""
+
 
 def main() -> None:
     for name, study in RUNS.items():
@@ -30,8 +35,11 @@ def main() -> None:
         if (folder / "about.json").is_file():
             continue
         sys.stdout.write(f"{name}\n")
-        # Saved by its report, a run has no files that only a study going on would read.
-        study.run().save(folder)
+        with tempfile.TemporaryDirectory() as place:
+            # Saved by its report, a run has no files that only a study going on would read.
+            study.run(Path(place) / "run").save(folder)
+            for kept in DICTIONARIES.get(name, ()):
+                shutil.copytree(Path(place) / "run" / kept, folder / kept, ignore=shutil.ignore_patterns("training.*"))
     size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
     sys.stdout.write(f"{size / 1e6:.2f} MB\n")
 
