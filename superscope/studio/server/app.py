@@ -20,6 +20,7 @@ from ...core import FormatError
 from .guard import Guard
 from .jobs import Jobs, Refused
 from .library import Library, said
+from .reading import Reader
 from .routes import ROUTES
 
 BUNDLED = Path(__file__).resolve().parents[1] / "examples"
@@ -65,6 +66,7 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
         title="Superscope studio", version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.state.library, app.state.jobs, app.state.token, app.state.place = library, jobs, token, place
+    app.state.reader = Reader()
     for route in ROUTES:
         app.include_router(route)
 

@@ -3,12 +3,41 @@
 /** Whatever JSON can say. */
 export type Cell = string | number | boolean | null | Cell[] | { [key: string]: Cell };
 
+/** A text to be read with a run's model. */
+export interface AskText {
+  site: string;
+  /** As the run calls it: trained or control. */
+  model: string;
+  text: string;
+}
+
+/** Columns of numbers, for drawings of many points. */
+export interface Columns {
+  /** NaN where a number is missing. */
+  columns: Record<string, Packed>;
+  matching: number;
+}
+
 /** A drawing that lies in the run's folder. */
 export interface Drawing {
   name: string;
   shows: string;
   /** An SVG file in base64. */
   svg: string;
+}
+
+/** The answer to a search in a table. */
+export interface Found {
+  /** Rows found. */
+  matching: number;
+  /** Rows searched. */
+  of: number;
+  /** Names of all rows found, in order. */
+  keys: Packed;
+  /** The first of them, whole. */
+  columns: Record<string, Cell[]>;
+  /** That the server took. */
+  seconds: number;
 }
 
 /** A run but for its tables' rows and its arrays' numbers. */
@@ -29,6 +58,8 @@ export interface Head {
   words: Record<string, Word>;
   /** What of the run cannot be read, in sentences; the rest stands without it. */
   problems: string[];
+  /** Sites, each with a space and its model, at which the server can read a text with the run's dictionary. */
+  reads: string[];
 }
 
 /** One command that runs, waits or has ended. "lost": its process is gone and did not say why. */
@@ -170,6 +201,19 @@ export interface StudyForm {
   summary: string;
   about: string;
   settings: Setting[];
+}
+
+/** What a run's dictionary answers to a text, token by token. */
+export interface TextReading {
+  tokens: string[];
+  /** Of each token, the strongest first. */
+  latents: number[][];
+  values: number[][];
+  /** How many are active at each token. */
+  active: number[];
+  /** Whether the text went on beyond what was read. */
+  cut: boolean;
+  seconds: number;
 }
 
 /** What a measurement is called and means: see superscope/measure/words. */
