@@ -1,4 +1,6 @@
 import type { Page } from "./page";
+import * as Atlas from "./Atlas.svelte";
+import * as Beside from "./Beside.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -27,10 +29,12 @@ export const PAGES: readonly Page[] = [
   Geometry,
   Interference,
   Neurons,
+  Atlas,
   Features,
   ToyLab,
   Phase,
   Recovery,
+  Beside,
   Figures,
   Learning,
   Others,
