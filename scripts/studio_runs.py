@@ -8,7 +8,9 @@ The calibration takes most of a night: `python scripts/studio_runs.py FOLDER` ta
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from superscope.core import Report, files
@@ -44,6 +46,9 @@ RUNS: dict[str, Study] = {
     ),
 }  # fmt: skip
 
+DICTIONARIES = {"scan": ("saes/trained/transformer.h.2/seed0",)}
+"""Those that travel with their run, so that a text of one's own can be read with them: half a megabyte each."""
+
 
 def calibrated(folder: Path) -> Report:
     """What a calibration has counted so far."""
@@ -70,11 +75,15 @@ def main() -> None:
         if (folder / "about.json").is_file():
             continue
         sys.stdout.write(f"{name}\n")
-        # Saved by its report, a run has no files that only a study going on would read; a training is its dictionary.
+        # A training is its dictionary.
         if isinstance(study, Train):
             study.run(folder)
-        else:
-            study.run().save(folder)
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            # Saved by its report, a run has no files that only a study going on would read.
+            study.run(Path(place) / "run").save(folder)
+            for kept in DICTIONARIES.get(name, ()):
+                shutil.copytree(Path(place) / "run" / kept, folder / kept, ignore=shutil.ignore_patterns("training.*"))
     size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
     sys.stdout.write(f"{size / 1e6:.2f} MB\n")
 

@@ -85,5 +85,6 @@ class RunWidget(anywidget.AnyWidget):
         rows = range(len(next(iter(table.values()), ())))
         for column, value in where.items():
             cells = table[column]
-            rows = [row for row in rows if cells[row] == value]
+            several = value if isinstance(value, list) else [value]
+            rows = [row for row in rows if cells[row] in several]
         return {column: [plain(cells[row]) for row in rows] for column, cells in table.items()}

@@ -30,7 +30,9 @@ SECTIONS = (
     "reconstruction",
     "geometry",
     "neurons",
+    "atlas",
     "features",
+    "beside",
     "others",
     "method",
     "downloads",
@@ -242,13 +244,13 @@ def test_measurements_and_report_download(open_page, report: Report) -> None:
 def test_every_chart_says_what_it_shows(open_page) -> None:
     page = open_page().page
     charts = page.locator("figure.figure")
-    assert charts.count() == 6 + 1 + 1 + 2 + 2 + 1
+    assert charts.count() == 6 + 1 + 1 + 2 + 2 + 1 + 1 + 1
     for chart in charts.all():
         drawing = chart.locator("svg[role=img]")
         assert len(drawing.get_attribute("aria-label") or "") > 20
         assert drawing.locator(".axis-label").count() >= 1
         assert all(drawing.locator(".axis-label").all_text_contents())
-        assert drawing.locator("path, circle").count() > 0
+        assert chart.locator("svg[role=img] :is(path, circle), canvas").count() > 0
         twin = chart.get_by_role("button", name="Show as table")
         twin.click()
         assert chart.locator("tbody tr").count() > 0

@@ -23,6 +23,7 @@ from .comparing import Comparisons
 from .guard import Guard
 from .jobs import Jobs, Refused
 from .library import Library, said
+from .reading import Reader
 from .routes import ROUTES
 
 AT_ONCE = 4
@@ -74,6 +75,7 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
     )
     app.state.bench, app.state.comparisons = Desks(library, why_not), Comparisons(library)
     app.state.library, app.state.jobs, app.state.token, app.state.place = library, jobs, token, place
+    app.state.reader = Reader()
     for route in ROUTES:
         app.include_router(route)
 

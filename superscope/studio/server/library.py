@@ -11,20 +11,24 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 import safetensors
+import torch
 
 from ...core import FormatError, RunFolder
 from ...core.errors import nearest
 from ...core.files import read_json
 from ..html import embed, figures, pack, plain, words
 from . import shapes
+from .finding import Answer, Asked, Finder
+from .reading import can_read
 
 LISTED = 500
 """Most runs that are listed."""
@@ -67,6 +71,7 @@ class Library:
         self._lock = threading.Lock()
         self._seen: dict[str, Path] = {}
         self._looked = -_FRESH
+        self._finder = Finder()
 
     def runs(self) -> shapes.RunList:
         """All runs, newest first, those in the package last."""
@@ -166,6 +171,7 @@ class Library:
                 "words": words([m["name"] for m in body["measurements"]] + columns),
                 "problems": problems,
                 "finished": folder.about["state"] == "finished",
+                "reads": _reads(folder, body),
             }
             text = embed(head)
             # Halves of characters are shown as such by the page, and are the one thing that pydantic has no word for.
@@ -193,40 +199,51 @@ class Library:
             LookupError: if there is no such run, table or column.
             FormatError: if the table cannot be read.
         """
-        folder = _open(self.path(run))
-        body = _body(folder)
-        if table not in body["tables"]:
-            raise LookupError(f"this run has no table {table[:80]!r}.{nearest(table[:80], list(body['tables']))}")
-        about = _metadata(folder, table)
-        size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
-        if size > TABLE_BYTES:
-            raise FormatError(
-                f"The table {table} takes {size / 1e9:.1f} GB in memory, more than a page may ask for. "
-                f"Read {folder / f'{table}.parquet'} with pyarrow."
-            )
-        names = about.schema.to_arrow_schema().names
-        for column in [*(where or {}), *([sort] if sort else [])]:
-            if column not in names:
-                raise LookupError(f"the table {table} has no column {column[:80]!r}.{nearest(column[:80], names)}")
-        condition = None
-        for column, value in (where or {}).items():
-            if not isinstance(value, str | int | float | bool | None):
-                raise FormatError(f"{column} can be compared with a text, a number, a flag or null alone.")
-            field = pyarrow.compute.field(column)
-            one = field.is_null() if value is None else field == pyarrow.scalar(value)
-            condition = one if condition is None else condition & one
-        try:
-            found = pyarrow.parquet.read_table(folder / f"{table}.parquet", filters=condition)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
+        found = _read(_open(self.path(run)), table, where or {}, [sort] if sort else [])
         if sort:
             found = found.sort_by([(sort, "descending" if descending else "ascending")])
         shown = found.slice(max(offset, 0), max(0, min(limit, ROWS)))
-        digits = {"activations": 3} if table == "contexts" else {}
-        columns = {
-            name: [plain(cell, digits.get(name, 9)) for cell in shown.column(name).to_pylist()] for name in names
-        }
-        return embed({"columns": columns, "matching": found.num_rows})
+        return embed({"columns": _columns(table, shown), "matching": found.num_rows})
+
+    def columns(self, run: str, table: str, names: Sequence[str], where: Mapping[str, Any]) -> shapes.Columns:
+        """Columns of numbers of the rows whose columns equal `where`.
+
+        Raises:
+            LookupError: if there is no such run, table or column.
+            FormatError: if the table cannot be read, or a column holds no numbers.
+        """
+        found = _read(_open(self.path(run)), table, where, names, only=True)
+        packed = {}
+        for name in dict.fromkeys(names):
+            column = found.column(name)
+            if not (pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type)):
+                raise FormatError(f"The column {name[:80]} of the table {table} holds no numbers.")
+            numbers = np.array(column.to_numpy(zero_copy_only=False))
+            packed[name] = shapes.Packed(**pack(torch.from_numpy(numbers)))
+        return shapes.Columns(columns=packed, matching=found.num_rows)
+
+    def find(self, run: str, table: str, where: Mapping[str, Any], asked: Asked) -> tuple[Answer, dict[str, list[Any]]]:
+        """The rows that a search finds among those whose columns equal `where`, and the first of them ready for JSON.
+
+        Raises:
+            LookupError: if there is no such run, table or column.
+            FormatError: if the table cannot be read or searched.
+        """
+        folder = _open(self.path(run))
+        # What is kept in memory must be what lies on the disk; a name that is none is refused where it is read.
+        version = _version(folder / f"{table}.parquet") if re.fullmatch(r"[\w-]+", table) else None
+        name = (folder.path, table, tuple(sorted((k, str(v)) for k, v in where.items())), version)
+        answer = self._finder.find(name, lambda: _read(folder, table, where), asked)
+        return answer, _columns(table, answer.rows)
+
+    def folder(self, run: str) -> RunFolder:
+        """A finished run, opened.
+
+        Raises:
+            LookupError: if there is none of this id.
+            FormatError: if it is unfinished or damaged.
+        """
+        return _open(self.path(run))
 
     def array(self, run: str, name: str) -> shapes.Packed:
         """One array.
@@ -415,6 +432,63 @@ def _metadata(folder: RunFolder, table: str) -> pyarrow.parquet.FileMetaData:
         return pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise FormatError(f"The table {table} cannot be read ({_first_line(error)}). Make the run again.") from error
+
+
+def _read(
+    folder: RunFolder, table: str, where: Mapping[str, Any], named: Sequence[str] = (), *, only: bool = False
+) -> pyarrow.Table:
+    """Rows of a table whose columns equal `where`; the named columns must be there, and may be all that is read."""
+    tables = _body(folder)["tables"]
+    if table not in tables:
+        raise LookupError(f"this run has no table {table[:80]!r}.{nearest(table[:80], list(tables))}")
+    about = _metadata(folder, table)
+    size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    if size > TABLE_BYTES:
+        raise FormatError(
+            f"The table {table} takes {size / 1e9:.1f} GB in memory, more than a page may ask for. "
+            f"Read {folder / f'{table}.parquet'} with pyarrow."
+        )
+    names = about.schema.to_arrow_schema().names
+    for column in [*where, *named]:
+        if column not in names:
+            raise LookupError(f"the table {table} has no column {column[:80]!r}.{nearest(column[:80], names)}")
+    condition = None
+    for column, value in where.items():
+        field = pyarrow.compute.field(column)
+        if isinstance(value, list) and value and all(isinstance(each, str | int | float) for each in value):
+            one = field.isin(value)
+        elif isinstance(value, str | int | float | bool | None):
+            one = field.is_null() if value is None else field == pyarrow.scalar(value)
+        else:
+            raise FormatError(f"{column} can be compared with a text, a number, a flag, null, or a list of them alone.")
+        condition = one if condition is None else condition & one
+    columns = list(dict.fromkeys(named)) if only else None
+    try:
+        return pyarrow.parquet.read_table(folder / f"{table}.parquet", columns=columns, filters=condition)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
+
+
+def _columns(table: str, rows: pyarrow.Table) -> dict[str, list[Any]]:
+    """Rows as JSON has them."""
+    digits = {"activations": 3} if table == "contexts" else {}
+    return {
+        name: [plain(cell, digits.get(name, 9)) for cell in rows.column(name).to_pylist()] for name in rows.schema.names
+    }
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _reads(folder: RunFolder, body: Mapping[str, Any]) -> list[str]:
+    """The sites at which a text can be read, each once."""
+    places = [(str(m["at"]["site"]), str(m["at"].get("model", ""))) for m in body["measurements"] if "site" in m["at"]]
+    return [f"{site} {model}" for site, model in dict.fromkeys(places) if can_read(folder, site, model)]
 
 
 def parse_where(text: str) -> dict[str, Any]:

@@ -126,6 +126,8 @@ class Head(Shape):
     """What of the run cannot be read, in sentences; the rest stands without it."""
     finished: bool
     """Whether the study has ended; where it has not, this is what it has kept so far."""
+    reads: list[str]
+    """Sites, each with a space and its model, at which the server can read a text with the run's dictionary."""
 
 
 class Rows(Shape):
@@ -142,6 +144,52 @@ class Packed(Shape):
     dtype: Literal["float32", "float64", "int32", "uint8"]
     shape: list[int]
     base64: str
+
+
+class Columns(Shape):
+    """Columns of numbers, for drawings of many points."""
+
+    columns: dict[str, Packed]
+    """NaN where a number is missing."""
+    matching: int
+
+
+class Found(Shape):
+    """The answer to a search in a table."""
+
+    matching: int
+    """Rows found."""
+    of: int
+    """Rows searched."""
+    keys: Packed
+    """Names of all rows found, in order."""
+    columns: dict[str, list[Any]]
+    """The first of them, whole."""
+    seconds: float
+    """That the server took."""
+
+
+class AskText(Shape):
+    """A text to be read with a run's model."""
+
+    site: str
+    model: str
+    """As the run calls it: trained or control."""
+    text: str
+
+
+class TextReading(Shape):
+    """What a run's dictionary answers to a text, token by token."""
+
+    tokens: list[str]
+    latents: list[list[int]]
+    """Of each token, the strongest first."""
+    values: list[list[float]]
+    active: list[int]
+    """How many are active at each token."""
+    cut: bool
+    """Whether the text went on beyond what was read."""
+    seconds: float
 
 
 class Setting(Shape):
@@ -285,18 +333,8 @@ class Comparable(Shape):
 
 
 ROOTS = (
-    Problem,
-    Session,
-    RunList,
-    Head,
-    Rows,
-    Packed,
-    StudyForm,
-    StartJob,
-    JobList,
-    Try,
-    BenchState,
-    Kept,
-    Comparable,
+    *(Problem, Session, RunList, Head, Rows, Packed, Columns, Found),
+    *(StudyForm, StartJob, JobList, AskText, TextReading),
+    *(Try, BenchState, Kept, Comparable),
 )
 """What TypeScript needs to know; what they are made of comes along."""

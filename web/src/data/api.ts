@@ -39,6 +39,20 @@ export interface Drawing {
   svg: string;
 }
 
+/** The answer to a search in a table. */
+export interface Found {
+  /** Rows found. */
+  matching: number;
+  /** Rows searched. */
+  of: number;
+  /** Names of all rows found, in order. */
+  keys: Packed;
+  /** The first of them, whole. */
+  columns: Record<string, Cell[]>;
+  /** That the server took. */
+  seconds: number;
+}
+
 /** A run but for its tables' rows and its arrays' numbers. */
 export interface Head {
   title: string;

@@ -1,5 +1,9 @@
-import type { BenchState, Comparable, Head, Job, JobList, Kept, Packed, RunList, Rows, Session, StartJob, StudyForm, Try } from "./api";
+import type {
+  AskText, BenchState, Columns, Comparable, Found, Head, Job, JobList, Kept, Packed, RunList, Rows, Session, StartJob, StudyForm,
+  TextReading, Try,
+} from "./api";
 import type { Row, Run, Tensor, Where } from "./run";
+import type { Answer, Asked, Numbers } from "./search";
 import { select, unpack, type DataSource } from "./source";
 
 /** Asks the studio's server; what it refuses arrives as an Error with the server's sentence. */
@@ -43,6 +47,16 @@ export const server = {
     return ask<Rows>(`runs/${part(run)}/tables/${part(table)}?${query}`);
   },
   array: (run: string, name: string) => ask<Packed>(`runs/${part(run)}/arrays/${part(name)}`),
+  columns: (run: string, table: string, names: string[], where: Where) => {
+    const query = new URLSearchParams(names.map((name) => ["names", name]));
+    query.set("where", JSON.stringify(where));
+    return ask<Columns>(`runs/${part(run)}/columns/${part(table)}?${query}`);
+  },
+  search: (run: string, table: string, { where = {}, limit = 60, ...asked }: Asked) => {
+    const query = new URLSearchParams({ asked: JSON.stringify(asked), where: JSON.stringify(where), limit: String(limit) });
+    return ask<Found>(`runs/${part(run)}/search/${part(table)}?${query}`);
+  },
+  read: (run: string, asked: AskText) => ask<TextReading>(`runs/${part(run)}/text`, asked),
   /** Where the run's single-file page is downloaded from. */
   pageOf: (run: string) => `/api/runs/${part(run)}/report.html`,
   studies: () => ask<StudyForm[]>("studies"),
@@ -95,6 +109,23 @@ export class LiveSource implements DataSource {
     return this.#once(`table ${table} ${JSON.stringify(where)}`, async () => select((await server.rows(this.id, table, { where })).columns));
   }
 
+  async search(table: string, asked: Asked): Promise<Answer> {
+    if (!(table in this.head.tables)) return { matching: 0, of: 0, keys: [], rows: [] };
+    const { matching, of, keys, columns } = await this.#said(server.search(this.id, table, asked));
+    return { matching, of, keys: unpack(keys).data, rows: select(columns) };
+  }
+
+  columns(table: string, names: string[], where: Where): Promise<Numbers> {
+    return this.#once(`columns ${table} ${names.join()} ${JSON.stringify(where)}`, async () => {
+      const { columns } = await server.columns(this.id, table, names, where);
+      return Object.fromEntries(Object.entries(columns).map(([name, packed]) => [name, unpack(packed).data]));
+    });
+  }
+
+  read(site: string, model: string, text: string): Promise<TextReading> {
+    return server.read(this.id, { site, model, text });
+  }
+
   array(name: string): Promise<Tensor> {
     return this.#once(`array ${name}`, async () => unpack(await server.array(this.id, name)));
   }
@@ -102,13 +133,16 @@ export class LiveSource implements DataSource {
   #once<T>(key: string, question: () => Promise<T>): Promise<T> {
     let answer = this.#asked.get(key) as Promise<T> | undefined;
     if (!answer) {
-      answer = question();
-      answer.catch((reason: unknown) => {
-        this.#asked.delete(key);
-        this.failed(reason instanceof Error ? reason.message : String(reason));
-      });
+      answer = this.#said(question());
+      answer.catch(() => this.#asked.delete(key));
       this.#asked.set(key, answer);
     }
+    return answer;
+  }
+
+  /** Tells what went wrong, too. */
+  #said<T>(answer: Promise<T>): Promise<T> {
+    answer.catch((reason: unknown) => this.failed(reason instanceof Error ? reason.message : String(reason)));
     return answer;
   }
 }

@@ -1,13 +1,15 @@
 import type { Page } from "./page";
+import * as Atlas from "./Atlas.svelte";
+import * as Beside from "./Beside.svelte";
+import * as Calibration from "./Calibration.svelte";
 import * as Collateral from "./Collateral.svelte";
+import * as Compare from "./Compare.svelte";
 import * as Compression from "./Compression.svelte";
+import * as Concepts from "./Concepts.svelte";
+import * as Damage from "./Damage.svelte";
 import * as Depth from "./Depth.svelte";
 import * as Disturbance from "./Disturbance.svelte";
 import * as Doses from "./Doses.svelte";
-import * as Calibration from "./Calibration.svelte";
-import * as Compare from "./Compare.svelte";
-import * as Concepts from "./Concepts.svelte";
-import * as Damage from "./Damage.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -22,9 +24,9 @@ import * as Phase from "./Phase.svelte";
 import * as Reconstruction from "./Reconstruction.svelte";
 import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
+import * as Sparing from "./Sparing.svelte";
 import * as Sparsity from "./Sparsity.svelte";
 import * as Steered from "./Steered.svelte";
-import * as Sparing from "./Sparing.svelte";
 import * as Steering from "./Steering.svelte";
 import * as Superposition from "./Superposition.svelte";
 import * as Together from "./Together.svelte";
@@ -41,6 +43,7 @@ export const PAGES: readonly Page[] = [
   Geometry,
   Interference,
   Neurons,
+  Atlas,
   Features,
   ToyLab,
   Phase,
@@ -59,6 +62,7 @@ export const PAGES: readonly Page[] = [
   Compare,
   Truth,
   Calibration,
+  Beside,
   Figures,
   Learning,
   Others,
