@@ -3,6 +3,14 @@
 /** Whatever JSON can say. */
 export type Cell = string | number | boolean | null | Cell[] | { [key: string]: Cell };
 
+/** A text to be read with a run's model. */
+export interface AskText {
+  site: string;
+  /** As the run calls it: trained or control. */
+  model: string;
+  text: string;
+}
+
 /** What the bench does, and what it has. */
 export interface BenchState {
   can_try: boolean;
@@ -24,6 +32,13 @@ export interface BenchState {
   concepts: string[];
   edits: string[];
   dictionaries: Place[];
+}
+
+/** Columns of numbers, for drawings of many points. */
+export interface Columns {
+  /** NaN where a number is missing. */
+  columns: Record<string, Packed>;
+  matching: number;
 }
 
 /** What can be compared: runs, and dictionaries in them. */
@@ -73,6 +88,8 @@ export interface Head {
   problems: string[];
   /** Whether the study has ended; where it has not, this is what it has kept so far. */
   finished: boolean;
+  /** Sites, each with a space and its model, at which the server can read a text with the run's dictionary. */
+  reads: string[];
 }
 
 /** One command that runs, waits or has ended. "lost": its process is gone and did not say why. */
@@ -228,6 +245,19 @@ export interface StudyForm {
   summary: string;
   about: string;
   settings: Setting[];
+}
+
+/** What a run's dictionary answers to a text, token by token. */
+export interface TextReading {
+  tokens: string[];
+  /** Of each token, the strongest first. */
+  latents: number[][];
+  values: number[][];
+  /** How many are active at each token. */
+  active: number[];
+  /** Whether the text went on beyond what was read. */
+  cut: boolean;
+  seconds: number;
 }
 
 /** What is tried on the bench; see superscope.studies.Bench. What is not set is as it is by default. */
