@@ -1,8 +1,9 @@
 """Does the studio stay as large as it is, and answer everybody? Fifty clients, ten thousand requests, its memory.
 
-`python scripts/studio_load.py [REQUESTS [CLIENTS]]` starts `superscope studio` on the runs in the package and asks for what its
-pages ask for: runs, tables, arrays, forms, jobs, single files, and what is not there. Prints what came back, how long it took,
-and the memory of the server as it went; its exit code is 1 if a request failed or the memory rose.
+`python scripts/studio_load.py [REQUESTS [CLIENTS]]` starts `superscope studio` on the runs in the package and asks
+for what its pages ask for: runs, tables, arrays, forms, jobs, single files, and what is not there. Prints what came
+back, how long it took, and the memory of the server as it went; its exit code is 1 if a request failed or the memory
+rose.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def enter(home: str, token: str) -> str:
 
 
 def client(home: str, token: str, paths: Sequence[tuple[str, int, float]], tally: Tally, seed: int) -> None:
-    """One browser: it enters by itself, keeps its connection, and asks once more where a kept one was closed meanwhile."""
+    """One browser: it enters by itself, keeps its connection, and asks once more where that was closed meanwhile."""
     chance = random.Random(seed)
     weights = [weight for _, _, weight in paths]
     cookie, connection = enter(home, token), http.client.HTTPConnection(home, timeout=TIMEOUT)
@@ -161,7 +162,8 @@ def main() -> int:
             paths = addresses(parts.netloc, enter(parts.netloc, token))
             tally = Tally(wanted)
             threads = [
-                threading.Thread(target=client, args=(parts.netloc, token, paths, tally, seed)) for seed in range(clients)
+                threading.Thread(target=client, args=(parts.netloc, token, paths, tally, seed))
+                for seed in range(clients)
             ]
             begun = time.monotonic()
             for thread in threads:
@@ -183,8 +185,8 @@ def main() -> int:
             server.wait()
     quantiles = statistics.quantiles(tally.seconds, n=100)
     print(
-        f"{len(tally.seconds)} requests by {clients} clients in {seconds:.0f} s ({work:.0f} processor seconds of the server), "
-        f"{tally.bytes / 1e6:.0f} MB; an answer after {quantiles[49]:.3f} s (median), {quantiles[98]:.2f} s (99 %), "
+        f"{len(tally.seconds)} requests by {clients} clients in {seconds:.0f} s ({work:.0f} processor seconds of the "
+        f"server), {tally.bytes / 1e6:.0f} MB; an answer after {quantiles[49]:.3f} s (median), {quantiles[98]:.2f} s (99 %), "
         f"{max(tally.seconds):.2f} s (most)"
     )
     told = ", ".join(f"{count} x {status}" for status, count in sorted(tally.answers.items()))

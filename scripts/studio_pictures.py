@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import sys
@@ -22,16 +23,20 @@ PICTURES = {
     "scan": ("/run/@scan", "light", 1280),
     "toy-narrow": ("/run/@toy", "dark", 400),
     "learn-narrow": ("/learn", "light", 400),
+    "lesson": ("/learn#/interference", "light", 1280),
+    "toy": ("/run/@toy?#/toy?instance=2&pick=2", "light", 1280),
+    "phase-dark": ("/run/@phase?#/phases?cell=620", "dark", 1280),
     "start": ("/start/toy?n=9&d=3&densities=0.1+0.03", "light", 1280),
     "jobs-dark": ("/jobs", "dark", 1280),
 }
 
 
 def main() -> None:
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).resolve().parents[1] / "docs" / "studio")
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).resolve().parents[1] / "docs" / "studio").resolve()
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        app = make_app(Place(Path(folder) / "runs"))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), sync_playwright() as playwright:
+        # By its name from here, so that no picture shows where it was made.
+        app = make_app(Place(Path("runs")))
         listening = socket.create_server(("127.0.0.1", 0))
         server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

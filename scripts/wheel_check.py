@@ -1,9 +1,10 @@
 """Does a wheel of a clean clone open every screen where there is nothing else? Builds it, installs it, looks.
 
-`python scripts/wheel_check.py` clones this repository's last commit, builds the wheel there (with Node, or the one from PyPI),
-installs it with the extra `studio` in an empty environment, starts `superscope studio` with no Node on its PATH, and opens each
-screen and each run of the package in headless Chromium. Prints the wheel's size and what each screen said; its exit code is 1
-if a screen failed, something else was asked for, or the wheel is above 30 MB. Needs Chromium and Playwright; 2 GB of disk.
+`python scripts/wheel_check.py` clones this repository's last commit, builds the wheel there (with Node, or the one
+from PyPI), installs it with the extra `studio` in an empty environment, starts `superscope studio` with no Node on
+its PATH, and opens each screen and each run of the package in headless Chromium. Prints the wheel's size and what
+each screen said; its exit code is 1 if a screen failed, something else was asked for, or the wheel is above 30 MB.
+Needs Chromium, Playwright and 2 GB of disk.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def told(*command: str | Path, cwd: Path, path: str | None = None) -> None:
     """Runs a command, and says so."""
     print("+", *command, flush=True)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    subprocess.run([str(word) for word in command], cwd=cwd, check=True, env=environment | ({"PATH": path} if path else {}))
+    subprocess.run(
+        [str(word) for word in command], cwd=cwd, check=True, env=environment | ({"PATH": path} if path else {})
+    )
 
 
 def look(address: str, screens: Sequence[str]) -> list[str]:
@@ -63,7 +66,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         told("git", "clone", "--quiet", "--no-hardlinks", ROOT, place / "clone", cwd=place)
-        told(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place, place / "clone", cwd=place)
+        told(
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            place,
+            place / "clone",
+            cwd=place,
+        )
         (wheel,) = place.glob("*.whl")
         size = wheel.stat().st_size
         told(sys.executable, "-m", "venv", place / "empty", cwd=place)

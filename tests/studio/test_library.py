@@ -186,6 +186,30 @@ def test_a_run_that_is_not_whole_is_listed_with_its_reason(runs: Path, ask: Call
     assert ask("runs/a~b~deep")[0] == 200
 
 
+def test_a_run_that_goes_on_is_trusted_no_more_than_others(runs: Path, ask: Callable, tmp_path: Path) -> None:
+    secret = save(tmp_path / "secret")
+    change(save(runs / "named"), state="running", kind=HOSTILE[0])
+    whole = read_json(save(runs / "paths") / "about.json")["files"]
+    listed = {
+        "../../secret/rows.parquet": whole["rows.parquet"],
+        "a/b.parquet": {},
+        "rows.parquet": whole["rows.parquet"],
+    }
+    change(runs / "paths", state="running", files=listed)
+    change(save(runs / "link"), state="running")
+    (runs / "link" / "rows.parquet").unlink()
+    (runs / "link" / "rows.parquet").symlink_to(secret / "rows.parquet")
+    change(save(runs / "cut"), state="running")
+    (runs / "cut" / "arrays.safetensors").write_bytes((runs / "cut" / "arrays.safetensors").read_bytes()[:20])
+    assert ask("runs/named")[1]["title"] == f"{HOSTILE[0]}, not finished yet"
+    assert ask("runs/paths")[1]["tables"] == {"rows": 6}
+    status, head = ask("runs/link")
+    assert (status, head["tables"], "links are not followed" in head["problems"][0]) == (200, {}, True)
+    assert ask("runs/link/tables/rows")[0] == 422
+    status, answer = ask("runs/cut")
+    assert (status, "cannot be read" in answer["error"]) == (422, True)
+
+
 def test_too_much_is_left_out_and_told(runs: Path, ask: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     save(runs / "one")
     save(runs / "two")

@@ -1,4 +1,4 @@
-"""A run in a cell of a notebook: the views of the single file, asked of the kernel; and its still picture without one."""
+"""A run in a cell of a notebook: the single file's views, asked of the kernel; and its still picture without one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,12 @@ def test_the_kernel_says_what_the_single_file_holds(widget: RunWidget, report: R
 def test_what_cannot_be_answered_is_a_sentence(widget: RunWidget, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(widget, "send", sent.append)
-    for question in ({"ask": "rows", "table": "none"}, {"ask": "array", "name": "none"}, {"ask": "quit"}, {"ask": "rows"}):
+    for question in (
+        {"ask": "rows", "table": "none"},
+        {"ask": "array", "name": "none"},
+        {"ask": "quit"},
+        {"ask": "rows"},
+    ):
         widget._hear(widget, {"cell": "a", "number": 7, **question}, [])
         answer = sent.pop()
         assert (answer["cell"], answer["number"], bool(answer["error"])) == ("a", 7, True)
@@ -181,7 +186,11 @@ def test_the_views_in_a_cell_are_those_of_the_single_file(
 def test_a_notebook_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
     """JUPYTER is the `jupyter-lab` of an environment with Superscope and its extra `notebook`: see scripts/notebook."""
     bundled = ROOT / "superscope" / "studio" / "examples"
-    lines = ["import superscope as ss", f"ss.show({str(bundled / 'toy')!r})", f"ss.core.Report.load({str(bundled / 'toy')!r})"]
+    lines = [
+        "import superscope as ss",
+        f"ss.show({str(bundled / 'toy')!r})",
+        f"ss.core.Report.load({str(bundled / 'toy')!r})",
+    ]
     cells = [
         {"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": line, "outputs": [], "execution_count": None}
         for i, line in enumerate(lines)

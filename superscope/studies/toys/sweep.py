@@ -182,9 +182,7 @@ class ToySweep(Study):
         run.keep("training.parquet", lambda path: files.write_table(path, training))
         run.keep("state.safetensors", ensemble.save)
 
-    def _kept(
-        self, run: Run, last: int, frames: list[_Frame]
-    ) -> tuple[list[_Frame], list[tuple[int, Tensor]]]:
+    def _kept(self, run: Run, last: int, frames: list[_Frame]) -> tuple[list[_Frame], list[tuple[int, Tensor]]]:
         """Frames and losses up to the step that the state is of."""
         arrays = files.read_tensors(run / "arrays.safetensors")
         if self.record:
