@@ -185,9 +185,9 @@ def main() -> int:
             server.wait()
     quantiles = statistics.quantiles(tally.seconds, n=100)
     print(
-        f"{len(tally.seconds)} requests by {clients} clients in {seconds:.0f} s ({work:.0f} processor seconds of the "
-        f"server), {tally.bytes / 1e6:.0f} MB; an answer after {quantiles[49]:.3f} s (median), {quantiles[98]:.2f} s (99 %), "
-        f"{max(tally.seconds):.2f} s (most)"
+        f"{len(tally.seconds)} requests by {clients} clients in {seconds:.0f} s ({work:.0f} processor seconds of "
+        f"the server), {tally.bytes / 1e6:.0f} MB; an answer after {quantiles[49]:.3f} s (median), "
+        f"{quantiles[98]:.2f} s (99 %), {max(tally.seconds):.2f} s (most)"
     )
     told = ", ".join(f"{count} x {status}" for status, count in sorted(tally.answers.items()))
     print(f"answers: {told}; asked again because a kept connection was closed: {tally.again}")

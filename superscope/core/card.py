@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from .report import Measurement, Report
+from .measurement import Measurement
 
 MOST = 12
 """Measurements that are shown; the sentence below them counts the rest."""
@@ -14,26 +13,27 @@ _WIDTH, _HEIGHT = 160, 16
 _CELL = 'style="text-align: left; vertical-align: top"'
 
 
-def card(report: Report) -> str:
+def card(title: str, findings: Sequence[str], measurements: Sequence[Measurement], beside: Sequence[str]) -> str:
     """A report as HTML without scripts, styles or addresses, whatever text it holds.
 
+    Args:
+        title, findings, measurements: of the report.
+        beside: what else it has, in words.
+
     Example:
-        >>> from superscope.core import Measurement, Report
         >>> one = Measurement(name="coherence", value=0.5, unit="cosine", n=3, of="atoms")
-        >>> "<b>a &lt; b</b>" in card(Report(title="a < b", kind="superposition", measurements=(one,)))
+        >>> "<b>a &lt; b</b>" in card("a < b", (), (one,), ())
         True
     """
-    shown = report.measurements[:MOST]
-    rest = len(report.measurements) - len(shown)
+    shown = measurements[:MOST]
+    rest = len(measurements) - len(shown)
     rows = "".join(_row(m) for m in shown)
-    more = [f"{rest} more measurements"] * bool(rest)
-    more += [f"{len(report.tables)} tables ({', '.join(report.tables)})"] * bool(report.tables)
-    more += [f"{len(report.arrays)} arrays ({', '.join(report.arrays)})"] * bool(report.arrays)
+    more = [*[f"{rest} more measurements"] * bool(rest), *beside]
     foot = f"And {'; '.join(more)}. " if more else ""
     heads = "".join(f"<th {_CELL}>{head}</th>" for head in ("measurement", "where", "value", "interval", ""))
     return (
-        f"<div><p><b>{_text(report.title)}</b></p>"
-        + "".join(f"<p>{_text(sentence)}</p>" for sentence in report.findings)
+        f"<div><p><b>{_text(title)}</b></p>"
+        + "".join(f"<p>{_text(sentence)}</p>" for sentence in findings)
         + (f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else "")
         + f"<p><small>{_text(foot)}Live in a notebook: <code>superscope.show(report)</code>, with the extra "
         "<code>notebook</code>; in a browser: <code>superscope studio RUN</code>.</small></p></div>"
