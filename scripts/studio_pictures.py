@@ -1,7 +1,7 @@
 """Makes the pictures of docs/studio.md: the studio on the runs in the package, in both themes and at 400 px.
 
-`python scripts/studio_pictures.py [FOLDER [NAME ...]]` needs Chromium, Playwright, and the front end built; with names it
-makes these alone.
+`python scripts/studio_pictures.py [FOLDER [NAME ...]]` needs Chromium, Playwright, and the front end built; with names
+it makes these alone.
 """
 
 from __future__ import annotations
