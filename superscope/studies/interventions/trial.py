@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +34,7 @@ _PROBED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _TOLERANCE = 0.25
 
 
+@runtime_checkable
 class Asked(Protocol):
     """What is asked of a trial: the settings of `Bench` that it reads."""
 
