@@ -233,7 +233,7 @@ class Aimed(Study):
             controls=self.controls,
             probes=material.probes,
             coder=material.coder,
-            targets=() if self.latent is None else (self.latent,),
+            targets=self._targets(material),
             fisher=fisher,
             seed=self.seed,
         )
@@ -250,6 +250,15 @@ class Aimed(Study):
             )
             for one in sets
         }
+
+    def _targets(self, material: Material) -> tuple[int, ...]:
+        """The latent that is meant to move: the one that was named, else the nearest to the direction."""
+        if material.coder is None:
+            return ()
+        if self.latent is not None:
+            return (self.latent,)
+        atoms = material.coder.dictionary.atoms.detach().float().cpu()
+        return (int((atoms @ material.direction / atoms.norm(dim=1).clamp_min(1e-30)).argmax()),)
 
     def tell(self, found: Findings, subject: Subject, site: Site) -> None:
         """Adds whether the contrast's direction holds on a text that it was not found on, leaving out each in turn."""

@@ -333,14 +333,17 @@ class Meter:
 
     def sentences(self, found: Findings) -> Iterator[str]:
         """What was foretold, and what a random edit does."""
-        for by, what in (("features", "atoms, densities and co-activations"), ("fisher", "the Fisher matrix")):
+        for by, what in (
+            ("features", "atoms, densities and co-activations foretell"),
+            ("fisher", "the Fisher matrix foretells"),
+        ):
             order = found.get("collateral_order", by)
             if order is None or order.value is None:
                 continue
             gains = [m for m in found if m.name == "collateral_order_gain" and m.at["by"] == by]
             beside = ", ".join(f"{m.value:+.2f} over {m.at['over']} alone" for m in gains if m.value is not None)
             yield (
-                f"What {what} foretell orders the KL of {order.n} edits with {order.value:+.2f} "
+                f"What {what} orders the KL of {order.n} edits with {order.value:+.2f} "
                 f"[{order.low:.2f}, {order.high:.2f}] ({beside})."
             )
         if self.coder is None:
