@@ -60,7 +60,8 @@ def calibrated(folder: Path) -> Report:
         kind="calibrate",
         measurements=tuple(answer.findings.measurements),
         settings=about["settings"],
-        environment=about["environment"] | {"created": about["created"], "finished": about["finished"] or about["created"]},
+        environment=about["environment"]
+        | {"created": about["created"], "finished": about["finished"] or about["created"]},
         tables=answer.findings.tables,
         findings=tuple(answer.sentences),
     )

@@ -159,7 +159,7 @@ def _words(setting: of_study.Setting, value: Any) -> list[str]:
         # A flag is named where it is not as by default, and only then are there words for it.
         return [option if value else f"--no-{option.removeprefix('--')}"]
     if setting.positional:
-        return [str(value)]
+        return [*map(str, value)] if setting.many else [str(value)]
     if setting.repeated:
         return [word for each in value for word in (option, str(each))]
     return [option, *map(str, value)] if setting.many else [option, str(value)]
