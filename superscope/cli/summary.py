@@ -16,6 +16,8 @@ from ..measure.words import WORDS, word_for
 _HEADLINES = {name: known.heading for name, known in WORDS.items() if known.headline}
 
 _GAP = 2
+_LONG, _EACH = 44, 6
+"""Figures that a list may have, and how many of one quantity are left where it has more."""
 
 
 def show(report: Report, page: Path, console: Console) -> None:
@@ -47,6 +49,7 @@ class Figure:
     Args:
         seeds: whose mean it is; `low` and `high` are then the least and the most of them. 0: a measurement by itself.
         lost: seeds among them that have no value.
+        why: there is no value.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Figure:
     unit: str
     seeds: int = 0
     lost: int = 0
+    why: str = ""
 
 
 def averaged(measurements: Iterable[Measurement]) -> list[Figure]:
@@ -71,7 +75,10 @@ def averaged(measurements: Iterable[Measurement]) -> list[Figure]:
     for (name, place), group in groups.items():
         first = group[0]
         if len(group) == 1 or any("seed" not in m.at for m in group):
-            figures += [Figure(name, dict(m.at), m.value, m.low, m.high, m.reference, m.chance, m.unit) for m in group]
+            figures += [
+                Figure(name, dict(m.at), m.value, m.low, m.high, m.reference, m.chance, m.unit, why=_why(m))
+                for m in group
+            ]
             continue
         values = [m.value for m in group if m.value is not None]
         figures.append(
@@ -86,9 +93,14 @@ def averaged(measurements: Iterable[Measurement]) -> list[Figure]:
                 first.unit,
                 seeds=len(group),
                 lost=len(group) - len(values),
+                why="" if values else _why(first),
             )
         )
     return figures
+
+
+def _why(m: Measurement) -> str:
+    return m.caution if m.value is None else ""
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -135,7 +147,8 @@ def _overview(figures: Sequence[Figure], headlines: Mapping[str, str], width: in
     notes = [f"Sites under {shared.removesuffix('.')}."] if shared else []
     notes += ["In brackets: what chance gives."] if any(f.chance is not None for f in shown) else []
     notes += ["In brackets: the range over seeds."] if any(f.seeds for f in shown) else []
-    return lines + ([Text(" ".join(notes), style="italic dim")] if notes else [])
+    lines += [Text(" ".join(notes), style="italic dim")] if notes else []
+    return lines + _undefined(shown, width)
 
 
 def _cell(f: Figure | None) -> Text:
@@ -144,7 +157,17 @@ def _cell(f: Figure | None) -> Text:
     beside = f" ({f.chance:.2g})" if f.chance is not None else ""
     if f.seeds:
         beside = f" ({_range(f)})"
-    return Text(number(f.value)).append(beside, style="dim")
+    return Text(_value(f)).append(beside, style="dim")
+
+
+def _value(f: Figure) -> str:
+    return "—" if f.value is None else number(f.value)
+
+
+def _undefined(figures: Iterable[Figure], width: int) -> list[Text]:
+    """Why some figures have no value, each reason once."""
+    reasons = dict.fromkeys(f"— {word_for(f.name).label}: {f.why.rstrip('.')}." for f in figures if f.value is None)
+    return [Text(line.plain, style="italic dim") for reason in reasons for line in _folded(reason, width)]
 
 
 def _range(f: Figure) -> str:
@@ -175,14 +198,15 @@ def _shared_prefix(sites: list[str]) -> str:
 
 
 def _listing(figures: Sequence[Figure], width: int) -> list[Text]:
-    """Every figure, those of one name together; columns that nothing fills are left out, and no cell is wrapped."""
+    """Figures, those of one name together; columns that nothing fills are left out, and no cell is wrapped."""
+    figures, cut = _main(figures)
     everywhere = _shared(figures)
     figures = [dataclasses.replace(f, at={k: v for k, v in f.at.items() if k not in everywhere}) for f in figures]
     groups: dict[str, list[Figure]] = {}
     for f in figures:
         groups.setdefault(f.name, []).append(f)
     kinds: dict[str, Callable[[Figure], str]] = {
-        "mean" if all(f.seeds for f in figures) else "value": lambda f: number(f.value),
+        "mean" if all(f.seeds for f in figures) else "value": _value,
         "range of seeds": lambda f: _range(f) if f.seeds else "",
         "interval": lambda f: "" if f.seeds else _range(f),
         "bound": lambda f: number(f.reference),
@@ -227,7 +251,37 @@ def _listing(figures: Sequence[Figure], width: int) -> list[Text]:
     if everywhere:
         where = _place(dataclasses.replace(figures[0], at=everywhere, lost=0))
         lines += [Text(line.plain, style="italic dim") for line in _folded(f"Place of all figures: {where}.", width)]
-    return lines
+    lines += [Text(line.plain, style="italic dim") for line in (_folded(cut, width) if cut else [])]
+    return lines + _undefined(figures, width)
+
+
+def _main(figures: Sequence[Figure]) -> tuple[list[Figure], str]:
+    """Of a long list what a reader begins with, and a sentence about the rest.
+
+    Of a quantity that has many figures those at the middle of what was varied in numbers (a rank, a size); where that
+    is still too long, the first few of them.
+    """
+    if len(figures) <= _LONG:
+        return list(figures), ""
+    groups: dict[str, list[Figure]] = {}
+    for f in figures:
+        groups.setdefault(f.name, []).append(f)
+    kept: list[Figure] = []
+    middles: dict[str, str] = {}
+    for group in groups.values():
+        some = group
+        for key in dict.fromkeys(key for f in group for key in f.at):
+            varied = sorted({value for f in some if isinstance(value := f.at.get(key), int | float)})
+            if len(some) > _EACH and len(varied) > 1:
+                middle = varied[len(varied) // 2]
+                some = [f for f in some if key not in f.at or f.at[key] == middle]
+                middles[key] = f"{key} {number(middle)}"
+        kept += some
+    if len(kept) > _LONG:
+        places = {name: [f for f in kept if f.name == name][:_EACH] for name in groups}
+        kept = [f for some in places.values() for f in some]
+    where = f"those at {', '.join(middles.values())}" if middles else "the first of each quantity"
+    return kept, f"Shown are {len(kept)} of {len(figures)} figures, {where}; the report has all."
 
 
 def _joined(label: str, unit: str) -> str:

@@ -154,6 +154,12 @@ STUDIES = (
         "Perturb",
         "How easily is a layer disturbed, along features, between them and through their interference?",
     ),
+    Entry(
+        "collateral",
+        "interventions.collateral",
+        "Collateral",
+        "Which edits will move much else, and can that be known before anything is steered?",
+    ),
     Entry("reproduce", "toys.reproduce", "Reproduce", "Does the paper's table of toy-model experiments hold up?"),
 )
 

@@ -119,3 +119,28 @@ def test_examples_read_well_in_eighty_columns(name: str) -> None:
             assert any(label in line for line in figures), label
     assert not any("…" in line or line.endswith((",", " to", "(")) for line in figures)
     assert len(figures) < 70
+
+
+def test_a_long_list_is_cut_to_the_middle_of_what_was_varied() -> None:
+    sizes = (0.25, 0.5, 1.0)
+    names = ("damage", "damage_ratio", "l0")
+    many = [measured(name, 0.5, move=f"kind {i}", size=s) for name in names for i in range(7) for s in sizes]
+    text = shown(*many, measured("interference_gain", 1.7))
+    kinds = [line.split()[1] for line in text.splitlines() if line.startswith("  kind")]
+    assert kinds == ["0", "1", "2", "3", "4", "5", "6"] * 3
+    assert "Gain through interference" in text
+    assert "Shown are 22 of 64 figures, those at size 0.5; the report has all." in text
+    assert "Shown are" not in shown(*many[:42], measured("interference_gain", 1.7))
+    wide = [measured(name, 0.5, move=f"kind {i}") for name in names for i in range(16)]
+    assert "Shown are 19 of 49 figures, the first of each quantity; the report has all." in shown(
+        *wide, measured("interference_gain", 1.7)
+    )
+
+
+def test_what_is_undefined_has_a_sign_and_a_reason() -> None:
+    none = Measurement(
+        name="domain_latents", value=None, unit="share", n=0, of="latents", caution="no document has a kind"
+    )
+    text = shown(measured("l0", 4.0), none)
+    assert any("—" in line and "share" in line for line in text.splitlines())
+    assert "no document has a kind." in text

@@ -96,6 +96,7 @@ SMALL = {
         "features": 8,
     },
     "perturb": {"source": "world:toy_networks", "world": ("n=24", "d=12", "steps=200"), "directions": 8, "windows": 4},
+    "collateral": {"source": "world:toy_networks", "world": ("n=24", "d=12", "steps=200"), "controls": 2},
     "reproduce": {"only": ("E4",)},
 }
 

@@ -150,6 +150,7 @@ VARIED = {
     "sycophancy": "seed=0,1",
     "compress": "seed=0,1",
     "perturb": "seed=0,1",
+    "collateral": "seed=0,1",
     "toy-correlation": "steps=100,200",
     "toy-robustness": "steps=100,200",
     "toy-scaling": "alpha=0.5,1.0",

@@ -44,6 +44,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "sycophancy": {"layers": [1], "cells": "wrong-only"},
     "compress": {"ranks": [4, 8]},
     "perturb": {"sizes": [0.5, 1.0]},
+    "collateral": {"concepts": ["code"]},
 }
 
 

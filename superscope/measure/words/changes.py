@@ -106,4 +106,36 @@ WORDS = {
             by="intervene.robustness.interference_gain",
         ),
     ),
+    "Collateral told beforehand": (
+        Word(
+            "collateral_order",
+            "Order of collateral, predicted and measured",
+            "rank correlation",
+            "Spearman's correlation over features that were added to x, of what else was predicted to move with what "
+            "did: predictions of other text (KL), other features of the dictionary, or a network's other outputs.",
+            f"{_TREND} A prediction that repeats how long the vector is can be high; read it given the rest.",
+            by="studies.Collateral",
+            short="Order",
+        ),
+        Word(
+            "collateral_order_given",
+            "The same, given density and norm",
+            "rank correlation",
+            "What is left of that correlation once the ranks of a feature's density and of the vector's length are "
+            "fitted to both.",
+            "0 says that the prediction knows nothing beyond how frequent and how strong a feature is.",
+            by="studies.Collateral",
+            short="Given density and norm",
+        ),
+        Word(
+            "collateral_order_gain",
+            "Gain over density or norm alone",
+            "rank correlation",
+            "The correlation of the prediction with what moved, less that of density alone, or of the vector's length "
+            "alone, whichever way round it orders better.",
+            "Above 0 with an interval that excludes 0 the prediction is worth making.",
+            by="studies.Collateral",
+            short="Gain",
+        ),
+    ),
 }

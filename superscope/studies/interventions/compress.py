@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -175,7 +175,7 @@ class Compress(AtPlace):
             )
             features = _evenly(lived.density, self.features)
             restored = yield from self._restored(place, made, held_code, features, name)
-            self._features(findings, f"{name}, rank {rank}", lived, features, *restored)
+            self._features(findings, name, {"rank": rank}, lived, features, *restored)
         return Answer(
             title=f"Compressing {subject.name} at {place.site}",
             findings=findings,
@@ -257,7 +257,7 @@ class Compress(AtPlace):
             if name != "random":
                 lived = survival(f_held, held, y, atoms, moved)
                 restored = restored_loss(loss, f_held, y, atoms, moved, features)
-                self._features(findings, label, lived, features, *restored)
+                self._features(findings, name, where, lived, features, *restored)
             yield Progress("Compressing", done + 1, len(made), label)
         return Answer(
             title=f"Compressing {self.source}",
@@ -295,9 +295,17 @@ class Compress(AtPlace):
         )
 
     def _features(
-        self, findings: Findings, label: str, lived: Survival, features: Tensor, restored: Tensor, deviation: Tensor
+        self,
+        findings: Findings,
+        name: str,
+        where: Mapping[str, int | float],
+        lived: Survival,
+        features: Tensor,
+        restored: Tensor,
+        deviation: Tensor,
     ) -> None:
         """The table of one compression's features, and what follows what."""
+        amount = f"rank {where['rank']}" if "rank" in where else f"{where['sparsity']:g}"
         columns: dict[str, Sequence[Any]] = {
             "feature": features.tolist(),
             **{
@@ -307,7 +315,7 @@ class Compress(AtPlace):
             "restored": _cells(restored),
             "deviation": _cells(deviation),
         }
-        findings.rows("features", columns, at={"compression": label})
+        findings.rows("features", columns, at={"compression": f"{name}, {amount}"})
         whole = {name: getattr(lived, name).numpy() for name in ("density", "predicted", "measured")}
         alive = whole["density"] > 0
         pairs = (
@@ -316,8 +324,8 @@ class Compress(AtPlace):
             ("restored_over_density", lived.density[features].numpy(), restored.numpy()),
             ("restored_over_survival", lived.measured[features].numpy(), restored.numpy()),
         )
-        for name, a, b in pairs:
-            findings.add(rank_correlation(name, a, b, seed=self.seed), at={"by": label})
+        for quantity, a, b in pairs:
+            findings.add(rank_correlation(quantity, a, b, seed=self.seed), at={"by": name, **where})
 
 
 def _blocks(place: Place) -> tuple[str, ...]:
@@ -418,6 +426,7 @@ def _sentences(findings: Findings, ranks: Sequence[int], sparsities: Sequence[fl
     for name, meaning in words.items():
         some = [m for m in findings if m.name == name and m.value is not None]
         if some:
-            values = ", ".join(f"{m.value:+.2f} ({m.at['by']})" for m in some[:6])
+            middle = [m for m in some if m.at.get("rank", ranks[len(ranks) // 2]) == ranks[len(ranks) // 2]]
+            values = ", ".join(f"{m.value:+.2f} ({m.at['by']})" for m in middle[:6])
             said.append(f"Rank correlation that {meaning}: {values}.")
     return said

@@ -107,6 +107,17 @@ def test_where_nothing_is_closed_the_prediction_is_the_sum_of_squared_overlaps()
     torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_level_is_jumped_over():
+    # One feature on half of the time; its read-out must exceed 0.8 to count. What is drawn is what is predicted of.
+    generator = torch.Generator().manual_seed(0)
+    u = 1.0 + 0.3 * torch.randn(200_000, 1, generator=generator, dtype=torch.float64)
+    features = Features.of(Dictionary(torch.eye(1)), u.float(), levels=torch.tensor([0.8]))
+    for shift in (-0.5, 0.1, 0.7):
+        v = torch.tensor([[shift]])
+        exact = ((u + shift) * (u + shift > 0.8) - u * (u > 0.8)).square().mean()
+        assert float(predicted_collateral(features, v)) == pytest.approx(float(exact), rel=0.02)
+
+
 def test_prediction_orders_a_toy_network_beyond_density_and_norm():
     found = toy(Independent(24, 1 / 24), 6, 0, steps=600)
     assert found.correlation >= 0.8

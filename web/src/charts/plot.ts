@@ -1,3 +1,18 @@
+import { scaleLinear, scaleLog } from "d3-scale";
+
+/** Ticks of a logarithmic axis: powers of ten, with 2 and 5 where there is room; of less than half a decade, even steps. */
+export function logTicks([low, high]: [number, number], most: number): number[] {
+  if (high / low < 4) return scaleLinear([low, high], [0, 1]).ticks(Math.min(most, 4));
+  const all = scaleLog([low, high], [0, 1]).ticks();
+  for (const first of [/^[1235]/, /^[125]/, /^[13]/]) {
+    const some = all.filter((t) => first.test(t.toExponential()));
+    if (some.length <= most + 2 && some.length > 1) return some;
+  }
+  const powers = all.filter((t) => /^1/.test(t.toExponential()));
+  const every = Math.ceil(powers.length / most);
+  return powers.filter((_, i) => i % every === 0);
+}
+
 /** What Plot.svelte draws. */
 export interface Series {
   name: string;
@@ -16,4 +31,16 @@ export interface Line {
   kind?: "bound" | "chance";
   /** Its name stands beside it, not in the legend. */
   quiet?: boolean;
+}
+
+/** What Whiskers.svelte draws on one line. */
+export interface Bar {
+  label: string;
+  /** null where it is undefined, with the reason in `why`. */
+  value: number | null;
+  low?: number | null;
+  high?: number | null;
+  why?: string;
+  /** What the others are compared with: a diamond. */
+  control?: boolean;
 }

@@ -1,4 +1,9 @@
 import type { Page } from "./page";
+import * as Collateral from "./Collateral.svelte";
+import * as Compression from "./Compression.svelte";
+import * as Depth from "./Depth.svelte";
+import * as Disturbance from "./Disturbance.svelte";
+import * as Doses from "./Doses.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -14,7 +19,9 @@ import * as Reconstruction from "./Reconstruction.svelte";
 import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
 import * as Sparsity from "./Sparsity.svelte";
+import * as Steered from "./Steered.svelte";
 import * as Superposition from "./Superposition.svelte";
+import * as Together from "./Together.svelte";
 import * as ToyLab from "./ToyLab.svelte";
 
 /** The sections in the page's order. */
@@ -31,6 +38,13 @@ export const PAGES: readonly Page[] = [
   ToyLab,
   Phase,
   Recovery,
+  Depth,
+  Together,
+  Doses,
+  Steered,
+  Collateral,
+  Compression,
+  Disturbance,
   Figures,
   Learning,
   Others,
