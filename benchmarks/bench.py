@@ -40,11 +40,13 @@ class Environment:
         folder: where it is made, from the repository's root.
         extras: of pyproject.toml, whose packages are installed beside what the library needs.
         constraints: the file that pins them.
+        peers: the name by which scripts/peers makes it first, and the variable in which that reads its folder.
     """
 
     folder: str
     extras: tuple[str, ...]
     constraints: str
+    peers: tuple[str, str] | None = None
 
     @property
     def python(self) -> Path:
@@ -53,7 +55,19 @@ class Environment:
 
 ENVIRONMENTS = {
     # scripts/peers installs theirs; asked for again here, nnsight would bring back the torchvision that it takes out.
-    "peers": Environment(os.environ.get("VENV_PEERS", ".venv-peers"), ("fast", "plots"), "constraints-peers.txt"),
+    "peers": Environment(
+        os.environ.get("VENV_PEERS", ".venv-peers"),
+        ("fast", "plots"),
+        "constraints-peers.txt",
+        ("dictionaries", "VENV_PEERS"),
+    ),
+    # What its packages ask for the library's own requirements refuse: scripts/peers makes all of it.
+    "steering": Environment(
+        os.environ.get("VENV_PEERS_STEERING", ".venv-peers-steering"),
+        (),
+        "constraints-peers-steering.txt",
+        ("steering", "VENV_PEERS_STEERING"),
+    ),
     "reading": Environment(".venv-bench/reading", ("bench-reading", "fast"), "constraints.txt"),
     "recovery": Environment(".venv-bench/recovery", ("bench", "fast"), "constraints.txt"),
 }
@@ -89,6 +103,7 @@ PARTS = {
     "many": Part("many.py", ("--short",), "peers", "docs/training.md"),
     "toys": Part("toys_training.py", ("--short",), "peers", "docs/toy-lab.md"),
     "phase": Part("toys_phase.py", ("--rounds", "3"), "peers", "docs/toy-lab.md"),
+    "steering": Part("steering_speed.py", ("--short",), "steering", "docs/steering.md"),
 }
 """Every claim that is of one process on a CPU and against something else."""
 
@@ -163,12 +178,16 @@ def made(name: str) -> Path:
     if ready.exists() and ready.stat().st_mtime > max(constraints.stat().st_mtime, project.stat().st_mtime):
         return environment.python
     print(f"Making {environment.folder}, which takes some minutes ...", flush=True)
-    if name == "peers":
-        # The environment that the exchanges with other packages are tested in.
-        env = {**os.environ, "VENV_PEERS": str(folder)}
-        subprocess.run([str(ROOT / "scripts" / "peers"), "--only"], cwd=ROOT, env=env, check=True)
+    if environment.peers:
+        # The environment that our files and directions are compared with those of other packages in.
+        asked, variable = environment.peers
+        env = {**os.environ, variable: str(folder)}
+        subprocess.run([str(ROOT / "scripts" / "peers"), "--only", asked], cwd=ROOT, env=env, check=True)
     elif not environment.python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    if environment.peers and not environment.extras:
+        ready.touch()
+        return environment.python
     listed = folder / "bench-requirements.txt"
     listed.write_text("\n".join(requirements(tomllib.loads(project.read_text()), environment.extras)) + "\n")
     install = [str(environment.python), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]

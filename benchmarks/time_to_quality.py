@@ -1,7 +1,7 @@
 """How long until a TopK autoencoder is as good? CPU seconds to equal held-out error, ours beside other packages.
 
     scripts/real-model                                              # once: the real model
-    scripts/peers --only                                            # once: an environment with theirs and ours
+    scripts/peers --only dictionaries                               # once: an environment with theirs and ours
     PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py            # 30 minutes of one core
     PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py --short    # 4 minutes, one site, one seed
     PYTHONPATH=. .venv-peers/bin/python benchmarks/time_to_quality.py --report   # tables and plot of what is there

@@ -61,6 +61,11 @@ class Contest:
         )
         return f"{self.rate(name) / self.rate(peer):.3g} ({low:.3g} to {high:.3g})"
 
+    def best(self, name: str, peer: str) -> float:
+        """Rate over a peer's, each in its fastest round, which other work on the machine lengthens least."""
+        rates = [self._work[one][0] / min(self._seconds[one]) for one in (name, peer)]
+        return rates[0] / rates[1]
+
     def quality(self, name: str) -> float:
         """Of the last answer."""
         return self._quality[name]

@@ -69,6 +69,34 @@ def rho(direction: Float[Tensor, "d"], read: Float[Tensor, "d"], metric: Float[T
     return float((v @ K @ v) * (g @ torch.linalg.solve(K, g))) / moved**2
 
 
+def rho_of_changes(change: Float[Tensor, "rows d"], read: Float[Tensor, "d"], metric: Float[Tensor, "d d"]) -> float:
+    r"""$\mathrm{E}[\delta^\top K \delta]\,(g^\top K^{-1} g) / (g \cdot \mathrm{E}\delta)^2 \ge 1$.
+
+    `rho` of an edit of rows. An edit that changes each row in its own way costs what its mean change costs and its
+    spread besides, so that the least constant vector of the same mean effect bounds it too. Infinite where the read-out
+    does not move on average.
+
+    Args:
+        change: delta of each row.
+        read: g.
+        metric: K.
+
+    Raises:
+        ShapeError, ValueError: as for `minimal`.
+    """
+    g, K = _sound(read, metric)
+    delta = change.double().cpu()
+    if delta.shape[1] != len(g):
+        raise ShapeError(
+            f"rho_of_changes: changes of {delta.shape[1]} numbers and a read-out of {len(g)}; both are of x."
+        )
+    moved = float(g @ delta.mean(0))
+    if moved == 0:
+        return float("inf")
+    cost = float(((delta @ K) * delta).sum(1).mean())
+    return cost * float(g @ torch.linalg.solve(K, g)) / moved**2
+
+
 def second_moment(x: Float[Tensor, "rows d"], *, centred: bool = False) -> Float64[Tensor, "d d"]:
     r"""$K = \mathrm{E}[x x^\top]$, or the covariance: collateral where the network reads features by matched filters.
 

@@ -84,8 +84,17 @@ SMALL = {
         "strengths": (0.0, 1.0),
         "new_tokens": 2,
         "site": "resid_post.2",
+        "metered": 64,
+        "controls": 1,
     },
-    "ablate": {"tokens": 300, "site": "resid_post.2"},
+    "ablate": {
+        "tokens": 300,
+        "site": "resid_post.2",
+        "ablations": ("project_out", "leace"),
+        "new_tokens": 2,
+        "metered": 64,
+        "controls": 1,
+    },
     "spare": {"worlds": ("uniform:n=16,d=8,l0=1",), "features": 2, "rows": 2000},
     "sycophancy": {"items": 80, "layers": (2,), "choosing": 20, "reporting": 20, "other": 1, "controls": 2},
     "compress": {

@@ -34,7 +34,14 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 # Numbers that may be anything, or whose limits depend on other settings and stand in the study's `check`.
 FREE = {"seed", "input_scale", "eps", "ks", "densities", "seeds", "widths", "ratios", "correlations", "strengths"}
-BESIDE = {("bounds", "n"), ("bounds", "k"), ("compress", "sparsities"), ("compress", "ranks"), ("perturb", "sizes")}
+BESIDE = {
+    ("bounds", "n"),
+    ("bounds", "k"),
+    ("compress", "sparsities"),
+    ("compress", "ranks"),
+    ("perturb", "sizes"),
+    ("steer", "at"),
+}
 
 
 def kinds() -> list[Any]:

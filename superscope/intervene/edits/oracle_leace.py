@@ -74,3 +74,21 @@ class OracleLeace(Edit):
                 "edit.of(labels)."
             )
         return -fitting(self.labels - self.mean, x) @ fitting(self.write, x).T
+
+
+def least_change(change: Float[Tensor, "rows d"], z: Tensor) -> float:
+    r"""$\mathrm{tr}(\Sigma_{\delta z} \Sigma_{zz}^+ \Sigma_{z \delta})$: the least E|delta|^2 that does as much.
+
+    What the oracle takes to move Cov(x, z) as far: no change of rows, affine or not, is below.
+
+    Args:
+        change: delta of each row.
+        z: its label, a number or a column for each class.
+
+    Raises:
+        ShapeError, ValueError: if there is not one finite label to a row.
+    """
+    rows, labels = rows_and_labels("least_change", change, z)
+    moved = covariance(rows, labels)
+    inverse = torch.linalg.pinv(covariance(labels, labels), hermitian=True)
+    return float((moved @ inverse * moved).sum()) * (len(rows) - 1) / len(rows)

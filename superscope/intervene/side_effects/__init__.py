@@ -3,7 +3,10 @@
 from .answers import AnswerFaults as AnswerFaults
 from .answers import answer_faults as answer_faults
 from .controls import Control as Control
+from .controls import ControlEdit as ControlEdit
 from .controls import control_band as control_band
+from .controls import controls_of as controls_of
+from .controls import main_change as main_change
 from .divergence import Divergence as Divergence
 from .divergence import divergence_of as divergence_of
 from .divergence import divergences as divergences

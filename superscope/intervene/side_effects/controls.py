@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ...core import Dictionary, ShapeError
-from ..gates import check_direction
+from ..edits import Edit
+from ..gates import check_direction, fitting
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +85,114 @@ def control_band(
         atom = atoms[nearest] * (length / atoms[nearest].norm()) * torch.sign(cosine[nearest])
         band.append(Control("nearest atom", atom, str(nearest)))
     return tuple(band)
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere(Edit):
+    r"""$x \leftarrow x + s\,c(x)\,r$, $c(x) = \mathrm{sign}(v \cdot \delta(x))\,|\delta(x)|$.
+
+    What another edit writes, elsewhere: row by row as long as that edit's change, with its gate; of an edit that adds a
+    vector, a vector as long.
+
+    Args:
+        edit: the other.
+        axis: v, along which its changes have a sign.
+        direction: r; its length does not matter.
+    """
+
+    reads: ClassVar[str] = "what the edit reads that it stands beside"
+
+    edit: Edit
+    axis: Float[Tensor, "d"]
+    direction: Float[Tensor, "d"]
+
+    def check(self) -> None:
+        for vector in (self.axis, self.direction):
+            check_direction("Elsewhere", vector)
+            if len(vector) != self.edit.d:
+                raise ShapeError(
+                    f"Elsewhere: a direction of {len(vector)} numbers beside an edit of d = {self.edit.d}; both are of "
+                    "x."
+                )
+
+    @property
+    def d(self) -> int:
+        return self.edit.d
+
+    def change(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
+        delta = self.edit(x) - x
+        size = delta.norm(dim=-1)
+        amount = torch.where(delta @ fitting(self.axis, x) < 0, -size, size)
+        return torch.outer(amount, fitting(self.direction / self.direction.norm(), x))
+
+
+@dataclass(frozen=True, eq=False)
+class ControlEdit:
+    """An edit to compare another with.
+
+    Args:
+        kind, label: as of a `Control`.
+        edit: does to each row as much as the other, elsewhere; the opposite one is the other at minus its strength.
+        vector: what it adds where it adds one thing; else its main direction, as long as the root mean square change.
+    """
+
+    kind: str
+    label: str
+    edit: Edit
+    vector: Float[Tensor, "d"]
+
+
+def main_change(edit: Edit, x: Float[Tensor, "rows d"]) -> Float[Tensor, "d"]:
+    """The direction along which an edit changes rows most, as long as the root mean square change; the way of the mean.
+
+    Raises:
+        ValueError: if it changes nothing in these rows.
+    """
+    delta = (edit(x) - x).double()
+    size = float(delta.square().sum(1).mean().sqrt())
+    if size == 0:
+        raise ValueError(f"{type(edit).__name__}: it changes none of these rows; raise its strength, or open its gate.")
+    axis = torch.linalg.eigh(delta.T @ delta)[1][:, -1]
+    return size * (axis if float(axis @ delta.mean(0)) >= 0 else -axis)
+
+
+def controls_of(
+    edit: Edit,
+    x: Float[Tensor, "rows d"],
+    *,
+    dictionary: Dictionary | None = None,
+    random: int = 8,
+    orthogonal: int = 8,
+    best: Callable[[Edit], float] | None = None,
+    seed: int = 0,
+) -> tuple[ControlEdit, ...]:
+    """The `control_band` of any edit: the same sizes row by row, written elsewhere, and the edit reversed.
+
+    Args:
+        edit: whose.
+        x: rows that it edits.
+        dictionary, random, orthogonal, seed: as for `control_band`.
+        best: from an edit to its effect.
+
+    Raises:
+        ShapeError, ValueError: as for `control_band`, and if the edit changes none of the rows.
+    """
+    vector = main_change(edit, x)
+    elsewhere = lambda direction: Elsewhere(edit, vector, direction)  # noqa: E731
+    band = control_band(
+        vector,
+        dictionary=dictionary,
+        random=random,
+        orthogonal=orthogonal,
+        best=None if best is None else lambda direction: best(elsewhere(direction)),
+        seed=seed,
+    )
+    return tuple(
+        ControlEdit(
+            one.kind,
+            one.label,
+            edit.at(-edit.strength) if one.kind == "opposite" else elsewhere(one.vector),
+            one.vector,
+        )
+        for one in band
+    )

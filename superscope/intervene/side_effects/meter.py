@@ -31,6 +31,7 @@ class LatentShift:
 
     Args:
         off_target: share of all movement, mean |f' - f| summed over latents, that is in latents not named as targets.
+        size: mean |f' - f| of those, summed.
         moved: latents whose mean |f' - f| is over a tenth of their mean where they are on.
         worst: the off-target latents that moved most.
         change: their mean f' - f.
@@ -38,6 +39,7 @@ class LatentShift:
     """
 
     off_target: float
+    size: float
     moved: int
     worst: Int[Tensor, "worst"]
     change: Float[Tensor, "worst"]
@@ -103,7 +105,9 @@ def side_effects(
     read = {name: probe.read(plain) for name, probe in (probes or {}).items()}
     results = []
     for divergence, edit in zip(moved, edits):
-        x = _rows(subject, corpus, edit, watch, batch_tokens)
+        alone = edit[watch] if tuple(edit) == (watch,) else None
+        # Nothing runs between the edit and what is watched.
+        x = _rows(subject, corpus, edit, watch, batch_tokens) if alone is None else alone(plain)
         shifts = {
             name: float((probe.read(x) - read[name]).mean() / read[name].std().clamp_min(1e-300))
             for name, probe in (probes or {}).items()
@@ -146,6 +150,7 @@ def _shift(before: Tensor, after: Tensor, targets: Sequence[int], worst: int) ->
     order = size.masked_fill(is_target, -1.0).topk(min(worst, int((~is_target).sum()))).indices
     return LatentShift(
         float(size[~is_target].sum()) / total if total else 0.0,
+        float(size[~is_target].sum()),
         moved,
         order,
         change.mean(0)[order],

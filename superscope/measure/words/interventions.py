@@ -52,6 +52,41 @@ WORDS = {
             by="studies.Ablate",
             headline=True,
         ),
+        Word(
+            "over_floor",
+            "Cost over the floor",
+            "times",
+            "Mean squared change of rows by an edit over what oracle LEACE, which is told every row's label, needs to "
+            "take as much of the label out of x.",
+            "No edit is below 1. It says what is wasted, not how much is erased.",
+            by="intervene.edits.least_change",
+            headline=True,
+        ),
+        Word(
+            "probe_shift",
+            "Shift of another concept",
+            "standard deviations",
+            "How far an edit moves another concept's read-out on unrelated text, on average, in standard deviations of "
+            "the read-out there.",
+            "Chance is how far random edits of the same size move it, either way.",
+            by="intervene.side_effects.side_effects",
+        ),
+        Word(
+            "refused_answers",
+            "Refused answers",
+            "share of answers",
+            "Share of answers that begin as refusals do.",
+            "A fault that KL does not see. Chance is without the edit.",
+            by="intervene.side_effects.answer_faults",
+        ),
+        Word(
+            "repetition",
+            "Repetition",
+            "share of 4-grams",
+            "Mean share of an answer's runs of four tokens that stood in it before.",
+            "Near 1 it says one thing over and over. Chance is without the edit.",
+            by="intervene.side_effects.answer_faults",
+        ),
     ),
     "Edits in known worlds": (
         Word(
@@ -116,6 +151,24 @@ WORDS = {
             "strong as remove it.",
             "4 is four times less disturbance where nothing was to be removed.",
             by="studies.Spare",
+            headline=True,
+        ),
+        Word(
+            "projection_over_floor",
+            "Projection over the floor",
+            "times",
+            "Mean squared change by the better projection over what oracle LEACE, which is told the feature's value in "
+            "every row, needs to take as much of it out of x.",
+            "No edit is below 1.",
+            by="intervene.edits.least_change",
+        ),
+        Word(
+            "gated_over_floor",
+            "Gated ablation over the floor",
+            "times",
+            "The same of the gated ablation.",
+            "No edit is below 1.",
+            by="intervene.edits.least_change",
             headline=True,
         ),
         Word(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core import Activations, Answer, Findings, Measurement, Run
 from ...intervene import collateral
-from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale
+from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale, least_change
 from ...intervene.gates import Lmmse
 from ...measure.interval import Interval
 from ...worlds import World
@@ -77,8 +77,8 @@ class Spare(Study):
     In worlds whose directions and frequencies are known: what the best constant vector gains over plain addition of the
     feature's direction, how much of it is reached with the metric known and with one estimated from rows, and what a
     gated ablation disturbs against orthogonal projection at equal effect, where the feature is absent and where it is
-    present. The network is taken to read features by their own directions; what becomes of the edit where it reads
-    otherwise is said beside it.
+    present, each also over the floor: what oracle LEACE changes that is told the feature's value. The network is taken
+    to read features by their own directions; what becomes of the edit where it reads otherwise is said beside it.
     """
 
     kind: ClassVar[str] = "spare"
@@ -188,17 +188,19 @@ def _gated(atoms: Tensor, i: int, fitted: Rows, held: Rows) -> dict[str, float]:
         "about_mean": MeanAblate(x.mean(0), a),
         "gated": Scale(a, gate.direction, gate.offset, gate=gate),
     }
-    absent, present = {}, {}
+    absent, present, floors = {}, {}, {}
+    effect = math.nan
     for name, edit in made.items():
         removed = _removed(edit, a, x, f[:, i])
         if not removed > 0:
-            absent[name] = present[name] = math.nan
+            absent[name] = present[name] = floors[name] = math.nan
             continue
         edit = edit.at(1 / removed)
         change = edit(held[0]) - held[0]
         z = held[1][:, i]
         absent[name] = float(change[z == 0].square().sum(1).mean())
         present[name] = float((change + torch.outer(z, a))[z != 0].square().sum(1).mean())
+        floors[name] = float(change.square().sum(1).mean()) / least_change(change, z)
         if name == "gated":
             effect = _removed(edit, a, *(held[0], z))
     return {
@@ -209,6 +211,8 @@ def _gated(atoms: Tensor, i: int, fitted: Rows, held: Rows) -> dict[str, float]:
         "absent_sparing": min(absent["orthogonal"], absent["about_mean"])
         / max(absent["gated"], absent["orthogonal"] / _MOST),
         "present_cost": present["gated"] / min(present["orthogonal"], present["about_mean"]),
+        "projection_over_floor": min(floors["orthogonal"], floors["about_mean"]),
+        "gated_over_floor": floors["gated"],
         "effect_held_out": effect,
     }
 
@@ -228,6 +232,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "rho_elsewhere": ("times", "1"),
     "absent_sparing": ("times", ""),
     "present_cost": ("times", ""),
+    "projection_over_floor": ("times", "1"),
+    "gated_over_floor": ("times", "1"),
 }
 """Unit of each measurement, and the bound that it cannot be below."""
 
@@ -281,6 +287,8 @@ def _sentences(overall: Sequence[Measurement]) -> list[str]:
         f"addition {_number(by['rho_plain_elsewhere'])}.",
         f"A gated ablation disturbs {_number(by['absent_sparing'])} times less than projection where the feature is "
         f"absent, and costs {_number(by['present_cost'])} times as much where it is present.",
+        "Oracle LEACE, told the feature's value, takes as much of it out at the least change there is: projection "
+        f"changes {_number(by['projection_over_floor'])} times that, gated ablation {_number(by['gated_over_floor'])}.",
     ]
     for name, (goal, at_least_so) in GOALS.items():
         value = by[name].value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -18,16 +19,19 @@ from ...intervene import (
     dose,
     dose_response,
     generate,
+    log_odds,
     log_odds_gradient,
     next_token_loss,
     pullback_fisher,
     text_of,
 )
-from ...intervene.edits import Add, Edit, Least, NormKept
+from ...intervene.edits import Edit
 from ...measure.interval import bootstrap
 from ..settings import Count, at_least
 from ..study import Progress
-from .aimed import Aimed, rows_of_corpus, rows_of_texts
+from .aimed import Aimed, rows_of_corpus
+from .metering import TABLE, Meter
+from .offers import GATES, STEERING, missing
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,31 @@ class Steer(Aimed):
     """How much is added, in --unit."""
     unit: Literal["norms", "nats"] = "norms"
     """"norms": mean lengths of x at the site; "nats": what unrelated predictions lose, to second order."""
-    edit: Literal["add", "norm_kept", "least_moment", "least_fisher"] = "add"
-    """"add" the direction; turn x without lengthening it; or move what the answers are read by at the least collateral:
-    measured by the second moment of x, or by the Fisher matrix."""
+    edit: Literal[
+        "add",
+        "norm_kept",
+        "least_moment",
+        "least_fisher",
+        "least_latents",
+        "protected",
+        "sae_targeted",
+        "clamp",
+        "scale",
+        "midsteer",
+        "alphasteer",
+        "latent",
+        "splice_in",
+    ] = "add"
+    """"add" the direction; turn x without lengthening it (norm_kept); move what the answers are read by at the least
+    collateral, by the second moment of x, by the Fisher matrix, or a latent by what other latents read (least_*); move
+    no protected concept; no other latent (sae_targeted); set or multiply what there is of the direction (clamp, scale);
+    turn one side of the contrast into the other (midsteer); leave unrelated text (alphasteer); set a latent, with the
+    dictionary's error or without it (splice_in)."""
+    gate: Literal["always", "clip", "lmmse", "latent"] = "always"
+    """Where: in every row; where the concept's read-out is above the middle of the two sides (clip); where a linear
+    estimate of the contrast is on (lmmse); where the latent is."""
+    at: float | None = None
+    """The strength at which side effects are measured beside controls. Default: the middle one of those above 0."""
     positions: Literal["all", "last", "after", "answering"] = "all"
     """At which tokens: all, the prompt's last, those after it, or those that predict an answer."""
     new_tokens: Annotated[int, at_least(0)] = 16
@@ -73,6 +99,13 @@ class Steer(Aimed):
             raise ValueError("a dose in nats is at least 0; give strengths of 0 and above, or --unit norms.")
         if (self.wanted is None) != (self.unwanted is None):
             raise ValueError("log-odds are of one answer against another; give --wanted and --unwanted together.")
+        if self.at is not None and self.at not in self.strengths:
+            raise ValueError(f"at must be one of the strengths {self.strengths}; got {self.at}.")
+        lacking = missing(STEERING[self.edit], latent=self.latent is not None, protect=bool(self.protect))
+        if lacking:
+            raise ValueError(f"{self.edit} {lacking}.")
+        if self.gate == "latent" and self.latent is None:
+            raise ValueError("a gate on a latent needs a dictionary; give --sae and --latent.")
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         self.conceal(run, "prompts", "wanted", "unwanted")
@@ -81,9 +114,8 @@ class Steer(Aimed):
         corpus = self.corpus(subject)
         yield Progress(f"Loading {self.model}", 1, 1, str(site))
         yield Progress("Reading x", 0, 1)
-        has, lacks = (rows_of_texts(subject, site, texts) for texts in (self.towards, self.away))
         x = rows_of_corpus(subject, site, corpus)
-        direction, origin = self.aim(site, x.shape[1], self.coder(subject, x.shape[1]), has, lacks)
+        material, origin = self.material(subject, site, x, self.coder(subject, x.shape[1]))
         wanted, unwanted = self._pair()
         n = len(self.prompts)
         read = log_odds_gradient(subject, site, self.prompts, [wanted] * n, [unwanted] * n, positions=self.positions)
@@ -97,21 +129,70 @@ class Steer(Aimed):
         # Fewer draws than dimensions leave directions that seem to cost nothing; the second moment says they do.
         damped = (1 - _DAMPING) * fisher + _DAMPING * moment * (fisher.trace() / moment.trace())
         metrics = {"second moment": moment, "Fisher": damped}
-        if self.edit in _METRIC:
-            direction = Least(read, metrics[_METRIC[self.edit]]).direction.float()
-            origin = f"least collateral by the {_METRIC[self.edit]} for what the answers are read by"
+        offer = STEERING[self.edit]
+        material = dataclasses.replace(material, read=read, metrics=metrics)
+        direction = material.direction if offer.vector is None else offer.vector(material).float()
         unit = dose.in_mean_norms(direction, x) if self.unit == "norms" else dose.in_nats(direction, fisher)
-        edit: Edit = NormKept(Add(unit)) if self.edit == "norm_kept" else Add(unit)
+        made = offer.edit(dataclasses.replace(material, direction=unit))
+        edit = dataclasses.replace(made, gate=GATES[self.gate](material)) if self.gate != "always" else made
         found = Findings()
+        self.tell(found, subject, site)
+        at = self._metered_at()
+        change = None if at is None else edit.at(self._strength(at))(x) - x
         for name, metric in metrics.items():
-            found.add(_distance(unit, read, metric, name, len(x)))
-        yield from self._doses(found, subject, site, edit, corpus, x, fisher)
+            found.add(_distance(unit if change is None else change, read, metric, name, len(x)))
+        effect = self._effect(subject, site)
+        meter = self.meter(subject, site, corpus, material, effect, fisher)
+        plain, at_dose = yield from self._doses(found, subject, site, edit, corpus, x, fisher)
+        if at is not None:
+            yield from self._metered(found, meter, edit, at)
+            if plain is not None and at_dose is not None:
+                meter.answers(found, {"strength": float(at)}, at_dose, plain)
         return Answer(
             title=f"{subject.name}: steered at {site}",
             findings=found,
-            sentences=self._sentences(found, origin),
+            sentences=[
+                *self._sentences(found, origin, f"{self.edit}: {offer.words}", edit),
+                *self._beside(found, at),
+                *meter.sentences(found),
+            ],
             arrays={"direction": unit, "read": read},
         )
+
+    def _metered_at(self) -> float | None:
+        """The dose that side effects are measured at; None where all are 0."""
+        if self.at is not None:
+            return self.at or None
+        up = sorted(one for one in self.strengths if one > 0)
+        return up[(len(up) - 1) // 2] if up else next((one for one in self.strengths if one), None)
+
+    def _effect(self, subject: Subject, site: Site) -> Callable[[Edit], float]:
+        """From an edit to the rise of the log-odds, nats."""
+        n = len(self.prompts)
+        wanted, unwanted = self._pair()
+
+        def odds(edits: Mapping[Site | str, Edit]) -> float:
+            return float(
+                log_odds(
+                    subject, self.prompts, [wanted] * n, [unwanted] * n, edits=edits, positions=self.positions
+                ).mean()
+            )
+
+        own = odds({})
+        return lambda edit: odds({site: edit}) - own if edit.strength else 0.0
+
+    def _metered(self, found: Findings, meter: Meter, edit: Edit, at: float) -> Generator[Progress, None, None]:
+        """What else moves at one dose, beside controls; at the others without; and what foretold it."""
+        yield Progress("Measuring side effects", 0, 3)
+        meter.measure(found, edit.at(self._strength(at)), {"strength": float(at)})
+        yield Progress("Measuring side effects", 1, 3)
+        for strength in self.strengths:
+            if strength not in (0, at):
+                dosed = edit.at(self._strength(strength))
+                meter.curve(found, {float(strength): dosed}, {"strength": float(strength)})
+        yield Progress("Measuring side effects", 2, 3)
+        meter.foretell(found)
+        yield Progress("Measuring side effects", 3, 3)
 
     def _pair(self) -> tuple[str, str]:
         """The answer that is wanted and the one that is not."""
@@ -125,7 +206,9 @@ class Steer(Aimed):
 
     def _doses(
         self, found: Findings, subject: Subject, site: Site, edit: Edit, corpus: Corpus, x: Tensor, fisher: Tensor
-    ) -> Generator[Progress, None, None]:
+    ) -> Generator[Progress, None, tuple[Answers | None, Answers | None]]:
+        """The curve; and what was written without the edit and at the dose that is metered."""
+        written: dict[float, Answers] = {}
         strengths = [self._strength(one) for one in self.strengths]
         odds = []
         for done, prompt in enumerate(self.prompts):
@@ -172,7 +255,7 @@ class Steer(Aimed):
             ratio = float((after.double().norm(dim=1) / x.double().norm(dim=1)).mean())
             found.row("doses", strength=float(dosed), norm_ratio=ratio, predicted_nats=_nats(after - x, fisher))
             if self.new_tokens:
-                answers = generate(
+                written[dosed] = answers = generate(
                     subject,
                     self.prompts,
                     edits={site: edit.at(strength)},
@@ -186,20 +269,41 @@ class Steer(Aimed):
                         {"prompt": list(self.prompts), "written": list(text_of(subject, answers))},
                         at={"strength": float(dosed)},
                     )
+        at = self._metered_at()
+        if not self.new_tokens or at is None:
+            return None, None
+        plain = written.get(0.0) or generate(
+            subject, self.prompts, max_new_tokens=self.new_tokens, positions=self.positions, seed=self.seed
+        )
+        return plain, written[at]
 
-    def _sentences(self, found: Findings, origin: str) -> list[str]:
+    def _beside(self, found: Findings, at: float | None) -> list[str]:
+        """What random edits do beside it."""
+        kl = None if at is None else found.get("steering_kl", float(at))
+        if kl is None or kl.value is None or kl.chance is None:
+            return []
+        rows = found.tables[TABLE]
+        chosen = [i for i, way in enumerate(rows["matched"]) if way == "size"]
+        own, *rest = ([rows[name][i] for name in ("kind", "effect", "kl")] for i in chosen)
+        by = {kind: [effect for k, effect, _ in rest if k == kind] for kind in dict.fromkeys(k for k, _, _ in rest)}
+        band = "; ".join(f"{kind} {min(v):+.2f}{f' to {max(v):+.2f}' if len(v) > 1 else ''}" for kind, v in by.items())
+        return [
+            f"At {at:g} it moves the log-odds by {own[1]:+.2f} nats at {kl.value:.3f} nats of KL a token; edits of the "
+            f"same size elsewhere: {band} nats; a random one costs {kl.chance:.3f}."
+        ]
+
+    def _sentences(self, found: Findings, origin: str, what: str, edit: Edit) -> list[str]:
         most = max(self.strengths, key=abs)
         quiet = min(self.strengths, key=abs)
         raised, start = (found["steered_log_odds", float(one)].value or 0.0 for one in (most, quiet))
         added = found["loss_added", float(most)]
         unit = "mean norms" if self.unit == "norms" else "nats"
         return [
-            f"Direction: {origin}.",
+            f"Direction: {origin}. Edit: {what}; it reads {edit.reads}.",
             f"At {most:g} {unit} the log-odds are {raised:.2f} nats, {raised - start:+.2f} beside {quiet:g}; unrelated "
             f"text costs {added.value:+.3f} nats a token.",
             *(
-                f"By the {m.at['metric']} this direction costs {m.value:.3g} times the least that moves the log-odds "
-                "as much."
+                f"By the {m.at['metric']} it costs {m.value:.3g} times the least that moves the log-odds as much."
                 for m in found
                 if m.name == "rho" and m.value is not None
             ),
@@ -211,11 +315,12 @@ class Steer(Aimed):
 
 _DAMPING = 0.1
 """Share of the second moment, at equal trace, that is mixed into the Fisher matrix before it is inverted."""
-_METRIC = {"least_moment": "second moment", "least_fisher": "Fisher"}
+Answers = Sequence[Sequence[int]]
 
 
-def _distance(direction: Tensor, read: Tensor, metric: Tensor, name: str, rows: int) -> Measurement:
-    value = collateral.rho(direction, read, metric)
+def _distance(change: Tensor, read: Tensor, metric: Tensor, name: str, rows: int) -> Measurement:
+    """rho of a vector, or of the changes of rows."""
+    value = (collateral.rho if change.ndim == 1 else collateral.rho_of_changes)(change, read, metric)
     known = math.isfinite(value)
     return Measurement(
         name="rho",
@@ -226,7 +331,7 @@ def _distance(direction: Tensor, read: Tensor, metric: Tensor, name: str, rows: 
         reference=1.0,
         reference_is="no edit is below",
         at={"metric": name},
-        caution="" if known else "the direction does not move the log-odds at all, to first order",
+        caution="" if known else "the edit does not move the log-odds at all, to first order",
     )
 
 

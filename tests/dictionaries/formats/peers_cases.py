@@ -1,7 +1,7 @@
 """Small dictionaries made, saved and evaluated by the packages themselves: what our readers have to agree with.
 
 Run as a script in the peers' environment it writes the fixtures beside it:
-    scripts/peers --only && PYTHONPATH=. .venv-peers/bin/python tests/dictionaries/formats/peers_cases.py
+    scripts/peers --only dictionaries && PYTHONPATH=. .venv-peers/bin/python tests/dictionaries/formats/peers_cases.py
 """
 
 from __future__ import annotations
