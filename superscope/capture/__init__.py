@@ -18,6 +18,8 @@ from .inputs.text import Document as Document
 from .inputs.text import documents as documents
 from .inputs.text import stream as stream
 from .inputs.text import tokens as tokens
+from .models.adapted import from_nnsight as from_nnsight
+from .models.adapted import from_transformer_lens as from_transformer_lens
 from .models.load import Kind as Kind
 from .models.load import Subject as Subject
 from .models.load import control as control
@@ -27,6 +29,9 @@ from .models.roles import ROLES as ROLES
 from .models.roles import blocks as blocks
 from .models.roles import mlp_hidden as mlp_hidden
 from .models.sites import sites as sites
+from .models.translate import envoy as envoy
+from .models.translate import hook_name as hook_name
+from .models.translate import site_of_envoy as site_of_envoy
 from .reading.describe import RoleSite as RoleSite
 from .reading.describe import describe as describe
 from .reading.harvest import harvest as harvest

@@ -24,6 +24,12 @@ class Entry:
 STUDIES = (
     Entry("scan", "networks.scan", "Scan", "How superposed are this model's layers? From a model's name to a report."),
     Entry(
+        "survey",
+        "networks.full_survey",
+        "FullSurvey",
+        "What can be said of this model's superposition? Every study that applies, the text read once.",
+    ),
+    Entry(
         "layers", "networks.layers", "Layers", "Are early layers dense, later ones sparse? Every layer, site and head."
     ),
     Entry(
@@ -105,6 +111,18 @@ STUDIES = (
         "learning.convert",
         "Convert",
         "Does this dictionary, written in another package's format, stay the same?",
+    ),
+    Entry(
+        "interpret",
+        "networks.interpret",
+        "Interpret",
+        "What would a language model call these latents, and do its names foretell where they fire?",
+    ),
+    Entry(
+        "neuronpedia",
+        "networks.neuronpedia",
+        "Neuronpedia",
+        "How do others look through these features? A scan's feature pages as Neuronpedia imports them.",
     ),
     Entry(
         "judge",

@@ -9,7 +9,7 @@ import torch
 
 from superscope.core import Report, files
 from superscope.measure import WORDS
-from superscope.studies import STUDIES
+from superscope.studies import STUDIES, Scan
 
 SMALL = {
     "manifolds": {
@@ -25,6 +25,19 @@ SMALL = {
     },
     "evaluate": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 400},
     "scan": {"tokens": 3000, "held_out": 600, "sites": ("resid_post.0",), "n": 24, "k": 3, "steps": 4, "batch": 64},
+    "survey": {
+        "layers": (0,),
+        "roles": ("resid_post",),
+        "control": False,
+        "minutes": 1e-6,
+        "tokens": 2000,
+        "held_out": 600,
+        "n": 24,
+        "k": 3,
+        "steps": 2,
+        "seeds": 2,
+        "batch": 64,
+    },
     "layers": {
         "layers": (0,),
         "roles": ("resid_post",),
@@ -74,6 +87,8 @@ SMALL = {
     "recover": {"trials": 4, "ks": (1, 2)},
     "plan": {"latents": 64, "tokens": 1e6, "d": 32},
     "convert": {"to": "sparsify"},
+    "neuronpedia": {"batch": 10},
+    "interpret": {},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
     "concept": {"concepts": ("errors",), "texts": 12, "sites": ("resid_post.0",), "steer": False},
     "steer": {
@@ -122,6 +137,8 @@ def settings(tmp_path: Path) -> dict[str, dict]:
         given[command]["dictionary"] = str(matrix)
     for command in ("judge", "evaluate"):
         given[command]["dictionary"] = str(tmp_path / "sae")
+    given["neuronpedia"] |= {"scan": str(tmp_path / "scan"), "target": str(tmp_path / "pages")}
+    given["interpret"]["scan"] = str(tmp_path / "scan")
     given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
     return given
 
@@ -131,6 +148,8 @@ def test_its_report_says_when_it_was_made_and_every_number_has_a_word(
     command: str, settings: dict[str, dict], tmp_path: Path
 ) -> None:
     entry = next(entry for entry in STUDIES if entry.command == command)
+    if command in ("neuronpedia", "interpret"):
+        Scan(**settings["scan"]).run(tmp_path / "scan")
     study = entry.load()(**settings[command])
     made = study.run(tmp_path / "run")
     report = Report.load(tmp_path / "run")

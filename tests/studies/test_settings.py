@@ -27,6 +27,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "recover": {"dictionary": "matrix.npy", "ks": (1, 2)},
     "plan": {"latents": 64, "tokens": 1e6, "k": 4, "d": 8},
     "convert": {"source": "a", "target": "b"},
+    "interpret": {"scan": "run"},
+    "neuronpedia": {"scan": "run", "target": "pages"},
     "judge": {"dictionary": "sae", "world": ("uniform",)},
     "manifolds": {"source": "world:rings"},
     "evaluate": {"dictionary": "sae"},

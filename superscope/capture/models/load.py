@@ -82,7 +82,8 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
     Args:
         model: "pocket" or "sycophant" for the models inside this package, a folder with config.json, weights and
             tokenizer, a GGUF file or a folder that holds one (extra `gguf`; its weights are de-quantised), or a name on
-            the hub such as "EleutherAI/pythia-70m".
+            the hub such as "EleutherAI/pythia-70m"; after "transformer_lens:", a folder or name that TransformerLens
+            loads.
         device: as in torch.
         dtype: of the weights; float32 without it.
 
@@ -101,6 +102,11 @@ def load(model: str = "pocket", *, device: torch.device | str = "cpu", dtype: to
         network: Any
         network, tokenizer = load_pocket()
         return Subject(network.to(device=place, dtype=dtype).eval(), tokenizer, "pocket", "causal")
+    if model.startswith("transformer_lens:"):
+        from .hooked import boot
+
+        hooked = boot(model.removeprefix("transformer_lens:"), place, dtype)
+        return Subject(hooked, hooked.whole[0].tokenizer, model, "causal")
     if model == "sycophant":
         from ..sycophant import load as load_sycophant
 
@@ -145,6 +151,11 @@ def control(loaded: Subject, seed: int) -> Subject:
         'tiny, random weights (seed 0)'
     """
     model = loaded.model
+    if not hasattr(model.config, "to_dict"):
+        raise ValueError(
+            f"control: '{loaded.name}' is a model of another package, which makes none with random weights; load the "
+            "same model by its name or folder."
+        )
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         network = type(model)(copy.deepcopy(model.config))

@@ -33,6 +33,7 @@ from torch import nn
 
 from ...core import Site, SiteNotFound
 from .facts import text_config_of
+from .hook_names import BRIDGE, LEGACY
 from .paths import base_of, names_of
 
 LAYER_ROLES = (
@@ -226,6 +227,8 @@ def blocks_or_none(model: nn.Module) -> tuple[str, ...]:
 def inside(model: nn.Module, block: str, role: str, head: int | None) -> Site | None:
     """The site of a role in a block; None where this block has none."""
     names = dict(model.get_submodule(block).named_modules())
+    if LEGACY["resid_post"] in names or BRIDGE["resid_post"] in names:
+        return _hooked(model, block, role, head)
     mix = next((name for name in _MIX if name in names), None)
     if head is not None and role not in ("q", "k", "v", "z"):
         raise SiteNotFound(f"heads are parts of q, k, v and z; {role} has none. Leave .h{head} out.")
@@ -247,6 +250,17 @@ def inside(model: nn.Module, block: str, role: str, head: int | None) -> Site | 
     # A mixture of experts has no one down-projection; what it gives is the sum over its experts.
     name = norm or down or part
     return None if name is None else Site(f"{block}.{name}")
+
+
+def _hooked(model: nn.Module, block: str, role: str, head: int | None) -> Site | None:
+    """The hook of a role in a block of TransformerLens; None for a head, and for what comes head by head."""
+    names = names_of(model)
+    is_legacy = f"{block}.{LEGACY['resid_post']}" in names
+    if role == "mlp_in" and is_legacy:
+        return Site(f"{block}.mlp", "in")
+    by_head = is_legacy and role in ("q", "k", "v", "z")
+    path = f"{block}.{(LEGACY if is_legacy else BRIDGE).get(role)}"
+    return None if head is not None or by_head or path not in names else Site(path)
 
 
 def _attention(
@@ -341,6 +355,13 @@ def _head(head: int | None, heads: int, width: int, role: str) -> tuple[tuple[in
 def outside(model: nn.Module, role: str) -> Site | None:
     """The site of a role that is no part of a block; None where the model has none."""
     prefix, base = base_of(model)
+    names = names_of(model)
+    if "hook_embed" in names or "embed.hook_out" in names:
+        return (
+            Site("unembed", "in")
+            if role == "unembed"
+            else Site("hook_embed" if "hook_embed" in names else "embed.hook_out")
+        )
     if role == "unembed":
         head = getattr(model, "get_output_embeddings", lambda: None)()
         paths = blocks_or_none(model)
@@ -350,7 +371,7 @@ def outside(model: nn.Module, role: str) -> Site | None:
         # past the base model, to the decoder inside it.
         return Site(paths[0].rsplit(".", 2)[0])
     table = getattr(model, "get_input_embeddings", lambda: None)()
-    for name, module in names_of(model).items():
+    for name, module in names.items():
         if module is table and isinstance(table, nn.Embedding):
             return Site(name)
     inside = dict(base.named_modules())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ...core import Site, SiteNotFound
+from .hook_names import role_of_hook
 from .paths import aliases, matches, names_of, suggestion
 from .roles import role_sites
 
@@ -14,7 +15,8 @@ from .roles import role_sites
 def sites(model: nn.Module, patterns: Sequence[str]) -> tuple[Site, ...]:
     """The sites of `model` that `patterns` name, in the order of the patterns and, within one, of the model.
 
-    A pattern is a role with its layer, as `resid_post.6` or `z.*` (listed in `roles`), or a module path as in
+    A pattern is a role with its layer, as `resid_post.6` or `z.*` (listed in `roles`), TransformerLens's name of one
+    (`blocks.6.hook_resid_post`), or a module path as in
     `model.named_modules()` (lists of modules, which never run, left out), with `*`, `?` and `[...]` inside one level
     (`*` crosses no dot) and `**` over any number of levels. Behind a path `:in` asks for the module's input instead of
     its output; behind either, `[16:24]` for some of the coordinates. A path that fits nowhere is tried with the prefix
@@ -46,7 +48,7 @@ def sites(model: nn.Module, patterns: Sequence[str]) -> tuple[Site, ...]:
             Site(name, asked.io, columns=asked.columns, item=asked.item) for name in matches(model, asked.path, names)
         ]
         # A path comes before a role: a module that is called `embed` is what is meant by it.
-        matched = matched or list(role_sites(model, pattern))
+        matched = matched or list(role_sites(model, role_of_hook(pattern) or pattern))
         if not matched:
             raise SiteNotFound(
                 f"no module named '{asked.path}' in this model.{suggestion(model, asked.path, names)} "

@@ -27,6 +27,7 @@ from .openmoss import OPENMOSS
 from .ours import form_of, sae_of
 from .plain import PLAIN
 from .probe import Agreement
+from .saebench import AsSAEBench
 from .saelens import SAELENS
 from .sparsify import SPARSIFY
 
@@ -289,6 +290,7 @@ __all__ = [
     "FORMATS",
     "OURS",
     "Agreement",
+    "AsSAEBench",
     "Form",
     "Format",
     "Imported",

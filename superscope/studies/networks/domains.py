@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, ClassVar, cast
@@ -61,23 +61,21 @@ class Domains(Survey):
         sites = capture.sites(loaded.model, self.sites) if self.sites else _default_sites(loaded)
         yield Progress(f"Loading {self.model}", 1, 1)
         yield Progress("Reading the text", 0, 1)
-        corpora, cut = self._texts(loaded)
+        corpora, cut = self.texts(loaded)
         corpus, held_out = (joined([parts[i] for parts in corpora.values()]) for i in (0, 1))
-        domain_of = np.concatenate([np.full(len(p[1].names), i) for i, p in enumerate(corpora.values())])
         subjects = {TRAINED: loaded}
         said = ", ".join(corpora)
         yield Progress("Reading the text", 1, 1, said, ahead=self.ahead(subjects, sites, corpus, held_out))
-        by_domain = ByDomain(tuple(corpora), domain_of)
-        readings = (Activation(), Explained(), by_domain, Together())
+        readings = (Activation(), Explained(), ByDomain.of(corpora), Together())
         findings = yield from self.survey(run, subjects, sites, corpus, held_out, readings)
         run.note(text=f"{len(corpora)} domains: {said}", window=str(corpus.policy))
         return Answer(
             title=f"{loaded.name}: {len(corpora)} domains at {len(sites)} site{'s' if len(sites) > 1 else ''}",
             findings=findings,
-            sentences=[*_sentences(findings, sites, tuple(corpora)), *([cut] if cut else [])],
+            sentences=[*sentences(findings, sites, tuple(corpora)), *([cut] if cut else [])],
         )
 
-    def _texts(self, loaded: Subject) -> tuple[dict[str, tuple[Corpus, Corpus]], str]:
+    def texts(self, loaded: Subject) -> tuple[dict[str, tuple[Corpus, Corpus]], str]:
         """Text to learn from and to measure on, as much of each domain; and a sentence where some had to be cut."""
         groups: dict[str, list[capture.Document]] = {}
         for document in capture.documents(self.text):
@@ -152,6 +150,12 @@ class ByDomain(Reading):
     names: tuple[str, ...]
     domain_of: np.ndarray
     losses: list[intervene.Loss] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, corpora: Mapping[str, tuple[Corpus, Corpus]]) -> ByDomain:
+        """Of domains whose held-out texts are read joined, in this order."""
+        own = [np.full(len(held_out.names), i) for i, (_, held_out) in enumerate(corpora.values())]
+        return cls(tuple(corpora), np.concatenate(own))
 
     def read(self, seen: View, findings: Findings) -> None:
         documents, windows, rows = [], [], []
@@ -371,7 +375,8 @@ def _correlation(s: np.ndarray) -> np.ndarray:
     return (xy / n - x * y / n**2) / np.sqrt(np.maximum((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2), 1e-300))
 
 
-def _sentences(findings: Findings, sites: Sequence[Site], names: Sequence[str]) -> Iterator[str]:
+def sentences(findings: Findings, sites: Sequence[Site], names: Sequence[str]) -> Iterator[str]:
+    """What was found at each site, of domains, difficulty and co-occurrence."""
     for site in sites:
         latents = [
             m for m in findings if m.name == "domain_latents" and m.at["site"] == str(site) and m.value is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -138,31 +138,7 @@ class Evaluate(Study):
         yield Progress("Evaluating", 1, 5, "the model on reconstructions")
         if loaded.kind == "causal":
             findings.add(_recovered(loaded, site, corpus, coder, source, self.spliced, self.seed))
-        part = _first([batch], _PROBED)
-        with torch.no_grad():
-            code = coder.encode(part.x)
-        assert part.tokens is not None
-        assert part.places is not None
-        groups = corpus.document[part.places[:, 0]]
-        spelled = capture.spelling(loaded.tokenizer)
-        yield Progress("Evaluating", 2, 5, "kinds of token")
-        kinds = measure.token_kinds(spelled)[part.tokens]
-        for number, name in enumerate(measure.KINDS):
-            findings.add(_probes(code, part.x, kinds == number, groups, name, self.seed))
-        yield Progress("Evaluating", 3, 5, "first letters")
-        letters = [spelled[token].strip()[:1].lower() for token in part.tokens.tolist()]
-        for letter in string.ascii_lowercase:
-            labels = torch.tensor([one == letter for one in letters])
-            if int(labels.sum()) >= _FEWEST:
-                absorbed = probe_absorption(
-                    code, part.x, labels, coder.dictionary, name=f"first letter {letter}", seed=self.seed
-                )
-                findings.add(absorbed)
-        yield Progress("Evaluating", 4, 5, "contrast of texts")
-        pairs = list(_pairs(code, groups))
-        if len(pairs) >= 2:
-            findings.add(contrast(pairs, seed=self.seed))
-        yield Progress("Evaluating", 5, 5)
+        yield from probed(coder, batch, corpus, capture.spelling(loaded.tokenizer), self.seed, findings)
         return f"{loaded.name} at {site}"
 
     def _length(self, coder: SparseCoder, rows: Any) -> Measurement:
@@ -186,6 +162,52 @@ class Evaluate(Study):
             chance=plain,
             chance_is="each coordinate by itself, without a dictionary",
         )
+
+
+def probed(
+    coder: SparseCoder,
+    batch: Activations,
+    corpus: Corpus,
+    spelled: Sequence[str],
+    seed: int,
+    findings: Findings,
+    at: Mapping[str, str | int | float] | None = None,
+) -> Generator[Progress, None, None]:
+    """Probes of kinds of token and of first letters, absorption, and the contrast of documents, added to `findings`.
+
+    Args:
+        coder: whose latents are asked.
+        batch: rows with their tokens and places.
+        corpus: that they were read in.
+        spelled: each token as text.
+        seed: of folds and shuffles.
+        findings: to add to.
+        at: where, for each.
+    """
+    part = _first([batch], _PROBED)
+    with torch.no_grad():
+        code = coder.encode(part.x)
+    assert part.tokens is not None
+    assert part.places is not None
+    groups = corpus.document[part.places[:, 0].cpu()]
+    yield Progress("Evaluating", 2, 5, "kinds of token")
+    kinds = measure.token_kinds(spelled)[part.tokens.cpu()]
+    for number, name in enumerate(measure.KINDS):
+        findings.add(_probes(code, part.x, kinds == number, groups, name, seed), at=at)
+    yield Progress("Evaluating", 3, 5, "first letters")
+    letters = [spelled[token].strip()[:1].lower() for token in part.tokens.tolist()]
+    for letter in string.ascii_lowercase:
+        labels = torch.tensor([one == letter for one in letters])
+        if int(labels.sum()) >= _FEWEST:
+            absorbed = probe_absorption(
+                code, part.x, labels, coder.dictionary, name=f"first letter {letter}", seed=seed
+            )
+            findings.add(absorbed, at=at)
+    yield Progress("Evaluating", 4, 5, "contrast of texts")
+    pairs = list(_pairs(code, groups))
+    if len(pairs) >= 2:
+        findings.add(contrast(pairs, seed=seed), at=at)
+    yield Progress("Evaluating", 5, 5)
 
 
 def _coder(path: str) -> SparseCoder:

@@ -69,8 +69,8 @@ class Layers(Survey):
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress(f"Loading {self.model}", 0, 1)
         loaded = capture.load(self.model, device=self.device)
-        layers = self._layers(loaded)
-        sites = _sites(loaded, layers, [role for role in self.roles if role != "pattern"])
+        layers = chosen(loaded, self.layers)
+        sites = sites_of(loaded, layers, [role for role in self.roles if role != "pattern"])
         lacking = sorted(set(self.roles) - {role for role, _ in sites.values()} - {"pattern"})
         if not sites:
             raise ValueError(
@@ -102,30 +102,33 @@ class Layers(Survey):
             findings.add(also)
             for name, table in also.tables.items():
                 findings.rows(name, table)
-        yield from _attention(subjects, layers, texts, findings, self.seed)
+        yield from attention(subjects, layers, texts, findings, self.seed)
         for site, (role, layer) in sites.items():
             findings.row("places", site=str(site), role=role, layer=layer)
         for label in subjects:
-            for role in dict.fromkeys(role for role, _ in sites.values()):
-                ordered = [site for site, (own, _) in sites.items() if own == role]
-                if len(ordered) > 1:
-                    findings.add(depth.trend(label, ordered, role, self.seed))
+            findings.add(depth.trends(label, sites, self.seed))
         run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
         return Answer(
             title=f"{loaded.name}: {len(sites)} sites in layers {', '.join(map(str, layers))}",
             findings=findings,
-            sentences=tuple(_sentences(findings, sites, tuple(subjects), lacking)),
+            sentences=tuple(sentences(findings, sites, tuple(subjects), lacking)),
         )
 
-    def _layers(self, loaded: Subject) -> tuple[int, ...]:
-        count = len(capture.blocks(loaded.model))
-        for layer in self.layers:
-            if layer >= count:
-                raise ValueError(f"'{loaded.name}' has the layers 0 to {count - 1}; there is no layer {layer}.")
-        return self.layers or tuple(sorted({0, count // 2, count - 1}))
+
+def chosen(loaded: Subject, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers asked for, or the first, the middle and the last.
+
+    Raises:
+        ValueError: if the model has no such layer.
+    """
+    count = len(capture.blocks(loaded.model))
+    for layer in layers:
+        if layer >= count:
+            raise ValueError(f"'{loaded.name}' has the layers 0 to {count - 1}; there is no layer {layer}.")
+    return tuple(layers) or tuple(sorted({0, count // 2, count - 1}))
 
 
-def _sites(loaded: Subject, layers: Sequence[int], roles: Sequence[str]) -> dict[Site, tuple[str, int]]:
+def sites_of(loaded: Subject, layers: Sequence[int], roles: Sequence[str]) -> dict[Site, tuple[str, int]]:
     """Each site with its role and layer, -1 before the first and as many as there are after the last."""
     blocks = capture.blocks(loaded.model)
     found: dict[Site, tuple[str, int]] = {}
@@ -193,6 +196,13 @@ class Depth(Reading):
                 found[group] = found.get(group, np.zeros(2)) + np.array([values[here].sum(), here.sum()])
         self.sums[seen.label, str(seen.site)] = found
 
+    def trends(self, label: str, sites: Mapping[Site, tuple[str, int]], seed: int) -> Iterator[Measurement]:
+        """The trend of every role that was read in two layers or more."""
+        for role in dict.fromkeys(role for role, _ in sites.values()):
+            ordered = [site for site, (own, _) in sites.items() if own == role and (label, str(site)) in self.sums]
+            if len(ordered) > 1:
+                yield self.trend(label, ordered, role, seed)
+
     def trend(self, label: str, ordered: Sequence[Site], role: str, seed: int) -> Measurement:
         """The last site's Gini index less the first one's."""
         first, last = self.sums[label, str(ordered[0])], self.sums[label, str(ordered[-1])]
@@ -213,7 +223,7 @@ class Depth(Reading):
         )
 
 
-def _attention(
+def attention(
     subjects: Mapping[str, Subject], layers: Sequence[int], texts: Mapping[str, Corpus], findings: Findings, seed: int
 ) -> Generator[Progress, None, None]:
     """Patterns of every layer: means as measurements, heads as a table."""
@@ -250,9 +260,10 @@ def _patterns(subject: Subject, site: Site, corpus: Corpus) -> Iterator[measure.
             yield measure.Patterns(weights.cpu(), keys.clone(), keep, corpus.document[first:past].numpy())
 
 
-def _sentences(
-    findings: Findings, sites: Mapping[Site, tuple[str, int]], labels: Iterable[str], lacking: Sequence[str]
+def sentences(
+    findings: Findings, sites: Mapping[Site, tuple[str, int]], labels: Iterable[str], lacking: Sequence[str] = ()
 ) -> Iterator[str]:
+    """What was found of depth, of kinds of site and of attention, of the subjects with these labels."""
     for label, what in ((TRAINED, ""), (CONTROL, "With random weights "), (SHUFFLED, "On shuffled tokens ")):
         gain = findings.get("sparsity_with_depth", label, "resid_post")
         if gain is None or gain.value is None or label not in labels:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ... import capture, measure
 from ...capture import MemorySource
-from ...core import Answer, Findings, Measurement, Run
+from ...core import Answer, Findings, Measurement, Run, Site
 from ...dictionaries import SAE, SHORT, TopK, train
 from ...dictionaries.sae.base import SAVED
 from ...measure.manifolds.captured import captured
@@ -217,25 +217,39 @@ class Manifolds(Streamed):
                 x = positions(loaded, site, corpus)
             else:
                 x = prompted(loaded, site, CONCEPTS[name])
-            seen = ordered(x, name=name, seed=self.seed)
-            findings.add(seen.measurements, at={"site": str(site)})
-            things = CONCEPTS[name].things if name in CONCEPTS else tuple(map(str, range(x.shape[1])))
-            for thing, (u, v) in zip(things, seen.plane.tolist(), strict=True):
-                findings.row("things", concept=name, thing=thing, x=u, y=v)
-            false = findings["false_circle_rate", name, "orders drawn at random"]
-            best = max(seen.foretold, key=seen.foretold.__getitem__)
-            sentences.append(
-                f"{name.capitalize()} ({x.shape[1]} in {len(x)} contexts): {seen.verdict}. A circle foretells "
-                f"{seen.foretold['circle']:.0%} of a thing's place, a line {seen.foretold['line']:.0%}, a bent line "
-                f"{seen.foretold['bent line']:.0%} (best: {best}; p = {seen.p:.3g}); of orders drawn at random the "
-                f"same procedure calls {(false.value or 0):.0%} of {false.n} circles."
-            )
-            yield Progress("Reading prompts", done + 1, total, f"{name}: {seen.verdict}")
+            verdict, sentence = in_order(x, name, site, findings, self.seed)
+            sentences.append(sentence)
+            yield Progress("Reading prompts", done + 1, total, f"{name}: {verdict}")
         return Answer(
             title=f"{loaded.name} at {site}: do things in an order lie on circles?",
             findings=findings,
             sentences=sentences,
         )
+
+
+def in_order(x: Tensor, name: str, site: Site, findings: Findings, seed: int) -> tuple[str, str]:
+    """Asks whether things lie on a circle in their order: adds what was found; the verdict, and a sentence with it.
+
+    Args:
+        x: [contexts, things, d], as `concepts.prompted` and `concepts.positions` give it.
+        name: of the things.
+        site: where they were read.
+        findings: to add measurements and places of things to.
+        seed: of orders drawn at random and of the bootstrap.
+    """
+    seen = ordered(x, name=name, seed=seed)
+    findings.add(seen.measurements, at={"site": str(site)})
+    things = CONCEPTS[name].things if name in CONCEPTS else tuple(map(str, range(x.shape[1])))
+    for thing, (u, v) in zip(things, seen.plane.tolist(), strict=True):
+        findings.row("things", concept=name, thing=thing, x=u, y=v)
+    false = findings["false_circle_rate", name, "orders drawn at random"]
+    best = max(seen.foretold, key=seen.foretold.__getitem__)
+    return seen.verdict, (
+        f"{name.capitalize()} ({x.shape[1]} in {len(x)} contexts): {seen.verdict}. A circle foretells "
+        f"{seen.foretold['circle']:.0%} of a thing's place, a line {seen.foretold['line']:.0%}, a bent line "
+        f"{seen.foretold['bent line']:.0%} (best: {best}; p = {seen.p:.3g}); of orders drawn at random the "
+        f"same procedure calls {(false.value or 0):.0%} of {false.n} circles."
+    )
 
 
 def _gathered(stream: Stream, most: int, seed: int, *, held: bool = False) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +93,8 @@ class Survey(Study):
         corpus: Corpus,
         held_out: Corpus,
         readings: Sequence[Reading] = (),
+        *,
+        until: float = math.inf,
     ) -> Generator[Progress, None, Findings]:
         """Records, learns and reads every site of every subject.
 
@@ -101,6 +105,8 @@ class Survey(Study):
             corpus: to learn from.
             held_out: to measure on.
             readings: what to read at each site; all of READINGS without.
+            until: what `time.monotonic()` says when no further site of a subject is begun, but its first; the table
+                `left_out` then has the others.
         """
         readings, findings = readings or READINGS, Findings()
         parts = {"activations": corpus, "held-out activations": held_out}
@@ -121,6 +127,9 @@ class Survey(Study):
                 for site in sites:
                     run.open()
                     source, held = (recorded[name].pop(site) for name in parts)
+                    if site != sites[0] and time.monotonic() > until:
+                        findings.row("left_out", model=label, site=str(site))
+                        continue
                     n, seeds = self.width(subject, source.d), tuple(self.seed + i for i in range(self.seeds))
                     own = tuple(Wanted(n, self.k, seed) for seed in seeds)
                     wanted = tuple(dict.fromkeys((*own, *(w for r in readings for w in r.wants(n, self.k, seeds)))))

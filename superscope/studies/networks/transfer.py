@@ -92,7 +92,7 @@ class Transfer(Survey):
             shared, own, best = found_beside_seed(of, in_other, seed=self.seed)
             at = {"from": one, "to": other}
             findings.add([shared, own], at=at)
-            sentences.append(_sentence(shared, one, other))
+            sentences.append(sentence(shared, one, other))
             counts = np.histogram(best.clip(0, 1), _EDGES)[0].tolist()
             findings.rows(
                 "best_correlations",
@@ -128,7 +128,8 @@ def _one(subject: Subject, asked: str) -> Site:
     return site
 
 
-def _sentence(found: Measurement, one: str, other: str) -> str:
+def sentence(found: Measurement, one: str, other: str) -> str:
+    """How much of one was found in another, beside another seed and shifted rows."""
     if found.value is None or found.low is None:
         return f"Of {one} nothing can be said: {found.caution}."
     beside = "" if found.reference is None else f" Another seed of {one} finds {found.reference:.0%}"
