@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -121,7 +121,7 @@ class Ablate(Aimed):
         at = {"edit": name, "where": "contrast"}
         found.add(_change(both, both + change, size), at=at)
         left = _left(material, change)
-        rows = {"n": len(both), "of": "tokens", "at": at}
+        rows: dict[str, Any] = {"n": len(both), "of": "tokens", "at": at}
         found.add(
             Measurement(
                 name="difference_left",

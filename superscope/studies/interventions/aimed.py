@@ -244,12 +244,8 @@ class Aimed(Study):
         for name in self.protect:
             built_in = name in concepts.POCKET_CONCEPTS
             sets += [concepts.pocket_contrast(name, n=_TEXTS)] if built_in else concepts.read_contrasts(name)
-        return {
-            one.name: ContrastRows(
-                *(rows_of_texts(subject, site, side) for side in (one.positive, one.negative)), name=one.name
-            )
-            for one in sets
-        }
+        rows = lambda side: rows_of_texts(subject, site, side)  # noqa: E731
+        return {one.name: ContrastRows(rows(one.positive), rows(one.negative), name=one.name) for one in sets}
 
     def _targets(self, material: Material) -> tuple[int, ...]:
         """The latent that is meant to move: the one that was named, else the nearest to the direction."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -183,9 +184,9 @@ class Meter:
         random = [side for one, side in zip(every, moved) if one.kind == "random"]
         own = moved[0]
         divergence, latents = own.divergence, own.latents
-        tokens = {"n": int(divergence.positions.sum()), "of": "tokens", "at": at}
+        tokens: dict[str, Any] = {"n": int(divergence.positions.sum()), "of": "tokens", "at": at}
 
-        def beside(value: Callable[[SideEffects], float]) -> dict[str, float | str]:
+        def beside(value: Callable[[SideEffects], float]) -> dict[str, Any]:
             return {"chance": float(np.median([value(side) for side in random])), "chance_is": _WHOSE}
 
         sums = divergence.by_document().numpy()
@@ -263,7 +264,7 @@ class Meter:
         own, without = (answer_faults(answers, text_of(self.subject, answers)) for answers in (edited, plain))
         for kind, faults in (("plain", without), ("edited", own)):
             found.row("answer_faults", **at, kind=kind, **dataclasses.asdict(faults))
-        common = {"n": own.n, "of": "answers", "chance_is": "without the edit", "at": at}
+        common: dict[str, Any] = {"n": own.n, "of": "answers", "chance_is": "without the edit", "at": at}
         for name, part in (("looping_answers", "loops"), ("empty_answers", "empty"), ("refused_answers", "refused")):
             share = float(getattr(own, part))
             found.add(
@@ -300,7 +301,7 @@ class Meter:
             if any(table[f"by_{by}"][i] is None for i in usable):
                 continue
             one = rank_agreement(column(f"by_{by}"), column("kl"), controls, seed=self.seed)
-            common = {"unit": "rank correlation", "n": one.n, "of": "edits"}
+            common: dict[str, Any] = {"unit": "rank correlation", "n": one.n, "of": "edits"}
             common["how"] = f"95 % percentile bootstrap over {one.n} edits, 1000 draws"
             at = {"by": by, "moved": "predictions"}
             for name, value, low, high, chance, more in (
