@@ -71,7 +71,8 @@ class Ablate(Aimed):
         self.tell(found, subject, site)
         own = {name: next_token_loss(subject, text) for name, text in corpora.items()}
         size = float(x.double().square().sum(1).mean())
-        for done, (name, everywhere) in enumerate({_ORACLE: _oracle(material), **edits}.items()):
+        oracle = OracleLeace.fit(material.both, material.label)
+        for done, (name, everywhere) in enumerate({_ORACLE: _shifts(oracle), **edits}.items()):
             yield Progress("Ablating", done, len(edits) + 1, name)
             for where, text in corpora.items():
                 edit = everywhere[where] if isinstance(everywhere, Mapping) else everywhere
@@ -80,7 +81,6 @@ class Ablate(Aimed):
                 at = {"edit": name, "where": where}
                 found.add(_added(own[where], next_token_loss(subject, text, splice={site: edit}), self.seed), at=at)
                 found.add(_change(rows[where], edit(rows[where]), size), at=at)
-            oracle = OracleLeace.fit(material.both, material.label)
             self._erased(found, name, oracle if isinstance(everywhere, Mapping) else everywhere, material, size)
         yield Progress("Ablating", len(edits) + 1, len(edits) + 1)
         both = material.both
@@ -207,9 +207,8 @@ class Ablate(Aimed):
 _ORACLE = "oracle_leace"
 
 
-def _oracle(material: Material) -> dict[str, Edit | None]:
+def _shifts(oracle: OracleLeace) -> dict[str, Edit | None]:
     """The floor of every erasure: what a label explains taken off, on each side one shift; unrelated text has none."""
-    oracle = OracleLeace.fit(material.both, material.label)
     shifts = {where: -oracle.write[:, 0] * (side - oracle.mean[0]) for where, side in (("towards", 1.0), ("away", 0.0))}
     return {"unrelated": None, **{where: Add(shift) for where, shift in shifts.items()}}
 

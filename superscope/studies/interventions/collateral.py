@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ... import measure
-from ...core import Answer, Dictionary, Findings, Measurement, Run
+from ...core import Answer, Dictionary, Findings, Run
 from ...intervene import Edits, concepts
 from ...intervene.edits import Add
 from ...intervene.fisher import pullback_fisher
@@ -19,7 +19,8 @@ from ...intervene.jacobian import pullback_metric
 from ...intervene.side_effects import Features, divergences, predicted_collateral, rank_agreement
 from ..settings import Count, at_least
 from ..study import Progress
-from .place import AtPlace, code_of, drawn
+from .place import AtPlace, code_of, drawn, features_of
+from .rank_correlation import order_of_edits
 
 _RARE, _FREQUENT = 1e-3, 0.2
 _AT_ONCE = 8
@@ -74,17 +75,8 @@ class Collateral(AtPlace):
         place = yield from self.open_place(run)
         subject, site, sae = place.subject, place.site, place.sae
         f = code_of(sae, place.rows.x)
-        smallest = torch.where(f > 0, f, torch.inf).amin(1)
-        level = smallest[smallest.isfinite()].mean().expand(sae.n)
-        # Its encoder takes b from x before it reads: no constant is left but its own.
-        features = Features.of(
-            Dictionary(sae.atoms.detach()),
-            f,
-            reads=sae.encoder.detach(),
-            offsets=sae.encoder_bias.detach(),
-            levels=level,
-        )
-        chosen = self._drawn(features.density)
+        features = features_of(sae, f)
+        chosen = self._usual(features.density)
         others: dict[str, Tensor] = {}
         for done, name in enumerate(self.concepts):
             yield Progress("Reading concepts", done, len(self.concepts), name)
@@ -134,9 +126,7 @@ class Collateral(AtPlace):
         reads, offsets = _read_outs(network, x)
         features = Features.of(Dictionary(world.dictionary.atoms), f, reads=reads, offsets=offsets)
         stored = (world.dictionary.norms > 0.5) & (features.density > 0).to(world.dictionary.norms.device)
-        alive = stored.nonzero()[:, 0]
-        order = torch.randperm(len(alive), generator=torch.Generator().manual_seed(self.seed))
-        chosen = alive[order[: self.edits]].sort().values
+        chosen = self._some(stored)
         fisher = pullback_metric(network, x[:2000], seed=self.seed)
         plain = network(held)
         yield Progress(f"Drawing {self.source}", 1, 1)
@@ -152,16 +142,21 @@ class Collateral(AtPlace):
 
         return (yield from self._foretold(self.source, features, chosen, {}, fisher, moved))
 
-    def _drawn(self, density: Tensor) -> Int[Tensor, "m"]:
+    def _usual(self, density: Float[Tensor, "n"]) -> Int[Tensor, "m"]:
         """Features of usual density, at random."""
-        usual = ((density > _RARE) & (density < _FREQUENT)).nonzero()[:, 0]
-        order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(self.seed))
-        if len(usual) < 8:
+        usual = (density > _RARE) & (density < _FREQUENT)
+        if int(usual.sum()) < 8:
             raise ValueError(
-                f"only {len(usual)} features have a density between {_RARE} and {_FREQUENT}; at least 8 are needed. "
-                "Read more text, or learn more latents with --n."
+                f"only {int(usual.sum())} features have a density between {_RARE} and {_FREQUENT}; at least 8 are "
+                "needed. Read more text, or learn more latents with --n."
             )
-        return usual[order[: self.edits]].sort().values
+        return self._some(usual)
+
+    def _some(self, eligible: Bool[Tensor, "n"]) -> Int[Tensor, "m"]:
+        """As many features as are added, of those that may be, at random."""
+        numbers = eligible.nonzero()[:, 0]
+        order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(self.seed))
+        return numbers[order[: self.edits]].sort().values
 
     def _foretold(
         self,
@@ -236,45 +231,7 @@ class Collateral(AtPlace):
                 # At one length the length orders nothing.
                 simple = {"density": density} | ({"norm": norm[:features]} if dose == "natural" else {})
                 one = rank_agreement(values[:features], truth[:features], simple, seed=self.seed)
-                how = f"95 % percentile bootstrap over {features} features, 1000 draws"
-                common = {"unit": "rank correlation", "n": features, "of": "edits", "how": how}
-                findings.add(
-                    Measurement(
-                        name="collateral_order",
-                        value=one.correlation,
-                        low=one.low,
-                        high=one.high,
-                        chance=0.0,
-                        chance_is="no relation",
-                        at=at,
-                        **common,
-                    )
-                )
-                findings.add(
-                    Measurement(
-                        name="collateral_order_given",
-                        value=one.partial,
-                        low=one.partial_low,
-                        high=one.partial_high,
-                        chance=0.0,
-                        chance_is=f"nothing beyond {' and '.join(simple)}",
-                        at=at,
-                        **common,
-                    )
-                )
-                for over, (gain, low, high) in one.gain.items():
-                    findings.add(
-                        Measurement(
-                            name="collateral_order_gain",
-                            value=gain,
-                            low=low,
-                            high=high,
-                            chance=0.0,
-                            chance_is=f"as much as {over} alone",
-                            at={**at, "over": over},
-                            **common,
-                        )
-                    )
+                findings.add(order_of_edits(one, "features", at))
                 every = rank_agreement(values, truth, {"norm": norm}, seed=self.seed)
                 findings.row(
                     "all_edits",

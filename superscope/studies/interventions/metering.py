@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...capture import Corpus, Subject
-from ...core import Dictionary, Findings, Measurement, Site, SparseCoder
-from ...dictionaries import SAE
+from ...core import Findings, Measurement, Site, SparseCoder
 from ...intervene import dose, text_of
 from ...intervene.concepts import Direction, dense_code
 from ...intervene.edits import Edit
@@ -33,6 +32,8 @@ from ...intervene.side_effects import (
     side_effects,
 )
 from ...measure.interval import Interval, bootstrap, wilson
+from .place import features_of
+from .rank_correlation import order_of_edits
 
 At = Mapping[str, str | int | float]
 
@@ -108,12 +109,12 @@ class Meter:
             self._matched(found, at, band, moved[0], effects[0])
         return moved[0]
 
-    def curve(self, found: Findings, edits: Mapping[float, Edit], at: At) -> None:
-        """Adds what an edit does at other strengths, without controls."""
+    def curve(self, found: Findings, edits: Mapping[float, Edit]) -> None:
+        """Adds what an edit does at other strengths, all beside one pass without it, and without controls."""
         changing = {s: e for s, e in edits.items() if bool((e(self.x) != self.x).any())}
         for (strength, edit), moved in zip(changing.items(), self._moved(list(changing.values()))):
             one = ControlEdit("edit", f"at {strength:g}", edit, main_change(edit, self.x))
-            self._row(found, at, "strength", one, moved, self.effect(edit))
+            self._row(found, {"strength": strength}, "strength", one, moved, self.effect(edit))
 
     def _moved(self, edits: Sequence[Edit]) -> tuple[SideEffects, ...]:
         return side_effects(
@@ -301,36 +302,7 @@ class Meter:
             if any(table[f"by_{by}"][i] is None for i in usable):
                 continue
             one = rank_agreement(column(f"by_{by}"), column("kl"), controls, seed=self.seed)
-            common: dict[str, Any] = {"unit": "rank correlation", "n": one.n, "of": "edits"}
-            common["how"] = f"95 % percentile bootstrap over {one.n} edits, 1000 draws"
-            at = {"by": by, "moved": "predictions"}
-            for name, value, low, high, chance, more in (
-                ("collateral_order", one.correlation, one.low, one.high, "no relation", {}),
-                (
-                    "collateral_order_given",
-                    one.partial,
-                    one.partial_low,
-                    one.partial_high,
-                    f"nothing beyond {' and '.join(controls)}",
-                    {},
-                ),
-                *(
-                    ("collateral_order_gain", *gain, f"as much as {over} alone", {"over": over})
-                    for over, gain in one.gain.items()
-                ),
-            ):
-                found.add(
-                    Measurement(
-                        name=name,
-                        value=value,
-                        low=low,
-                        high=high,
-                        chance=0.0,
-                        chance_is=chance,
-                        at={**at, **more},
-                        **common,
-                    )
-                )
+            found.add(order_of_edits(one, "edits", {"by": by, "moved": "predictions"}))
 
     def sentences(self, found: Findings) -> Iterator[str]:
         """What was foretold, and what a random edit does."""
@@ -358,19 +330,7 @@ class Meter:
         coder = self.coder
         if coder is None or coder.dictionary.n > _MOST:
             return None
-        f = dense_code(coder)(self.x)
-        if not isinstance(coder, SAE):
-            return Features.of(coder.dictionary, f)
-        smallest = torch.where(f > 0, f, torch.inf).amin(1)
-        level = smallest[smallest.isfinite()].mean() if bool(smallest.isfinite().any()) else f.new_zeros(())
-        # Its encoder takes b from x before it reads: no constant is left but its own.
-        return Features.of(
-            Dictionary(coder.dictionary.atoms.detach()),
-            f,
-            reads=coder.encoder.detach(),
-            offsets=coder.encoder_bias.detach(),
-            levels=level.expand(coder.dictionary.n),
-        )
+        return features_of(coder, dense_code(coder)(self.x))
 
     def _nearest(self, vector: Tensor) -> int:
         assert self.coder is not None
@@ -381,5 +341,10 @@ class Meter:
         """Mean of the second-order cost over rows."""
         if self.fisher is None:
             return None
-        delta = (edit(self.x) - self.x).double()
-        return float(((delta @ self.fisher) * delta).sum(1).mean()) / 2
+        return foretold_nats(edit(self.x) - self.x, self.fisher)
+
+
+def foretold_nats(change: Float[Tensor, "rows d"], fisher: Float[Tensor, "d d"]) -> float:
+    """Mean over rows of what changes of them cost to second order, half of delta' F delta."""
+    delta = change.double()
+    return float(((delta @ fisher) * delta).sum(1).mean()) / 2

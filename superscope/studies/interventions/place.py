@@ -8,13 +8,14 @@ from typing import Annotated
 
 import torch
 import tyro
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ... import capture
 from ...capture import Corpus, MemorySource, Subject
-from ...core import Dictionary, Run, Site, result_of
+from ...core import Dictionary, Run, Site, SparseCoder, result_of
 from ...dictionaries import SAE
+from ...intervene.side_effects import Features
 from ...measure import Wanted
 from ...worlds import World
 from ..geometry.dictionary_file import read_dictionary
@@ -173,6 +174,23 @@ class AtPlace(Study):
 def code_of(sae: SAE, x: Tensor) -> Tensor:
     """The dense code of rows."""
     return torch.cat([sae.encode(part).dense() for part in x.split(4096)])
+
+
+def features_of(coder: SparseCoder, code: Float[Tensor, "rows n"]) -> Features:
+    """What codes of rows say of features; those of an SAE are read by its encoder, above their mean smallest value."""
+    if not isinstance(coder, SAE):
+        return Features.of(coder.dictionary, code)
+    smallest = torch.where(code > 0, code, torch.inf).amin(1)
+    known = smallest[smallest.isfinite()]
+    level = known.mean() if len(known) else code.new_zeros(())
+    # Its encoder takes b from x before it reads: no constant is left but its own.
+    return Features.of(
+        Dictionary(coder.dictionary.atoms.detach()),
+        code,
+        reads=coder.encoder.detach(),
+        offsets=coder.encoder_bias.detach(),
+        levels=level.expand(coder.dictionary.n),
+    )
 
 
 def drawn(world: World, seed: int, rows: int = _ROWS_OF_A_WORLD) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from ...measure.interval import bootstrap
 from ..settings import Count, at_least
 from ..study import Progress
 from .aimed import Aimed, rows_of_corpus
-from .metering import TABLE, Meter
+from .metering import TABLE, Meter, foretold_nats
 from .offers import GATES, STEERING, missing
 
 
@@ -186,10 +186,8 @@ class Steer(Aimed):
         yield Progress("Measuring side effects", 0, 3)
         meter.measure(found, edit.at(self._strength(at)), {"strength": float(at)})
         yield Progress("Measuring side effects", 1, 3)
-        for strength in self.strengths:
-            if strength not in (0, at):
-                dosed = edit.at(self._strength(strength))
-                meter.curve(found, {float(strength): dosed}, {"strength": float(strength)})
+        others = [one for one in self.strengths if one not in (0, at)]
+        meter.curve(found, {float(one): edit.at(self._strength(one)) for one in others})
         yield Progress("Measuring side effects", 2, 3)
         meter.foretell(found)
         yield Progress("Measuring side effects", 3, 3)
@@ -253,7 +251,7 @@ class Steer(Aimed):
             )
             after = edit.at(strength)(x)
             ratio = float((after.double().norm(dim=1) / x.double().norm(dim=1)).mean())
-            found.row("doses", strength=float(dosed), norm_ratio=ratio, predicted_nats=_nats(after - x, fisher))
+            found.row("doses", strength=float(dosed), norm_ratio=ratio, predicted_nats=foretold_nats(after - x, fisher))
             if self.new_tokens:
                 written[dosed] = answers = generate(
                     subject,
@@ -337,9 +335,3 @@ def _distance(change: Tensor, read: Tensor, metric: Tensor, name: str, rows: int
 
 def _mean(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
-
-
-def _nats(change: Tensor, fisher: Tensor) -> float:
-    """Mean of the second-order cost over rows."""
-    delta = change.double()
-    return float(torch.einsum("ri,ij,rj->r", delta, fisher, delta).mean()) / 2

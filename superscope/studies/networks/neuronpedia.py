@@ -174,10 +174,12 @@ def _rows(table: Mapping[str, Sequence[Any]], site: str) -> dict[str, list]:
 def _nearest(sae: SAE, most: int = 10) -> tuple[Tensor, Tensor]:
     """(cosines, numbers) of each atom's nearest others."""
     unit = sae.dictionary.unit().atoms.detach()
-    cosines = unit @ unit.T
-    cosines.fill_diagonal_(-2.0)
-    found = cosines.topk(min(most, len(unit) - 1))
-    return found.values, found.indices
+    parts = []
+    for start in range(0, len(unit), 512):
+        cosines = unit[start : start + 512] @ unit.T
+        cosines.diagonal(start).fill_(-2.0)
+        parts.append(cosines.topk(min(most, len(unit) - 1)))
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
 
 @torch.no_grad()
