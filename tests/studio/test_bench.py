@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,12 +93,14 @@ def serious(page: Page) -> list[str]:
     return [f"{v['id']}: {[n['target'] for n in v['nodes']]}" for v in found if v["impact"] in ("serious", "critical")]
 
 
-def test_a_direction_is_steered_on_the_pocket_model(visit: Callable[..., Seen], home: tuple[str, str, Path]) -> None:
+def test_a_direction_is_steered_on_the_pocket_model(
+    visit: Callable[..., Seen], home: tuple[str, str, Path], open_page: Callable[..., Any], tmp_path: Path
+) -> None:
     seen = visit(f"/bench?{SMALL}")
     page = seen.page
     expect(page.locator(".bench .note")).to_contain_text("an example that travels in the package")
     expect(page.get_by_label("Texts that have it")).to_have_value("raise ValueError(x)\nraise TypeError(name)")
-    page.get_by_role("button", name="Steer").click()
+    page.get_by_role("button", name="Steer", exact=True).click()
     expect(page.locator(".bench")).to_have_attribute("data-state", "working")
     expect(page.locator(".bench [role=status]")).to_contain_text("pocket is kept, at transformer.h.1", timeout=300_000)
     page.get_by_role("link", name="Save as one file").wait_for()
@@ -117,9 +120,11 @@ def test_a_direction_is_steered_on_the_pocket_model(visit: Callable[..., Seen], 
     expect(again.page.locator("[data-stale]")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Save as one file").click()
-    assert (
-        '"kind":"bench"' in Path(download.value.path()).read_text(encoding="utf-8") or download.value.suggested_filename
-    )
+    assert download.value.suggested_filename == "superscope-bench.html"
+    download.value.save_as(tmp_path / "saved.html")
+    saved = open_page("#/steering?dose=0.1", file=tmp_path / "saved.html")
+    expect(saved.page.locator("#steering output").first).to_have_text(steering.locator("output").first.inner_text())
+    assert saved.complaints == []
     page.get_by_role("button", name="Keep as a run").click()
     page.get_by_role("link", name="Open the run").click()
     ready(page)
@@ -232,25 +237,64 @@ def test_a_trial_can_be_stopped_and_fails_in_a_sentence(client: TestClient, monk
     from superscope.studies import Bench
     from superscope.studies.study import Progress
 
-    waits = threading.Event()
+    waits, closed = threading.Event(), threading.Event()
 
     def opened(self: Bench):  # type: ignore[no-untyped-def]
-        yield Progress("Loading", 0, 1)
-        waits.wait(30)
-        yield Progress("Loading", 1, 1)
+        try:
+            yield Progress("Loading", 0, 1)
+            waits.wait(30)
+            yield Progress("Loading", 1, 1)
+        except GeneratorExit:
+            closed.set()
+            raise
         raise ValueError("this model has no such site.")
 
     monkeypatch.setattr(Bench, "opened", opened)
     post = lambda path, body: client.post(f"/api/bench{path}", json=body, headers=JSON)  # noqa: E731
     assert post("", {"targets": ["code"]}).json()["state"] == "working"
     assert "at work" in post("", {"targets": ["errors"]}).json()["error"]
-    post("/stop", {})
+    state = post("/stop", {}).json()
+    assert (state["state"], state["stage"]) == ("working", "Stopping")
     waits.set()
-    assert settled(client)["state"] == "idle"
-    assert post("", {"targets": ["code"]}).json()["state"] == "working"
     state = settled(client)
-    assert (state["state"], state["error"]) == ("failed", "this model has no such site.")
+    assert (state["state"], state["trial"]) == ("idle", "")
+    assert closed.is_set()
+    # Nothing is waited for any more: each trial fails at once, is told as begun, and leaves the bench free.
+    for _ in range(20):
+        assert post("", {"targets": ["code"]}).json()["state"] == "working"
+        state = settled(client)
+        assert (state["state"], state["error"]) == ("failed", "this model has no such site.")
     assert client.get(f"/api/bench/{state['trial']}").status_code == 404
+
+
+def test_a_trial_stopped_in_its_last_step_has_no_answer(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    from superscope.core import Answer, Findings
+    from superscope.studies import Bench
+    from superscope.studies.study import Progress
+
+    waits = threading.Event()
+
+    def opened(self: Bench):  # type: ignore[no-untyped-def]
+        yield Progress("Loading", 0, 1)
+        return SimpleNamespace(subject=SimpleNamespace(name="none"), site="nowhere")
+
+    def tried(self: Bench, desk: SimpleNamespace):  # type: ignore[no-untyped-def]
+        yield Progress("Writing", 0, 1)
+        waits.wait(30)
+        return Answer(title="tried", findings=Findings(), sentences=("It was tried.",))
+
+    monkeypatch.setattr(Bench, "opened", opened)
+    monkeypatch.setattr(Bench, "tried", tried)
+    post = lambda path: client.post(f"/api/bench{path}", json={"targets": ["numbers"]}, headers=JSON)  # noqa: E731
+    name = post("").json()["trial"]
+    post("/stop")
+    waits.set()
+    state = settled(client)
+    assert (state["state"], state["trial"], state["kept"]) == ("idle", "", [])
+    assert client.get(f"/api/bench/{name}").status_code == 404
+    assert post("").json()["state"] == "working"
+    state = settled(client)
+    assert (state["state"], state["trial"], state["kept"]) == ("idle", name, [name])
 
 
 def settled(client: TestClient) -> dict[str, Any]:

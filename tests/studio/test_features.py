@@ -118,7 +118,7 @@ def test_the_atlas_filters_finds_and_keeps_its_state_in_the_address(
         row
         for row in range(len(table["latent"]))
         if (table["site"][row], table["model"][row]) == ("transformer.h.0", "trained")
-        and any("raise" in token for token in [*table["top_tokens"][row], *table["promotes"][row]])
+        and any("raise" in token.lower() for token in [*table["top_tokens"][row], *table["promotes"][row]])
     ]
     page.locator("#atlas").get_by_label("Find").fill("raise")
     expect(page.locator("#atlas [data-counts]")).to_contain_text(f"{len(wanted)} of 192 features fit")
@@ -191,16 +191,16 @@ def test_two_places_stand_side_by_side(open_page) -> None:
     opened = open_page("#/beside")
     page = opened.page
     beside = page.locator("#beside")
-    expect(beside.get_by_label("First")).to_have_value("transformer.h.0 (trained)")
-    beside.get_by_label("Second").select_option("transformer.h.0 (control)")
+    expect(beside.get_by_role("combobox", name="First")).to_have_value("transformer.h.0 (trained)")
+    beside.get_by_role("combobox", name="Second").select_option("transformer.h.0 (control)")
     row = beside.locator("tbody tr", has_text=re.compile("unexplained", re.IGNORECASE)).first
     assert row.locator("td").all_inner_texts()[-1] == "second higher"
     expect(beside.locator("figure .figure-title")).to_contain_text("are higher in the second")
     address = page.evaluate("location.hash")
     again = open_page(address).page
-    expect(again.locator("#beside").get_by_label("Second")).to_have_value("transformer.h.0 (control)")
+    expect(again.locator("#beside").get_by_role("combobox", name="Second")).to_have_value("transformer.h.0 (control)")
     again.locator("#beside").get_by_role("button", name="Swap").click()
-    expect(again.locator("#beside").get_by_label("First")).to_have_value("transformer.h.0 (control)")
+    expect(again.locator("#beside").get_by_role("combobox", name="First")).to_have_value("transformer.h.0 (control)")
     lost = open_page("#/beside?a=nowhere").page
     expect(lost.locator("#beside")).to_contain_text("This run has no place “nowhere”")
     assert opened.complaints == []

@@ -155,7 +155,7 @@ def test_back_and_forward_walk_through_the_views(open_page) -> None:
     expect(page.locator("#site-title")).to_have_text("transformer.h.0")
     page.get_by_label("Site and model").get_by_role("link", name="transformer.h.1", exact=True).click()
     expect(page.locator("#site-title")).to_have_text("transformer.h.1")
-    link = page.locator(".latents tbody th a").first
+    link = page.locator("#features .latents tbody th a").first
     latent = link.inner_text()
     link.click()
     expect(page.locator("#feature-title")).to_have_text(f"Latent {latent}")

@@ -12,8 +12,9 @@ import tyro
 from torch import Tensor
 
 from ... import capture
-from ...core import Answer, Findings, Run
-from ...intervene import Edit, collateral, concepts, dose, pullback_fisher
+from ...capture import Corpus, Subject
+from ...core import Answer, Findings, Run, Site
+from ...intervene import Edit, Fisher, collateral, concepts, dose, pullback_fisher
 from ...intervene.concepts import ContrastSet
 from ...intervene.edits import Add, Least, NormKept, ProjectOut
 from ...intervene.gates import Gate
@@ -22,10 +23,14 @@ from ..settings import Count, at_least, at_most
 from ..study import Progress, Study
 from .aimed import rows_of_corpus
 from .desk import HELD, OWN, TEXTS, Desk, Target, latent_number, of_contrast, of_latent
-from .trial import REMOVING, Trial, distance
+from .trial import REMOVING, Trial
 
 _DAMPING = 0.1
 """Share of the second moment, at equal trace, in the Fisher matrix before it is inverted; as `superscope steer`."""
+_WINDOWS = 8
+"""Windows of text whose part of the Fisher matrix is drawn in one step."""
+_OTHER_SEED = 1_000_003
+"""Between the seeds of the draws that doses are measured by and of those that choose the least edit."""
 _MATRIX_NATS = 0.1
 """What each concept's direction costs, by the second order, in the matrix of concepts."""
 
@@ -71,8 +76,8 @@ class Bench(Study):
     """Tokens of it."""
     fisher_tokens: Count = 2_000
     """Tokens of it that the Fisher matrix is drawn on."""
-    draws: Count = 4
-    """Draws of the next token for each of them."""
+    draws: Count = 8
+    """Draws of the next token for each of them: so many say what a dose costs, as many others which edit is least."""
     controls: Annotated[int, at_least(2), at_most(32)] = 3
     """Random directions at each dose, and as many orthogonal ones at the largest."""
     matrix: bool = True
@@ -146,7 +151,7 @@ class Bench(Study):
             seed=self.seed,
         )
         yield Progress(f"Loading {self.model}", 1, 1, str(site))
-        yield Progress("Drawing the Fisher matrix", 0, 1)
+        yield Progress("Reading x", 0, 1)
         x = rows_of_corpus(subject, site, corpus)
         reader = None
         if self.dictionary is not None:
@@ -163,10 +168,21 @@ class Bench(Study):
                 "--fisher-tokens."
             )
         windows = torch.arange(max(1, min(len(corpus), self.fisher_tokens // corpus.context)))
-        fisher = pullback_fisher(subject, site, corpus.take(windows), draws=self.draws, seed=self.seed)
+        fisher, other = yield from self._fishers(subject, site, corpus.take(windows))
         kept = torch.arange(max(1, min(len(corpus), -(-self.tokens // corpus.context))))
-        yield Progress("Drawing the Fisher matrix", 1, 1)
-        return Desk(subject, site, corpus.take(kept), x, fisher, reader)
+        return Desk(subject, site, corpus.take(kept), x, fisher, other, reader)
+
+    def _fishers(self, subject: Subject, site: Site, corpus: Corpus) -> Generator[Progress, None, tuple[Fisher, ...]]:
+        """F of some draws, and of as many others; in steps, so that a bench can be stopped between them."""
+        stage, parts = "Drawing the Fisher matrix", torch.arange(len(corpus)).split(_WINDOWS)
+        drawn: tuple[list[Fisher], ...] = ([], [])
+        for done, part in enumerate(parts):
+            yield Progress(stage, done, len(parts))
+            for half, them in enumerate(drawn):
+                seed = self.seed + half * _OTHER_SEED + done
+                them.append(pullback_fisher(subject, site, corpus.take(part), draws=self.draws, seed=seed))
+        yield Progress(stage, len(parts), len(parts))
+        return tuple(Fisher.mean(them) for them in drawn)
 
     def tried(self, desk: Desk) -> Generator[Progress, None, Answer]:
         """One trial at a desk that is open.
@@ -197,8 +213,7 @@ class Bench(Study):
         yield from trial.damage()
         if self.edit not in REMOVING:
             yield from trial.validity()
-            for name, metric in metrics.items():
-                found.add(distance(direction, read, metric, name, len(desk.x)))
+            found.add(trial.distances(read, metrics["second moment"], metrics["Fisher"]))
         if self.matrix:
             yield from self._matrix(desk, found)
         yield from trial.writing()
@@ -220,7 +235,8 @@ class Bench(Study):
 
     def _metrics(self, desk: Desk) -> dict[str, Tensor]:
         moment = collateral.second_moment(desk.x)
-        fisher = desk.fisher.matrix
+        # Of other draws than doses are measured by: along what its own draws missed, the least edit costs nothing.
+        fisher = desk.other.matrix
         return {
             "second moment": moment,
             # Fewer draws than dimensions leave directions that seem to cost nothing; the second moment says they do.

@@ -71,6 +71,7 @@ class Desk:
         subject, site: where x is changed.
         corpus, x: unrelated text, and x at its tokens.
         fisher: what a small change of x costs there.
+        other: the same of other draws, which choose what costs least: `fisher` then says what it costs.
         reader: a dictionary of the site, where one is named.
         found: built-in concepts, as they are asked for.
     """
@@ -80,6 +81,7 @@ class Desk:
     corpus: Corpus
     x: Float[Tensor, "rows d"]
     fisher: Fisher
+    other: Fisher
     reader: Reader | None = None
     found: dict[str, Target] = field(default_factory=dict)
     matrix: list[dict[str, Any]] = field(default_factory=list)

@@ -344,6 +344,44 @@ class Trial:
             )
         )
 
+    def distances(
+        self, read: Float[Tensor, "d"], moment: Float[Tensor, "d d"], chosen_by: Float[Tensor, "d d"]
+    ) -> list[Measurement]:
+        """Collateral over the least at equal effect, by the second moment; and by the Fisher matrix, of other draws.
+
+        Made and judged by the same draws the least edit would seem to cost next to nothing.
+        """
+        fisher = self.desk.fisher
+        least = collateral.minimal(read, chosen_by)
+        moved = float(read.double().cpu() @ self.direction.double().cpu())
+        # The least edit moves the read-out by 1.
+        by_fisher = fisher.nats(self.direction) / moved**2 / fisher.nats(least) if moved else math.inf
+        told = {
+            "second moment": (collateral.rho(self.direction, read, moment), "no edit is below", ""),
+            "Fisher": (
+                by_fisher,
+                "the least edit by other draws",
+                f"at least: the edit that it is compared with was made of {self.desk.other.samples:,} other draws in "
+                f"{self.desk.d} dimensions, and one made of more costs less",
+            ),
+        }
+        return [
+            Measurement(
+                name="rho",
+                value=value if math.isfinite(value) else None,
+                unit="times",
+                n=len(self.desk.x),
+                of="tokens",
+                reference=1.0,
+                reference_is=least_is,
+                at={"metric": name},
+                caution=caution
+                if math.isfinite(value)
+                else "the direction does not move the log-odds at all, to first order",
+            )
+            for name, (value, least_is, caution) in told.items()
+        ]
+
     def writing(self) -> Generator[Progress, None, None]:
         """What is written, and how likely each token was with the edit and without."""
         study, desk = self.study, self.desk
@@ -407,8 +445,8 @@ class Trial:
                 f"{' at least' if radius.caution else ''}, which is {float(radius.at['norms']):.2g} mean norms."
             )
         said += [
-            f"By the {m.at['metric']} this direction costs {m.value:.3g} times the least that moves these log-odds as "
-            "much."
+            f"By the {m.at['metric']} this direction costs {'at least ' if m.caution else ''}{m.value:.3g} times the "
+            "least that moves these log-odds as much."
             for m in self.found
             if m.name == "rho" and m.value is not None
         ]
@@ -455,19 +493,3 @@ def _kl(
 
 def _range(values: Sequence[float]) -> dict[str, float]:
     return {"low": min(values), "median": float(np.median(values)), "high": max(values)}
-
-
-def distance(direction: Tensor, read: Tensor, metric: Tensor, name: str, rows: int) -> Measurement:
-    value = collateral.rho(direction, read, metric)
-    known = math.isfinite(value)
-    return Measurement(
-        name="rho",
-        value=value if known else None,
-        unit="times",
-        n=rows,
-        of="tokens",
-        reference=1.0,
-        reference_is="no edit is below",
-        at={"metric": name},
-        caution="" if known else "the direction does not move the log-odds at all, to first order",
-    )

@@ -81,21 +81,27 @@ class Desks:
         study = self._study(asked)
         name = trial_of(asked)
         with self._mutex:
-            if self._thread is not None and self._thread.is_alive():
+            # What is told decides, and not whether the thread lives: it lives a moment longer than it works.
+            if self._state["state"] == "working":
                 raise Refused("the bench is at work. Wait until it is done, or stop it.")
-            self._stop.clear()
             if name in self._answers:
                 self._answers.move_to_end(name)
                 self._say(state="idle", trial=name, stage="", done=0, total=0, error="")
                 return self.state()
             self._say(state="working", trial=name, stage="Starting", done=0, total=0, error="")
-            self._thread = threading.Thread(target=self._work, args=(name, study), name="bench", daemon=True)
+            # An event of its own, so that one trial is never stopped in place of another.
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._work, args=(name, study, self._stop), name="bench", daemon=True)
+            begun = self.state()
             self._thread.start()
-        return self.state()
+        return begun
 
     def stop(self) -> shapes.BenchState:
-        """Ends the trial after the step that it is in; the model stays."""
-        self._stop.set()
+        """Ends the trial after the step that it is in, without an answer; the model stays."""
+        with self._mutex:
+            self._stop.set()
+            if self._state["state"] == "working":
+                self._say(stage="Stopping", done=0, total=0)
         return self.state()
 
     def close(self) -> None:
@@ -138,7 +144,7 @@ class Desks:
         given["dictionary"] = str(self.library.source(asked.dictionary)) if asked.dictionary else None
         return Bench(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
-    def _work(self, name: str, study: Bench) -> None:
+    def _work(self, name: str, study: Bench, stop: threading.Event) -> None:
         from ...core import Run
 
         try:
@@ -147,28 +153,35 @@ class Desks:
             if desk is None:
                 # One model at a time: the old one goes before the new one comes.
                 self._desk = None
-                desk = self._drive(study.opened())
+                desk = self._drive(study.opened(), stop)
                 self._desk = study.place, desk
-            report = run.finish(self._drive(study.tried(desk)))
-            self._answers[name] = report
-            while len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-            self._say(state="idle", stage="", done=0, total=0)
+            report = run.finish(self._drive(study.tried(desk), stop))
+            with self._mutex:
+                if stop.is_set():
+                    raise _Stopped
+                self._answers[name] = report
+                while len(self._answers) > ANSWERS:
+                    self._answers.popitem(last=False)
+                self._say(state="idle", stage="", done=0, total=0)
         except _Stopped:
-            self._say(state="idle", trial="", stage="", done=0, total=0)
+            with self._mutex:
+                self._say(state="idle", trial="", stage="", done=0, total=0)
         # A thread's failure is told where it is asked for; nobody else could.
         except Exception as error:
-            self._say(state="failed", stage="", error=said(error))
+            with self._mutex:
+                self._say(state="failed", stage="", done=0, total=0, error=said(error))
 
-    def _drive(self, work: Any) -> Any:
+    def _drive(self, work: Any, stop: threading.Event) -> Any:
         """The result of a generator of Progress, whose steps are told; stopped between two of them."""
         try:
             while True:
                 progress = next(work)
-                if self._stop.is_set():
-                    work.close()
-                    raise _Stopped
-                self._say(stage=progress.stage, done=progress.done, total=progress.total)
+                with self._mutex:
+                    if not stop.is_set():
+                        self._say(stage=progress.stage, done=progress.done, total=progress.total)
+                        continue
+                work.close()
+                raise _Stopped
         except StopIteration as end:
             return end.value
 

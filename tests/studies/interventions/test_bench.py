@@ -21,7 +21,7 @@ OWN = {
     "away": ("the end of a line", "a list of all values", "the name of the file"),
     "tokens": 200,
     "fisher_tokens": 300,
-    "draws": 1,
+    "draws": 24,
     "controls": 2,
     "matrix": False,
 }
@@ -69,10 +69,14 @@ def test_controls_damage_and_the_second_order_stand_beside(answer: Answer) -> No
     assert len({round(norm, 3) for norm in tables["steering"]["norm"]}) == 1
     assert set(tables["damage"]["where"]) == {"present", "absent"}
     assert tables["validity"]["predicted_nats"] == sorted(tables["validity"]["predicted_nats"])
-    assert tables["validity"]["kl"][0] == pytest.approx(0.003, rel=0.6)
+    # Small doses cost what grows with their square, whatever F; and F of 96 draws says how much, within its errors:
+    # a sum of four windows' chi-square means of 24, 14 to 29 % of itself, as one window has all of it or a quarter.
+    assert tables["validity"]["kl"][1] / tables["validity"]["kl"][0] == pytest.approx(0.01 / 0.003, rel=0.1)
+    assert tables["validity"]["kl"][0] == pytest.approx(0.003, rel=0.5)
     rho = [m.value for m in answer.findings if m.name == "rho"]
     assert len(rho) == 2
     assert all(value is not None and value >= 1 for value in rho)
+    assert answer.findings["rho", "Fisher"].caution.startswith("at least")
     assert tables["texts"]["dose"] == [0.0, 0.05, 0.4]
     plain = [i for i, dosed in enumerate(tables["tokens"]["dose"]) if dosed == 0]
     assert [tables["tokens"]["edited"][i] for i in plain] == [tables["tokens"]["plain"][i] for i in plain]
@@ -100,13 +104,15 @@ def test_every_way_of_changing_x(desk: Desk, sae: Path, more: dict) -> None:
     found = result_of(Bench(**given).tried(desk)).findings
     table = found.tables["doses"]
     assert table["kl"][0] > 0
-    if given["edit"] == "norm_kept":
+    if more.get("edit") == "norm_kept":
         assert table["norm_ratio"][0] == pytest.approx(1, abs=1e-4)
     if given.get("unit") == "nats":
         assert table["predicted_nats"][0] == pytest.approx(0.05, rel=1e-3)
         # Nothing that moves the read-out as much costs less by the metric it was made with.
         assert found["rho", "Fisher"].value == pytest.approx(1, rel=1e-3)
-    if given["edit"] in ("gated", "project_out"):
+        # What chose it does not say what it costs: by its own draws this dose would be dozens of nats.
+        assert table["kl"][0] == pytest.approx(0.05, rel=0.5)
+    if more.get("edit") in ("gated", "project_out"):
         assert "validity" not in found.tables
         assert "opposite" not in found.tables["steering"]["kind"]
     if given["targets"] == ("latent 3",):
