@@ -71,8 +71,8 @@ def validity_radius(predicted: Sequence[float], measured: Sequence[float], *, to
         ValueError: if there is no dose, numbers differ in length, or costs do not rise from above 0.
 
     Example:
-        >>> validity_radius([0.01, 0.1, 1.0], [0.01, 0.1, 0.5]) == 10**-0.5
-        True
+        >>> round(validity_radius([0.01, 0.1, 1.0], [0.01, 0.1, 0.5]), 4)
+        0.3162
     """
     if (
         not predicted

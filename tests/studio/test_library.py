@@ -92,7 +92,9 @@ def test_rows_are_chosen_sorted_and_counted(runs: Path, ask: Callable) -> None:
     _, found = ask("runs/one/tables/rows", where=json.dumps({"token": HOSTILE[0], "i": 0}))
     assert found["columns"] == {"token": [HOSTILE[0]], "x": [1], "i": [0]}
     assert ask("runs/one/tables/rows", where='{"i": 99}')[1]["matching"] == 0
-    for query in ({"where": "[1]"}, {"where": "{"}, {"where": '{"i": [1]}'}, {"where": '{"i": "a"}'}, {"limit": -1}):
+    assert ask("runs/one/tables/rows", where='{"i": [1, 3, 99]}')[1]["columns"]["i"] == [1, 3]
+    wrong = ("[1]", "{", '{"i": []}', '{"i": [[1]]}', '{"i": ["a"]}', '{"i": {}}', '{"i": "a"}')
+    for query in (*({"where": each} for each in wrong), {"limit": -1}):
         status, answer = ask("runs/one/tables/rows", **query)
         assert status == 422, query
         assert answer["error"]

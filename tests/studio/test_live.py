@@ -75,7 +75,7 @@ def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
                 route.abort()
 
         context.route("**/*", handle)
-        page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
+        page.on("console", lambda m: seen.complaints.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
         page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
         path, hashmark, rest = address.partition("#")
         page.goto(f"{studio.home}{path}{'&' if '?' in path else '?'}token={studio.key}{hashmark}{rest}")

@@ -129,7 +129,10 @@ def cell(browser: Browser, widget: RunWidget) -> Iterator[tuple[Page, list[str]]
     page.set_default_timeout(20_000)
     door = (resources.files("superscope.studio") / "notebook.js").read_text(encoding="utf-8")
     pages = {
-        "/": ("text/html", '<!doctype html><title>Notebook</title><script type="module" src="/start.js"></script>'),
+        "/": (
+            "text/html",
+            '<!doctype html><html lang="en"><title>Notebook</title><script type="module" src="/start.js"></script>',
+        ),
         "/start.js": ("text/javascript", NOTEBOOK),
         "/notebook.js": ("text/javascript", door),
     }

@@ -129,8 +129,8 @@ def _ordered(table: pyarrow.Table, order: Sequence[str]) -> pyarrow.Table:
             values = pyarrow.compute.if_else(pyarrow.compute.greater(values, 0), values, None)
         keys[str(place)] = values
         directions.append((str(place), "descending" if name.startswith("-") else "ascending"))
-    # What is missing stands last, whichever way the rest is ordered.
-    return table.take(pyarrow.compute.sort_indices(pyarrow.table(keys), directions, null_placement="at_end"))
+    # What is missing stands last, whichever way the rest is ordered: so pyarrow sorts unless told otherwise.
+    return table.take(pyarrow.compute.sort_indices(pyarrow.table(keys), directions))
 
 
 def _spelled(table: pyarrow.Table, columns: Sequence[str]) -> pyarrow.Array:

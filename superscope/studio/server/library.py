@@ -193,7 +193,7 @@ class Library:
         limit: int = ROWS,
         offset: int = 0,
     ) -> str:
-        """`shapes.Rows` as JSON: the rows whose columns equal `where`, sorted by one column.
+        """`shapes.Rows` as JSON: the rows whose columns equal `where`, or one of a list there, sorted by one column.
 
         Raises:
             LookupError: if there is no such run, table or column.
@@ -206,7 +206,7 @@ class Library:
         return embed({"columns": _columns(table, shown), "matching": found.num_rows})
 
     def columns(self, run: str, table: str, names: Sequence[str], where: Mapping[str, Any]) -> shapes.Columns:
-        """Columns of numbers of the rows whose columns equal `where`.
+        """Columns of numbers of the rows whose columns equal `where`, or one of a list there.
 
         Raises:
             LookupError: if there is no such run, table or column.

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from superscope.core import Dictionary, Report, ShapeError, SparseCode
+from superscope.core import Dictionary, Report, ShapeError, SparseCode, files
 from superscope.features import Fixed, Independent, Uniform
 from superscope.studies.arguments import Asked
 from superscope.studies.toys.correlation import ToyCorrelation

@@ -6,7 +6,7 @@ import type { Row, Run, Tensor, Where } from "./run";
 import type { Answer, Asked, Numbers } from "./search";
 import { select, unpack, type DataSource } from "./source";
 
-/** Asks the studio's server; what it refuses arrives as an Error with the server's sentence. */
+/** Asks the studio's server; what it refuses, or has not yet, arrives as an Error with the server's sentence. */
 async function ask<T>(path: string, body?: unknown): Promise<T> {
   const request: RequestInit =
     body === undefined
@@ -19,7 +19,8 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
     throw new Error("The studio's server does not answer. Start it again with `superscope studio`, then reload.");
   }
   const said: unknown = await answer.json().catch(() => undefined);
-  if (!answer.ok) {
+  // 202: what is asked for is still being made, which is no failure to the browser.
+  if (!answer.ok || answer.status === 202) {
     const sentence = (said as { error?: string } | undefined)?.error;
     throw new Error(sentence ?? `The server answered ${answer.status}.`);
   }
