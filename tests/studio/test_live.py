@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from superscope.core import Report
 from superscope.studio.server import Place, make_app, server_of
+from superscope.studio.server.app import BUNDLED
 
 
 @dataclass
@@ -160,6 +161,33 @@ def test_everyone_can_use_it(visit: Visit, scheme: str, width: int) -> None:
         assert serious(seen.page) == [], address
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, address
         assert seen.complaints == [], address
+
+
+SECTIONS = {
+    "scan": "atlas",
+    "toy": "toy",
+    "phase": "phases",
+    "bounds": "recovery",
+    "bench": "damage",
+    "spare": "sparing",
+}
+
+
+@pytest.mark.parametrize("name", sorted(place.name for place in BUNDLED.iterdir()))
+def test_a_run_of_the_package_opens_live_where_its_address_says(visit: Visit, name: str) -> None:
+    section = SECTIONS.get(name, "method")
+    scheme, width = [("light", 1280), ("dark", 400)][sum(map(ord, name)) % 2]
+    seen = visit(f"/run/%40{name}#/{section}", scheme=scheme, width=width)
+    page = seen.page
+    place = "id => document.getElementById(id).getBoundingClientRect()"
+    page.wait_for_function(f"id => (place => place.top < innerHeight && place.bottom > 0)(({place})(id))", arg=section)
+    assert page.evaluate("location.hash") == f"#/{section}"
+    assert page.get_by_role("alert").count() == 0
+    assert page.locator("figure, table").count() >= 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert serious(page) == []
+    assert seen.complaints == []
+    assert seen.requests == []
 
 
 def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Studio) -> None:
