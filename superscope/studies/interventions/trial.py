@@ -448,7 +448,7 @@ class Trial:
             f"By the {m.at['metric']} this direction costs {'at least ' if m.caution else ''}{m.value:.3g} times the "
             "least that moves these log-odds as much."
             for m in self.found
-            if m.name == "rho" and m.value is not None
+            if m.name == "rho" and m.value is not None and (study.edit, m.at["metric"]) != ("least", "Fisher")
         ]
         said.append(
             "Read-outs assumed: the gradient of the log-odds at dose 0 for the effect; matched filters of whatever is "

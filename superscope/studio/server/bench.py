@@ -91,7 +91,9 @@ class Desks:
             self._say(state="working", trial=name, stage="Starting", done=0, total=0, error="")
             # An event of its own, so that one trial is never stopped in place of another.
             self._stop = threading.Event()
-            self._thread = threading.Thread(target=self._work, args=(name, study, self._stop), name="bench", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=(name, study, self._stop), name="bench", daemon=True
+            )
             begun = self.state()
             self._thread.start()
         return begun
