@@ -43,7 +43,7 @@ export function draw(canvas: HTMLCanvasElement, cloud: Cloud, seen: Window, pale
   const n = cloud.x.length;
   // Smaller where there are many, larger as one comes nearer.
   const crowd = Math.sqrt((n * 60) / (width * height)) * Math.max(1, 1 / (seen.scale * 0.02));
-  const size = Math.max(1, Math.round(ratio * Math.max(1.4, Math.min(6, 2.6 / Math.max(crowd, 0.4)))));
+  const size = Math.max(1, Math.round(ratio * Math.max(1.4, Math.min(6, 3.4 / Math.max(crowd, 0.4)))));
   const [scale, middle, centre] = [seen.scale * ratio, width / 2 - (size - 1) / 2, height / 2 - (size - 1) / 2];
   // What each line of a disc leaves out at either end.
   const cuts = Array.from({ length: size }, (_, row) => Math.ceil(size / 2 - Math.sqrt((size / 2) ** 2 - (row + 0.5 - size / 2) ** 2) - 0.3));
