@@ -144,7 +144,10 @@ class Desks:
         given = asked.model_dump()
         given["site"] = asked.site or None
         given["dictionary"] = str(self.library.source(asked.dictionary)) if asked.dictionary else None
-        return Bench(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
+        return Bench(**settings)
 
     def _work(self, name: str, study: Bench, stop: threading.Event) -> None:
         from ...core import Run
