@@ -193,7 +193,7 @@ class Trial:
         strength = self.strengths[self.largest] if study.edit in REMOVING else 1.0
         vectors = [("target", " + ".join(study.targets), self.direction * scale)]
         vectors += [(one.kind, one.label, one.vector) for one in band]
-        edits = [{desk.site: self.build(v).at(strength)} for _, _, v in vectors]
+        edits: list[dict[Site | str, Edit]] = [{desk.site: self.build(v).at(strength)} for _, _, v in vectors]
         for (kind, label, v), edit, one in zip(vectors, edits, divergences(desk.subject, desk.corpus, edits)):
             rise, between = self.target.rise(desk, edit[desk.site], study.seed)
             spread, _ = costs(one, study.seed)
@@ -309,7 +309,9 @@ class Trial:
         unit = desk.fisher.nats(self.direction)
         if not unit > 0:
             return
-        edits = [{desk.site: self.build(self.direction).at(math.sqrt(nats / unit))} for nats in _PROBED]
+        edits: list[dict[Site | str, Edit]] = [
+            {desk.site: self.build(self.direction).at(math.sqrt(nats / unit))} for nats in _PROBED
+        ]
         measured = []
         for done, edit in enumerate(edits):
             yield Progress("Second order", done, len(edits))
@@ -448,7 +450,7 @@ class Trial:
             f"By the {m.at['metric']} this direction costs {'at least ' if m.caution else ''}{m.value:.3g} times the "
             "least that moves these log-odds as much."
             for m in self.found
-            if m.name == "rho" and m.value is not None
+            if m.name == "rho" and m.value is not None and (study.edit, m.at["metric"]) != ("least", "Fisher")
         ]
         said.append(
             "Read-outs assumed: the gradient of the log-odds at dose 0 for the effect; matched filters of whatever is "

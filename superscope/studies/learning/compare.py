@@ -186,9 +186,9 @@ class Compare(Study):
         chance = next(m.chance or 0.0 for m in one if m.at["kind"] == "matched" and m.at["atoms_of"] == "first")
         yield (
             f"Of the {a.n:,} atoms of {first.name} {count['matched']:,} ({count['matched'] / a.n:.0%}; by chance "
-            f"{chance:.0%}) have one partner among the {b.n:,} of {second.name} at cosine {self.threshold:g}, "
-            f"{count['split']:,} are split there, {count['merged']:,} merged, {count['tangled']:,} tangled, and "
-            f"{count['unmatched']:,} have none."
+            f"{chance:.0%}) have one partner among the {b.n:,} of {second.name} at cosine {self.threshold:g}; "
+            f"{count['split']:,} split, {count['merged']:,} merged, {count['tangled']:,} tangled and "
+            f"{count['unmatched']:,} without a partner."
         )
 
     def _rows(self, found: Findings, learned: Sequence[_Source]) -> Generator[Progress, None, _Rows | None]:

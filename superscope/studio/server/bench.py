@@ -91,7 +91,9 @@ class Desks:
             self._say(state="working", trial=name, stage="Starting", done=0, total=0, error="")
             # An event of its own, so that one trial is never stopped in place of another.
             self._stop = threading.Event()
-            self._thread = threading.Thread(target=self._work, args=(name, study, self._stop), name="bench", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=(name, study, self._stop), name="bench", daemon=True
+            )
             begun = self.state()
             self._thread.start()
         return begun
@@ -142,7 +144,10 @@ class Desks:
         given = asked.model_dump()
         given["site"] = asked.site or None
         given["dictionary"] = str(self.library.source(asked.dictionary)) if asked.dictionary else None
-        return Bench(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
+        return Bench(**settings)
 
     def _work(self, name: str, study: Bench, stop: threading.Event) -> None:
         from ...core import Run

@@ -43,8 +43,10 @@ export function draw(canvas: HTMLCanvasElement, cloud: Cloud, seen: Window, pale
   const n = cloud.x.length;
   // Smaller where there are many, larger as one comes nearer.
   const crowd = Math.sqrt((n * 60) / (width * height)) * Math.max(1, 1 / (seen.scale * 0.02));
-  const size = Math.max(1, Math.round(ratio * Math.max(1.4, Math.min(4, 3.4 / Math.max(crowd, 0.4)))));
+  const size = Math.max(1, Math.round(ratio * Math.max(1.4, Math.min(6, 3.4 / Math.max(crowd, 0.4)))));
   const [scale, middle, centre] = [seen.scale * ratio, width / 2 - (size - 1) / 2, height / 2 - (size - 1) / 2];
+  // What each line of a disc leaves out at either end.
+  const cuts = Array.from({ length: size }, (_, row) => Math.ceil(size / 2 - Math.sqrt((size / 2) ** 2 - (row + 0.5 - size / 2) ** 2) - 0.3));
   let inSight = 0;
   for (let pass = 0; pass < 2; pass++) {
     for (let i = 0; i < n; i++) {
@@ -55,8 +57,7 @@ export function draw(canvas: HTMLCanvasElement, cloud: Cloud, seen: Window, pale
       inSight += pass;
       const ink = pass ? palette[cloud.shade[i]!]! : aside;
       for (let row = 0, at = top * width + left; row < size; row++, at += width) {
-        // Corners are left out, so that points look round.
-        const cut = size > 2 && (row === 0 || row === size - 1) ? 1 : 0;
+        const cut = cuts[row]!;
         for (let column = cut; column < size - cut; column++) pixels[at + column] = ink;
       }
     }
