@@ -121,3 +121,12 @@ def test_the_radius_of_validity_is_where_the_second_order_ends():
     for wrong in (([], []), ([0.0, 1.0], [0.0, 1.0]), ([1.0, 1.0], [1.0, 1.0]), ([1.0], [1.0, 2.0])):
         with pytest.raises(ValueError, match="costs were measured"):
             dose.validity_radius(*wrong)
+
+
+def test_the_fisher_of_parts_counts_each_token_alike() -> None:
+    parts = [fisher.Fisher(torch.eye(2, dtype=torch.float64) * c, c, tokens) for c, tokens in ((1, 30), (5, 10))]
+    whole = fisher.Fisher.mean(parts)
+    assert (whole.samples, whole.tokens) == (6, 40)
+    assert whole.nats(torch.tensor([1.0, 1.0])) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="no parts"):
+        fisher.Fisher.mean([])

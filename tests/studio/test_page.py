@@ -144,9 +144,9 @@ def test_an_address_restores_its_view(open_page, settled, report: Report) -> Non
     # A key from another version is kept, so that passing through this one does not lose it.
     assert "later=kept" in page.locator(".side nav a").first.get_attribute("href")
 
-    first = page.locator(".latents tbody tr").all_inner_texts()
+    first = page.locator("#features .latents tbody tr").all_inner_texts()
     again = open_page(page.evaluate("location.hash")).page
-    assert again.locator(".latents tbody tr").all_inner_texts() == first
+    assert again.locator("#features .latents tbody tr").all_inner_texts() == first
     settled(again)
 
 
@@ -173,7 +173,7 @@ def test_back_and_forward_walk_through_the_views(open_page) -> None:
 def test_search_and_order(open_page, report: Report) -> None:
     page = open_page().page
     page.get_by_role("searchbox").fill("raise")
-    rows = page.locator(".latents tbody tr")
+    rows = page.locator("#features .latents tbody tr")
     table = report.tables["latents"]
     wanted = [
         r
