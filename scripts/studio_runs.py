@@ -30,7 +30,7 @@ RUNS: dict[str, Study] = {
     "phase": PhaseDiagram(size=40, restarts=6, steps=400),
     "bounds": Bounds(n=512, d=64, k=4),
     "scan": Scan(
-        tokens=40_000, held_out=10_000, n=384, k=12, seeds=2, steps=150,
+        tokens=40_000, held_out=10_000, n=240, k=12, seeds=2, steps=150,
         sites=("transformer.h.2", "transformer.h.3.mlp.c_proj:in"),
     ),
     "pocket-sae": Train(**POCKET, n=384, batch=1024),
@@ -47,7 +47,7 @@ RUNS: dict[str, Study] = {
 }  # fmt: skip
 
 DICTIONARIES = {"scan": ("saes/trained/transformer.h.2/seed0",)}
-"""Those that travel with their run, so that a text of one's own can be read with them: half a megabyte each."""
+"""Those that travel with their run, so that a text of one's own can be read with them: under half a megabyte each."""
 
 
 def calibrated(folder: Path) -> Report:

@@ -112,7 +112,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def write_table(path: Path, table: pyarrow.Table) -> None:
     """Writes a table as Parquet, atomically."""
     with atomic(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
+        pyarrow.parquet.write_table(table, temporary, compression="zstd", compression_level=9)
 
 
 def sha256(path: Path) -> str:

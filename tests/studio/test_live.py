@@ -223,7 +223,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     expect(page.locator("#toy [role=status]").first).to_contain_text("step 0:")
     bar = page.locator(".live")
     bar.get_by_role("button", name="Cancel").click()
-    expect(bar).to_have_attribute("data-job-state", "cancelled")
+    expect(bar).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
     assert serious(page) == []
     page.goto(jobs)
     expect(job).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
