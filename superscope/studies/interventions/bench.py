@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import capture
 from ...capture import Corpus, Subject
 from ...core import Answer, Findings, Run, Site
-from ...intervene import Edit, Fisher, collateral, concepts, dose, pullback_fisher
+from ...intervene import Edit, Fisher, concepts, dose, pullback_fisher
 from ...intervene.concepts import ContrastSet
 from ...intervene.edits import Add, Least, NormKept, ProjectOut
 from ...intervene.gates import Gate
@@ -23,14 +23,11 @@ from ..settings import Count, at_least, at_most
 from ..study import Progress, Study
 from .aimed import rows_of_corpus
 from .desk import HELD, OWN, TEXTS, Desk, Target, latent_number, of_contrast, of_latent
+from .distance import OTHER_SEED, distances, metrics_of
 from .trial import REMOVING, Trial
 
-_DAMPING = 0.1
-"""Share of the second moment, at equal trace, in the Fisher matrix before it is inverted; as `superscope steer`."""
 _WINDOWS = 8
 """Windows of text whose part of the Fisher matrix is drawn in one step."""
-_OTHER_SEED = 1_000_003
-"""Between the seeds of the draws that doses are measured by and of those that choose the least edit."""
 _MATRIX_NATS = 0.1
 """What each concept's direction costs, by the second order, in the matrix of concepts."""
 
@@ -179,7 +176,7 @@ class Bench(Study):
         for done, part in enumerate(parts):
             yield Progress(stage, done, len(parts))
             for half, them in enumerate(drawn):
-                seed = self.seed + half * _OTHER_SEED + done
+                seed = self.seed + half * OTHER_SEED + done
                 them.append(pullback_fisher(subject, site, corpus.take(part), draws=self.draws, seed=seed))
         yield Progress(stage, len(parts), len(parts))
         return tuple(Fisher.mean(them) for them in drawn)
@@ -201,7 +198,7 @@ class Bench(Study):
             raise ValueError("these targets point against each other and add up to nothing; take others.")
         direction = dose.in_mean_norms(unit.float(), desk.x)
         read = first.odds.gradient(desk.subject, first.absent or desk.corpus, desk.site)
-        metrics = self._metrics(desk)
+        metrics = metrics_of(desk.x, desk.other)
         if self.edit == "least":
             direction = dose.in_mean_norms(Least(read, metrics["Fisher"]).direction.float(), desk.x)
         gate = first.gate() if self.edit == "gated" else None
@@ -213,7 +210,8 @@ class Bench(Study):
         yield from trial.damage()
         if self.edit not in REMOVING:
             yield from trial.validity()
-            found.add(trial.distances(read, metrics["second moment"], metrics["Fisher"]))
+            added = trial.direction[None]
+            found.add(distances(added, read, metrics, desk.fisher, desk.other, tokens=len(desk.x)))
         if self.matrix:
             yield from self._matrix(desk, found)
         yield from trial.writing()
@@ -232,16 +230,6 @@ class Bench(Study):
         if gate is not None:
             return ProjectOut(vector, gate=gate)
         return Add(vector)
-
-    def _metrics(self, desk: Desk) -> dict[str, Tensor]:
-        moment = collateral.second_moment(desk.x)
-        # Of other draws than doses are measured by: along what its own draws missed, the least edit costs nothing.
-        fisher = desk.other.matrix
-        return {
-            "second moment": moment,
-            # Fewer draws than dimensions leave directions that seem to cost nothing; the second moment says they do.
-            "Fisher": (1 - _DAMPING) * fisher + _DAMPING * moment * (fisher.trace() / moment.trace()),
-        }
 
     def _target(self, desk: Desk, name: str) -> Target:
         if (number := latent_number(name)) is not None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import Findings, Measurement, Site
-from ...intervene import Edit, collateral, dose, generate, text_of, token_log_probabilities
+from ...intervene import Edit, dose, generate, text_of, token_log_probabilities
 from ...intervene.concepts import Direction
 from ...intervene.side_effects import (
     Divergence,
@@ -345,44 +345,6 @@ class Trial:
                 at={"tolerance": _TOLERANCE, **({} if radius is None else {"norms": size * math.sqrt(radius / unit)})},
             )
         )
-
-    def distances(
-        self, read: Float[Tensor, "d"], moment: Float[Tensor, "d d"], chosen_by: Float[Tensor, "d d"]
-    ) -> list[Measurement]:
-        """Collateral over the least at equal effect, by the second moment; and by the Fisher matrix, of other draws.
-
-        Made and judged by the same draws the least edit would seem to cost next to nothing.
-        """
-        fisher = self.desk.fisher
-        least = collateral.minimal(read, chosen_by)
-        moved = float(read.double().cpu() @ self.direction.double().cpu())
-        # The least edit moves the read-out by 1.
-        by_fisher = fisher.nats(self.direction) / moved**2 / fisher.nats(least) if moved else math.inf
-        told = {
-            "second moment": (collateral.rho(self.direction, read, moment), "no edit is below", ""),
-            "Fisher": (
-                by_fisher,
-                "the least edit by other draws",
-                f"at least: the edit that it is compared with was made of {self.desk.other.samples:,} other draws in "
-                f"{self.desk.d} dimensions, and one made of more costs less",
-            ),
-        }
-        return [
-            Measurement(
-                name="rho",
-                value=value if math.isfinite(value) else None,
-                unit="times",
-                n=len(self.desk.x),
-                of="tokens",
-                reference=1.0,
-                reference_is=least_is,
-                at={"metric": name},
-                caution=caution
-                if math.isfinite(value)
-                else "the direction does not move the log-odds at all, to first order",
-            )
-            for name, (value, least_is, caution) in told.items()
-        ]
 
     def writing(self) -> Generator[Progress, None, None]:
         """What is written, and how likely each token was with the edit and without."""
