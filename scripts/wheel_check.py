@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 30e6
-SCREENS = ("/", "/start", "/start/toy", "/jobs", "/learn")
+SCREENS = ("/", "/start", "/start/toy", "/jobs", "/bench", "/compare", "/learn")
 
 
 def told(*command: str | Path, cwd: Path, path: str | None = None) -> None:
