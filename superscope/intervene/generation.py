@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor
 
 from ..capture.models.facts import device_of, evaluating, keywords_of
 from ..capture.models.load import Subject
-from .editing import Edits, edited
+from ..capture.models.sites import one_site
+from ..core import Site
+from .editing import Edits
 from .positions import Positions, rows_at
 from .prompts import Prompt, causal_model, check_length, prompt_ids
+from .rewriting import replace
 
 
 @torch.no_grad()
@@ -90,19 +94,31 @@ def _continue(
     """What follows sequences of one length."""
     device, n = device_of(model), len(ids)
     prompts = [ids.shape[1]] * n
+    keywords = keywords_of(model)
     # The name of what is kept of earlier tokens: `past_key_values` in older versions of transformers.
-    keeps = next((name for name in ("cache", "past_key_values") if name in keywords_of(model)), None)
+    keeps = next((name for name in ("cache", "past_key_values") if name in keywords), None)
+    # Looked up once, not at each token.
+    places = [
+        (place, edit)
+        for site, edit in edits.items()
+        for place in ((site,) if isinstance(site, Site) else one_site(model, site))
+    ]
     answers: list[list[int]] = [[] for _ in range(n)]
     open_, cache, whole = [True] * n, None, ids
     for _ in range(count):
         past = 0 if cache is None else whole.shape[1] - 1
-        rows = rows_at(positions, prompts, [whole.shape[1]] * n, past=past).to(device)
+        # Sequences are of one length, so that all are all, pads being none.
+        rows = None if positions == "all" else rows_at(positions, prompts, [whole.shape[1]] * n, past=past).to(device)
         given: dict[str, Any] = {"input_ids": whole[:, past:].to(device)}
         if keeps:
             given |= {keeps: cache, "use_cache": True}
-        elif "use_cache" in keywords_of(model):
+        elif "use_cache" in keywords:
             given["use_cache"] = False
-        with edited(model, edits, positions=rows):
+        if "logits_to_keep" in keywords:
+            given["logits_to_keep"] = 1
+        with ExitStack() as stack:
+            for place, edit in places:
+                stack.enter_context(replace(model, place, edit, rows=rows))
             output = model(**given)
         cache = getattr(output, keeps) if keeps else None
         chosen = _choose(output.logits[:, -1].double().cpu(), temperature, generators)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core import Activations, Answer, Findings, Measurement, Run
 from ...intervene import collateral
-from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale, least_change
+from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale, over_floor
 from ...intervene.gates import Lmmse
 from ...measure.interval import Interval
 from ...worlds import World
@@ -200,7 +200,7 @@ def _gated(atoms: Tensor, i: int, fitted: Rows, held: Rows) -> dict[str, float]:
         z = held[1][:, i]
         absent[name] = float(change[z == 0].square().sum(1).mean())
         present[name] = float((change + torch.outer(z, a))[z != 0].square().sum(1).mean())
-        floors[name] = float(change.square().sum(1).mean()) / least_change(change, z)
+        floors[name] = over_floor(change, z) or math.nan
         if name == "gated":
             effect = _removed(edit, a, *(held[0], z))
     return {
