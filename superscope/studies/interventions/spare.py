@@ -13,6 +13,7 @@ import tyro
 from jaxtyping import Float64
 from torch import Tensor
 
+from ... import measure
 from ...core import Activations, Answer, Findings, Measurement, Run
 from ...intervene import collateral
 from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale, over_floor
@@ -290,14 +291,15 @@ def _sentences(overall: Sequence[Measurement]) -> list[str]:
         "Oracle LEACE, told the feature's value, takes as much of it out at the least change there is: projection "
         f"changes {_number(by['projection_over_floor'])} times that, gated ablation {_number(by['gated_over_floor'])}.",
     ]
+    goals = []
     for name, (goal, at_least_so) in GOALS.items():
         value = by[name].value
         if value is None:
             continue
         met = value >= goal if at_least_so else value <= goal
         bound = f"{'at least' if at_least_so else 'at most'} {goal:g}"
-        said.append(f"Goal {name} {bound}: {value:.3g}, {'met' if met else 'missed'}.")
-    return said
+        goals.append(f"{measure.WORDS[name].label.lower()} {bound}, {value:.3g}, {'met' if met else 'missed'}")
+    return [*said, f"Goals, of medians over worlds: {'; '.join(goals)}."] if goals else said
 
 
 def _number(measurement: Measurement) -> str:
