@@ -18,6 +18,7 @@ from superscope.intervene.edits import Add, OracleLeace, least_change, over_floo
 from superscope.intervene.side_effects import controls_of
 from superscope.studies import Ablate, Spare, Steer
 from superscope.studies.interventions.offers import ABLATIONS, GATES, STEERING, Material
+from superscope.studies.interventions.spare import GOALS
 
 WITH = tuple(f"if the file does not exist, an error is raised {i}" for i in range(3))
 WITHOUT = tuple(f"the cat sat on the mat {i}" for i in range(3))
@@ -330,3 +331,13 @@ def test_ablations_in_a_known_world_stand_over_the_oracle():
         assert all((m.value or 0) >= 1 - 1e-9 for m in made[name])
     gated, projected = made["gated_over_floor"][0].value or 0, made["projection_over_floor"][0].value or 0
     assert gated < projected
+
+
+@pytest.mark.slow
+def test_goals_are_met_in_median_over_24_worlds():
+    made = Spare().run()
+    overall = {m.name: m.value for m in made.measurements if m.at["world"] == "all 24"}
+    for name, (goal, at_least_so) in GOALS.items():
+        assert overall[name] >= goal if at_least_so else overall[name] <= goal, name
+    for name in ("projection_over_floor", "gated_over_floor"):
+        assert min(made.tables["edits"][name]) >= 1 - 1e-9
