@@ -1,4 +1,5 @@
 import type { Page } from "./page";
+import * as Ablated from "./Ablated.svelte";
 import * as Collateral from "./Collateral.svelte";
 import * as Compression from "./Compression.svelte";
 import * as Depth from "./Depth.svelte";
@@ -21,6 +22,7 @@ import * as Site from "./Site.svelte";
 import * as Sparsity from "./Sparsity.svelte";
 import * as Steered from "./Steered.svelte";
 import * as Superposition from "./Superposition.svelte";
+import * as Sycophancy from "./Sycophancy.svelte";
 import * as Together from "./Together.svelte";
 import * as ToyLab from "./ToyLab.svelte";
 
@@ -42,6 +44,8 @@ export const PAGES: readonly Page[] = [
   Together,
   Doses,
   Steered,
+  Ablated,
+  Sycophancy,
   Collateral,
   Compression,
   Disturbance,
