@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
+# Commands that tests start would each compile the whole package for themselves.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test narrow slow gpu peers bench real lint coverage clean
 
 demo: $(VENV)/demo

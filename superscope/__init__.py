@@ -36,6 +36,7 @@ _NAMES = {
     "analyze_superposition": "studies",
     "count": "studies",
     "measure_interference": "studies",
+    "show": "studio",
 }
 
 __all__ = ["__version__", *_FOLDERS, *_NAMES]

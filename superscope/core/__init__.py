@@ -7,7 +7,8 @@ from .dictionary import Dictionary
 from .errors import FormatError, ShapeError, SiteNotFound
 from .files import RunFolder
 from .findings import Findings, Measured
-from .report import Measurement, Report, Table
+from .measurement import Measurement
+from .report import Report, Table
 from .run import Answer, Run, result_of
 from .source import Activations, ActivationSource, Site
 

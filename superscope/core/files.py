@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -105,6 +107,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FormatError(
             f"{path} is not a readable safetensors file ({error}). It may be truncated; copy or make it again."
         ) from error
+
+
+def write_table(path: Path, table: pyarrow.Table) -> None:
+    """Writes a table as Parquet, atomically."""
+    with atomic(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary, compression="zstd", compression_level=9)
 
 
 def sha256(path: Path) -> str:

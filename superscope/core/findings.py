@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .report import Measurement, Table
+from .measurement import Measurement
+from .report import Table
 
 
 class Measured(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,80 +13,15 @@ import pyarrow.parquet
 from torch import Tensor
 
 from . import files
+from .card import card
 from .errors import FormatError, nearest
+from .measurement import Measurement
 
 Table = Mapping[str, Sequence[Any]]
 """Columns of equal length by name; a cell may be a list."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One number that can be judged: how sure it is, what it was counted over, and what chance or a bound would give.
-
-    Args:
-        name: the quantity, in the house's words (`fraction_variance_unexplained`).
-        value: the number; None where it is undefined, with the reason as caution.
-        unit: "cosine", "latents", "share" ...
-        n: how many things it was counted over.
-        of: what those things are ("tokens", "atoms").
-        low, high: the interval around value; both or neither.
-        how: how the interval was made ("min and max over 3 seeds"), or why there is none.
-        reference, reference_is: a bound or ideal that value cannot beat, and its name.
-        chance, chance_is: what the same measurement gives where there is nothing to find, and how that was made.
-        at: where it was measured (site, model, seed, density ...).
-        caution: what a reader must know before using it; the report prints it.
-
-    Raises:
-        ValueError: if the interval is half given or does not contain the value's side of it, or a number is not finite.
-    """
-
-    name: str
-    value: float | None
-    unit: str
-    n: int
-    of: str
-    low: float | None = None
-    high: float | None = None
-    how: str = "no interval: one measurement"
-    reference: float | None = None
-    reference_is: str = ""
-    chance: float | None = None
-    chance_is: str = ""
-    at: Mapping[str, str | int | float] = field(default_factory=dict)
-    caution: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("value", "low", "high", "reference", "chance"):
-            number = getattr(self, name)
-            if number is not None and not math.isfinite(number):
-                raise ValueError(
-                    f"Measurement {self.name}: {name} is {number}. "
-                    "Give a finite number, or None with a caution that says why."
-                )
-        if (self.low is None) != (self.high is None):
-            raise ValueError(f"Measurement {self.name}: an interval needs both low and high.")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"Measurement {self.name}: low {self.low} is above high {self.high}.")
-        if self.value is None and not self.caution:
-            raise ValueError(f"Measurement {self.name}: a missing value needs a caution that says why it is missing.")
-
-    def at_site(self, **where: str | int | float) -> Measurement:
-        """The same measurement with more said about where it was made."""
-        return dataclasses.replace(self, at={**self.at, **where})
-
-    def __str__(self) -> str:
-        value = "undefined" if self.value is None else f"{self.value:.4g}"
-        spread = "" if self.low is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        bounds = "".join(
-            f", {label} {number:.4g}"
-            for label, number in ((self.reference_is, self.reference), (self.chance_is, self.chance))
-            if number is not None
-        )
-        caution = f" ({self.caution})" if self.caution else ""
-        return f"{self.name} {value}{spread} {self.unit}, n = {self.n} {self.of}{bounds}{caution}"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Report:
     """A study's answer. Saved as a folder: about.json, report.json, a Parquet file per table, arrays.safetensors.
 
@@ -127,6 +61,15 @@ class Report:
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.measurements)} measurements, {len(self.tables)} tables, {len(self.arrays)} arrays"
+        return f"Report({self.title!r}, kind={self.kind!r}: {counts})"
+
+    def _repr_html_(self) -> str:
+        beside = [f"{len(self.tables)} tables ({', '.join(self.tables)})"] * bool(self.tables)
+        beside += [f"{len(self.arrays)} arrays ({', '.join(self.arrays)})"] * bool(self.arrays)
+        return card(self.title, self.findings, self.measurements, beside)
+
     def __str__(self) -> str:
         return "\n".join([self.title, *(f"  {m}" for m in self.measurements)])
 
@@ -141,8 +84,7 @@ class Report:
             "arrays": {name: list(tensor.shape) for name, tensor in self.arrays.items()},
         }
         for name, table in self.tables.items():
-            with files.atomic(run / f"{name}.parquet") as temporary:
-                pyarrow.parquet.write_table(pyarrow.table(dict(table)), temporary)
+            files.write_table(run / f"{name}.parquet", pyarrow.table(dict(table)))
             run.keep(f"{name}.parquet")
         if self.arrays:
             files.write_tensors(run / "arrays.safetensors", self.arrays)

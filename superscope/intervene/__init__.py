@@ -25,3 +25,4 @@ from .rewriting import replace as replace
 from .scoring import log_odds as log_odds
 from .scoring import log_odds_gradient as log_odds_gradient
 from .scoring import log_probabilities as log_probabilities
+from .scoring import token_log_probabilities as token_log_probabilities

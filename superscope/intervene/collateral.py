@@ -38,7 +38,13 @@ def minimal(read: Float[Tensor, "d"], metric: Float[Tensor, "d d"], *, effect: f
     return effect * solved / (g @ solved)
 
 
-def rho(direction: Float[Tensor, "d"], read: Float[Tensor, "d"], metric: Float[Tensor, "d d"]) -> float:
+def rho(
+    direction: Float[Tensor, "d"],
+    read: Float[Tensor, "d"],
+    metric: Float[Tensor, "d d"],
+    *,
+    least: Float[Tensor, "d"] | None = None,
+) -> float:
     r"""$\rho(v) = (v^\top K v)(g^\top K^{-1} g) / (g \cdot v)^2 \ge 1$: collateral of v over the least at equal effect.
 
     Infinite where v does not move the read-out.
@@ -47,6 +53,9 @@ def rho(direction: Float[Tensor, "d"], read: Float[Tensor, "d"], metric: Float[T
         direction: v, at any length.
         read: g.
         metric: K.
+        least: what v is compared with in place of the best edit by K, at any length. Where K is a mean of few draws the
+            best edit by it goes where they happen to be small and seems to cost next to nothing; one chosen by other
+            draws does not, and $\rho$ is then at least as large as told, in expectation.
 
     Raises:
         ShapeError, ValueError: as for `minimal`.
@@ -59,17 +68,20 @@ def rho(direction: Float[Tensor, "d"], read: Float[Tensor, "d"], metric: Float[T
         1.3333333333333333
     """
     check_direction("rho", direction)
-    g, K = _sound(read, metric)
-    v = direction.double().cpu()
-    if len(v) != len(g):
-        raise ShapeError(f"rho: the direction has {len(v)} numbers and the read-out {len(g)}; both are of x.")
-    moved = float(g @ v)
-    if moved == 0:
-        return float("inf")
-    return float((v @ K @ v) * (g @ torch.linalg.solve(K, g))) / moved**2
+    if len(direction) != len(read):
+        raise ShapeError(
+            f"rho: the direction has {len(direction)} numbers and the read-out {len(read)}; both are of x."
+        )
+    return rho_of_changes(direction[None], read, metric, least=least)
 
 
-def rho_of_changes(change: Float[Tensor, "rows d"], read: Float[Tensor, "d"], metric: Float[Tensor, "d d"]) -> float:
+def rho_of_changes(
+    change: Float[Tensor, "rows d"],
+    read: Float[Tensor, "d"],
+    metric: Float[Tensor, "d d"],
+    *,
+    least: Float[Tensor, "d"] | None = None,
+) -> float:
     r"""$\mathrm{E}[\delta^\top K \delta]\,(g^\top K^{-1} g) / (g \cdot \mathrm{E}\delta)^2 \ge 1$.
 
     `rho` of an edit of rows. An edit that changes each row in its own way costs what its mean change costs and its
@@ -80,6 +92,7 @@ def rho_of_changes(change: Float[Tensor, "rows d"], read: Float[Tensor, "d"], me
         change: delta of each row.
         read: g.
         metric: K.
+        least: as for `rho`.
 
     Raises:
         ShapeError, ValueError: as for `minimal`.
@@ -94,7 +107,8 @@ def rho_of_changes(change: Float[Tensor, "rows d"], read: Float[Tensor, "d"], me
     if moved == 0:
         return float("inf")
     cost = float(((delta @ K) * delta).sum(1).mean())
-    return cost * float(g @ torch.linalg.solve(K, g)) / moved**2
+    best = torch.linalg.solve(K, g) if least is None else least.double().cpu()
+    return cost / moved**2 / float(best @ K @ best) * float(g @ best) ** 2
 
 
 def second_moment(x: Float[Tensor, "rows d"], *, centred: bool = False) -> Float64[Tensor, "d d"]:

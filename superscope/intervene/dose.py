@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float, Float64
@@ -52,6 +53,48 @@ def in_nats(direction: Float[Tensor, "d"], fisher: Float64[Tensor, "d d"]) -> Fl
     if not (math.isfinite(cost) and cost > 0):
         raise ValueError(f"in_nats: the direction costs {cost} nats, so no length of it is one; use mean norms.")
     return direction / math.sqrt(cost)
+
+
+def validity_radius(predicted: Sequence[float], measured: Sequence[float], *, tolerance: float = 0.25) -> float | None:
+    r"""The largest predicted cost up to which what was measured stays within $1 \pm$ `tolerance` times it.
+
+    Between the last dose that keeps to it and the first that does not, their ratio is taken as a straight line over the
+    logarithm of the cost. None where even the smallest dose does not keep to it; the largest dose where all do, which
+    is then a lower bound.
+
+    Args:
+        predicted: costs in nats, rising, above 0: the second order's.
+        measured: the costs found there.
+        tolerance: share, in (0, 1).
+
+    Raises:
+        ValueError: if there is no dose, numbers differ in length, or costs do not rise from above 0.
+
+    Example:
+        >>> round(validity_radius([0.01, 0.1, 1.0], [0.01, 0.1, 0.5]), 4)
+        0.3162
+    """
+    if (
+        not predicted
+        or len(predicted) != len(measured)
+        or predicted[0] <= 0
+        or any(b <= a for a, b in itertools.pairwise(predicted))
+    ):
+        raise ValueError(
+            f"validity_radius: {len(measured)} costs were measured for {len(predicted)} predicted ones; give one for "
+            "each, in the order of predicted costs that rise from above 0."
+        )
+    ratios = [found / told for told, found in zip(predicted, measured)]
+    last = None
+    for i, ratio in enumerate(ratios):
+        if not abs(ratio - 1) <= tolerance:
+            if last is None or not math.isfinite(ratio):
+                return last
+            edge = 1 + math.copysign(tolerance, ratio - 1)
+            share = (edge - ratios[i - 1]) / (ratio - ratios[i - 1])
+            return math.exp((1 - share) * math.log(predicted[i - 1]) + share * math.log(predicted[i]))
+        last = predicted[i]
+    return last
 
 
 @dataclass(frozen=True)

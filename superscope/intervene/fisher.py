@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +39,19 @@ class Fisher:
         r"""$\tfrac12 \delta^\top F \delta$."""
         v = direction.double().cpu()
         return float(v @ self.matrix @ v) / 2
+
+    @staticmethod
+    def mean(parts: Sequence[Fisher]) -> Fisher:
+        """That of several texts together, each token counting alike.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not parts:
+            raise ValueError("Fisher.mean: there are no parts; give at least one.")
+        tokens = sum(part.tokens for part in parts)
+        matrix = torch.stack([part.matrix * (part.tokens / tokens) for part in parts]).sum(0)
+        return Fisher(matrix, sum(part.samples for part in parts), tokens)
 
 
 def pullback_fisher(

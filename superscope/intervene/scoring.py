@@ -161,3 +161,32 @@ def _some(order: Sequence[int], lengths: Sequence[int], most: int) -> list[int]:
             break
         part.append(i)
     return part
+
+
+@torch.no_grad()
+def token_log_probabilities(
+    subject: Subject, prompt: Prompt, answer: Prompt, *, edits: Edits | None = None, positions: Positions = "all"
+) -> Float64[Tensor, "a"]:
+    r"""$\ln p(a_t \mid \mathrm{prompt}, a_{<t})$ of each token of an answer, in nats.
+
+    Args:
+        subject: a causal model.
+        prompt, answer: texts, or ids.
+        edits: of x, by site.
+        positions: where they act; see `Positions`.
+
+    Raises:
+        TypeError: if the subject is an encoder.
+        SiteNotFound: if a site is not in the model.
+        ValueError: if prompt and answer are longer than the model takes, or there is no answer.
+    """
+    model = causal_model(subject, "token_log_probabilities")
+    first, last = prompt_ids(subject, prompt), answer_ids(subject, prompt, answer)
+    check_length(model, len(first) + len(last), "token_log_probabilities")
+    ids = torch.tensor([first + last])
+    rows = rows_at(positions, [len(first)], [ids.shape[1]]).to(device_of(model))
+    options = {"use_cache": False} if "use_cache" in keywords_of(model) else {}
+    with evaluating(model), edited(model, edits or {}, positions=rows):
+        logits = model(**inputs(model, model, ids, torch.ones_like(ids, dtype=torch.bool)), **options).logits
+    own = logits[0, len(first) - 1 : -1].double().log_softmax(-1).cpu()
+    return own.gather(1, torch.tensor(last)[:, None])[:, 0]

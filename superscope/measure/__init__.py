@@ -11,6 +11,9 @@ from .activations.outliers import outlier_share as outlier_share
 from .activations.spread import activation_sparsity as activation_sparsity
 from .agreement.amortisation import amortisation_gap as amortisation_gap
 from .agreement.ceilings import oracle_ceilings as oracle_ceilings
+from .agreement.correspondence import CORRESPONDENCES as CORRESPONDENCES
+from .agreement.correspondence import Correspondence as Correspondence
+from .agreement.correspondence import correspondence as correspondence
 from .agreement.detection import Detection as Detection
 from .agreement.detection import detection as detection
 from .agreement.latent_kinds import LATENT_KINDS as LATENT_KINDS
@@ -35,6 +38,8 @@ from .agreement.transfer import lineage as lineage
 from .choice import decoder_projection as decoder_projection
 from .choice import description_length as description_length
 from .choice import mean_overlap as mean_overlap
+from .codes.bands import Banded as Banded
+from .codes.bands import banded_contexts as banded_contexts
 from .codes.co_occurrence import CoOccurrence as CoOccurrence
 from .codes.co_occurrence import active as active
 from .codes.co_occurrence import co_occurrence as co_occurrence
@@ -53,6 +58,11 @@ from .codes.interference import Features as Features
 from .codes.interference import SignedInterference as SignedInterference
 from .codes.interference import signed_interference as signed_interference
 from .codes.lifetime import feature_sparsity as feature_sparsity
+from .codes.mixtures import QUANTILES as QUANTILES
+from .codes.mixtures import Mixtures as Mixtures
+from .codes.mixtures import mixtures as mixtures
+from .codes.partners import Company as Company
+from .codes.partners import company as company
 from .codes.polysemanticity import Mixing as Mixing
 from .codes.polysemanticity import effective_features as effective_features
 from .codes.polysemanticity import polysemanticity as polysemanticity
@@ -85,6 +95,8 @@ from .geometry.capacity import capacity_used as capacity_used
 from .geometry.capacity import dimensions_per_feature as dimensions_per_feature
 from .geometry.capacity import effective_dimensions as effective_dimensions
 from .geometry.capacity import weighted_interference_energy as weighted_interference_energy
+from .geometry.flat_map import FlatMap as FlatMap
+from .geometry.flat_map import flat_map as flat_map
 from .geometry.isometry import Isometry as Isometry
 from .geometry.isometry import isometry as isometry
 from .geometry.overlap import Babel as Babel

@@ -131,6 +131,12 @@ STUDIES = (
         "How much of a world's truth did this dictionary find, and what are its other latents?",
     ),
     Entry(
+        "compare",
+        "learning.compare",
+        "Compare",
+        "Do these dictionaries or runs say the same? Atoms matched, split, merged and missing, beside chance.",
+    ),
+    Entry(
         "concept",
         "interventions.concept",
         "Concept",
@@ -147,6 +153,12 @@ STUDIES = (
         "interventions.ablate",
         "Ablate",
         "What does a model lose when a direction or latent is taken out? Several ablations side by side.",
+    ),
+    Entry(
+        "bench",
+        "interventions.bench",
+        "Bench",
+        "What does a model do as directions are added, dose by dose, and what else moves? The studio's bench.",
     ),
     Entry(
         "spare",

@@ -11,6 +11,7 @@ import functools
 import inspect
 import math
 import textwrap
+import threading
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -122,6 +123,10 @@ class Setting:
         return tuple(value) if isinstance(value, list) else value
 
 
+# CPython 3.11 keeps one count of depth for all threads that make syntax trees, and fails where two of them do.
+_READING = threading.Lock()
+
+
 @functools.cache
 def _typed(study: type) -> tuple[Setting, ...]:
     """What types and defaults say of the fields of a dataclass."""
@@ -197,7 +202,8 @@ def _docstrings(study: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(kind):
             continue
         said |= meanings(kind)
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        with _READING:
+            (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
         assert isinstance(body, ast.ClassDef)
         for line, below in zip(body.body, body.body[1:]):
             match line, below:

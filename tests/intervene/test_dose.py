@@ -107,3 +107,26 @@ def test_what_is_no_metric():
         second_moment(torch.ones(2, 3))
     with pytest.raises(ValueError, match="negative"):
         interference(torch.eye(3), -torch.ones(3))
+
+
+def test_the_radius_of_validity_is_where_the_second_order_ends():
+    predicted = [0.01, 0.1, 1.0, 10.0]
+    radius = dose.validity_radius(predicted, [0.01, 0.1, 1.5, 100.0])
+    assert radius == pytest.approx(10**-0.5)
+    assert dose.validity_radius(predicted, predicted) == 10.0
+    assert dose.validity_radius(predicted, [0.02, 0.1, 1.0, 10.0]) is None
+    # What comes back beyond the first that failed does not count.
+    assert dose.validity_radius(predicted, [0.01, math.inf, 1.0, 10.0]) == 0.01
+    assert dose.validity_radius(predicted, [0.01, 0.05, 1.0, 10.0], tolerance=0.6) == 10.0
+    for wrong in (([], []), ([0.0, 1.0], [0.0, 1.0]), ([1.0, 1.0], [1.0, 1.0]), ([1.0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="costs were measured"):
+            dose.validity_radius(*wrong)
+
+
+def test_the_fisher_of_parts_counts_each_token_alike() -> None:
+    parts = [fisher.Fisher(torch.eye(2, dtype=torch.float64) * c, c, tokens) for c, tokens in ((1, 30), (5, 10))]
+    whole = fisher.Fisher.mean(parts)
+    assert (whole.samples, whole.tokens) == (6, 40)
+    assert whole.nats(torch.tensor([1.0, 1.0])) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="no parts"):
+        fisher.Fisher.mean([])

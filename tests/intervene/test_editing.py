@@ -15,7 +15,16 @@ from torch import nn
 
 from superscope.capture import Capture, Subject, blocks, describe
 from superscope.core import Site, SiteNotFound
-from superscope.intervene import EDITS, dose_response, edited, generate, log_odds, log_odds_gradient, log_probabilities
+from superscope.intervene import (
+    EDITS,
+    dose_response,
+    edited,
+    generate,
+    log_odds,
+    log_odds_gradient,
+    log_probabilities,
+    token_log_probabilities,
+)
 from superscope.intervene.edits import Add, Edit, SpliceIn
 
 from ..capture.architectures import ARCHITECTURES, CAUSAL, make
@@ -186,6 +195,10 @@ def test_scores_are_those_of_each_sequence_alone(name):
                 own = logits.log_softmax(-1)
                 expected = sum(float(own[n - 1 + t, token]) for t, token in enumerate(answer))
                 assert float(score) == pytest.approx(expected, abs=2e-4)
+                each = token_log_probabilities(subject, prompt, answer, edits=given_edits, positions=positions)
+                assert each.tolist() == pytest.approx(
+                    [float(own[n - 1 + t, a]) for t, a in enumerate(answer)], abs=2e-4
+                )
 
 
 @pytest.mark.parametrize("name", tuple(CAUSAL))

@@ -90,6 +90,19 @@ SMALL = {
     "neuronpedia": {"batch": 10},
     "interpret": {},
     "judge": {"world": ("exactly_k", "n=16", "d=8", "k=2"), "rows": 256},
+    "compare": {"rows": 200},
+    "bench": {
+        "tokens": 200,
+        "fisher_tokens": 300,
+        "draws": 1,
+        "towards": ("def f():\n    return 1", "raise ValueError(x)"),
+        "away": ("the end of the line is not read", "a list of all values that are there"),
+        "targets": ("own",),
+        "doses": (0.2,),
+        "controls": 2,
+        "new_tokens": 2,
+        "matrix": False,
+    },
     "concept": {"concepts": ("errors",), "texts": 12, "sites": ("resid_post.0",), "steer": False},
     "steer": {
         "tokens": 300,
@@ -139,6 +152,7 @@ def settings(tmp_path: Path) -> dict[str, dict]:
         given[command]["dictionary"] = str(tmp_path / "sae")
     given["neuronpedia"] |= {"scan": str(tmp_path / "scan"), "target": str(tmp_path / "pages")}
     given["interpret"]["scan"] = str(tmp_path / "scan")
+    given["compare"]["sources"] = (str(tmp_path / "sae"), str(matrix))
     given["convert"] |= {"source": str(tmp_path / "sae"), "target": str(tmp_path / "copy")}
     return given
 

@@ -30,12 +30,25 @@ NEEDED: dict[str, dict[str, Any]] = {
     "interpret": {"scan": "run"},
     "neuronpedia": {"scan": "run", "target": "pages"},
     "judge": {"dictionary": "sae", "world": ("uniform",)},
+    "compare": {"sources": ("a", "b")},
     "manifolds": {"source": "world:rings"},
     "evaluate": {"dictionary": "sae"},
 }
 
 # Numbers that may be anything, or whose limits depend on other settings and stand in the study's `check`.
-FREE = {"seed", "input_scale", "eps", "ks", "densities", "seeds", "widths", "ratios", "correlations", "strengths"}
+FREE = {
+    "seed",
+    "input_scale",
+    "eps",
+    "ks",
+    "densities",
+    "seeds",
+    "widths",
+    "ratios",
+    "correlations",
+    "strengths",
+    "doses",
+}
 BESIDE = {
     ("bounds", "n"),
     ("bounds", "k"),

@@ -77,8 +77,14 @@ def example(*, seed: int = 0, control: bool = True) -> Report:
             "sites": "site model d n k seeds rows kind note",
             "latents": "site model latent density mean_active max_active recurs nearest nearest_cosine clarity clear_by"
             " top_tokens top_token_share promotes",
-            "contexts": "site model latent rank activation document position tokens activations",
-            "neurons": "site model neuron effective_features explained features shares signs",
+            "contexts": "site model latent rank band activation document position tokens activations",
+            "neurons": "site model neuron effective_features explained purer_directions features shares signs",
+            "neuron_bands": "site model neuron above rows value explained features parts",
+            "neuron_contexts": "site model neuron rank value explained features parts document position tokens"
+            " activations",
+            "writes": "site model latent strengths axes axis_weights raises raises_by lowers lowers_by",
+            "partners": "site model latent why other cosine fires other_fires both rows energy energy_share while_on",
+            "atlas": "site model latent x y kept density recurs overlap energy",
             "histograms": "site model what series low high count",
             "training": "site model seed step fraction_variance_unexplained dead",
         }.items()
@@ -98,6 +104,7 @@ def example(*, seed: int = 0, control: bool = True) -> Report:
             _latents(add, rng, site, model, d, trained)
             _neurons(add, rng, site, model, d, trained)
             _histograms(add, rng, site, model, d, trained)
+            _company(add, tables["latents"], np.random.default_rng(seed + 1), site, model, d)
             floor = (0.14 + 0.05 * depth) if trained else 0.55
             for run in range(SEEDS):
                 for step in (10, 20, 40, 80, 160, 320, 640, 1000):
@@ -279,6 +286,18 @@ def _measure(out: list[Measurement], rng: np.random.Generator, site: str, model:
         chance_is="the same under a random rotation",
         caution="" if "mlp" in site else "These are coordinates of the residual stream, not neurons.",
     )
+    give(
+        "map_neighbours_kept",
+        0.26,
+        "share of neighbours",
+        ATOMS,
+        "atoms",
+        0.02,
+        reference=1.0,
+        reference_is="every neighbour kept",
+        chance=12 / (ATOMS - 1),
+        chance_is="a random map",
+    )
     # A later study's measurement, which no page has heard of.
     give(
         "braid_index", 3.25, "strands", 12, "braids", how="no interval: one braid each", caution="An invented quantity."
@@ -328,6 +347,7 @@ def _latents(add, rng: np.random.Generator, site: str, model: str, d: int, train
                 model=model,
                 latent=latent,
                 rank=rank,
+                band=("strongest", "strongest", "strongest", "lowest", "middle", "highest")[rank],
                 activation=float(top),
                 document=f"Lib/{'<b>bold</b>' if rank == 1 else 'argparse'}.py",
                 position=int(rng.integers(0, 4000)),
@@ -347,10 +367,100 @@ def _neurons(add, rng: np.random.Generator, site: str, model: str, d: int, train
             neuron=neuron,
             effective_features=float(1 / np.sum((shares / shares.sum()) ** 2)),
             explained=float(shares.sum()),
+            purer_directions=0.01 if trained else 0.5,
             features=[int(latent) for latent in rng.choice(ATOMS, 8, replace=False)],
             shares=[float(share) for share in shares],
             signs=[float(sign) for sign in rng.choice([-1.0, 1.0], 8)],
         )
+
+
+def _company(add, latents: dict[str, list], rng: np.random.Generator, site: str, model: str, d: int) -> None:
+    """Partners, places on a map, and what neurons are made of."""
+    own = [row for row, at in enumerate(zip(latents["site"], latents["model"], strict=True)) if at == (site, model)]
+    for row in sorted(own, key=lambda row: latents["latent"][row]):
+        latent, density = latents["latent"][row], latents["density"][row]
+        where = rng.normal(0, 1, 2) + 6 * np.array([latent % 4, latent // 4 % 3])
+        add(
+            "atlas",
+            site=site,
+            model=model,
+            latent=latent,
+            x=float(where[0]),
+            y=float(where[1]),
+            kept=float(rng.beta(2, 5)),
+            density=density,
+            recurs=latents["recurs"][row],
+            overlap=latents["nearest_cosine"][row],
+            energy=float(rng.gamma(2, 0.4)) if density > 0 else None,
+        )
+    for row in own[:DEPTH]:
+        latent = latents["latent"][row]
+        add(
+            "writes",
+            site=site,
+            model=model,
+            latent=latent,
+            strengths=[int(400 * 0.7**i) for i in range(12)],
+            axes=[3, 1, 7],
+            axis_weights=[0.5, -0.4, 0.2],
+            raises=[" self", "</script>"],
+            raises_by=[2.5, 1.5],
+            lowers=[" the", "\u202e"],
+            lowers_by=[-2.0, -0.5],
+        )
+        for place, other in enumerate(rng.choice(ATOMS, 6, replace=False).tolist()):
+            fires, other_fires, both = 900, 300 + 100 * place, 40 + 10 * place
+            energy = 0.3 * 0.6**place
+            add(
+                "partners",
+                site=site,
+                model=model,
+                latent=latent,
+                why="interference" if place < 4 else "together",
+                other=other,
+                cosine=float(rng.uniform(0.2, 0.7) * (-1) ** place),
+                fires=fires,
+                other_fires=other_fires,
+                both=both,
+                rows=20_000,
+                energy=energy,
+                energy_share=energy / 1.1,
+                while_on=0.05 * (-1) ** place,
+            )
+    for neuron in range(4):
+        features = rng.choice(ATOMS, 6, replace=False).tolist()
+        for above, rows, value in ((0.5, 8000, 0.2), (0.9, 1800, 0.9), (0.99, 180, 2.0), (0.999, 20, 3.5)):
+            parts = [value * share for share in (0.4, 0.2, 0.1, -0.1, 0.05, 0.02)]
+            at = {"site": site, "model": model, "neuron": neuron}
+            explained = sum(parts) + 0.1 * value
+            add(
+                "neuron_bands",
+                **at,
+                above=above,
+                rows=rows,
+                value=value,
+                explained=explained,
+                features=features,
+                parts=parts,
+            )
+        for rank in range(6):
+            text = [*_words(rng, 6), HOSTILE[rank], *_words(rng, 4)]
+            value = 4.0 - 0.3 * rank
+            add(
+                "neuron_contexts",
+                site=site,
+                model=model,
+                neuron=neuron,
+                rank=rank,
+                value=value,
+                explained=0.8 * value,
+                features=features[rank % 2 : rank % 2 + 2],
+                parts=[0.6 * value, 0.1 * value],
+                document="Lib/argparse.py",
+                position=int(rng.integers(0, 4000)),
+                tokens=text,
+                activations=[*(float(v) for v in rng.random(len(text) - 1)), None],
+            )
 
 
 def _histograms(add, rng: np.random.Generator, site: str, model: str, d: int, trained: bool) -> None:

@@ -37,6 +37,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "neuronpedia": {"scan": "run", "target": "pages", "batch": 20},
     "convert": {"source": "a", "target": "b", "subtract_bias": False},
     "judge": {"dictionary": "sae", "world": ["uniform"], "ceilings": False, "subtract_bias": True},
+    "compare": {"sources": ["a", "b"], "threshold": 0.8, "signs": "dropped"},
+    "bench": {"targets": ["code", "latent 3"], "dictionary": "sae", "unit": "nats", "doses": [0.01, 0.1]},
     "manifolds": {"source": "world:rings", "concepts": ["weekdays", "digits"], "groups": 20},
     "evaluate": {"dictionary": "sae", "world": ["uniform"]},
     "survey": {"layers": [0, 2], "domains": ["stdlib", "topics"], "minutes": 5},

@@ -92,7 +92,9 @@ def test_rows_are_chosen_sorted_and_counted(runs: Path, ask: Callable) -> None:
     _, found = ask("runs/one/tables/rows", where=json.dumps({"token": HOSTILE[0], "i": 0}))
     assert found["columns"] == {"token": [HOSTILE[0]], "x": [1], "i": [0]}
     assert ask("runs/one/tables/rows", where='{"i": 99}')[1]["matching"] == 0
-    for query in ({"where": "[1]"}, {"where": "{"}, {"where": '{"i": [1]}'}, {"where": '{"i": "a"}'}, {"limit": -1}):
+    assert ask("runs/one/tables/rows", where='{"i": [1, 3, 99]}')[1]["columns"]["i"] == [1, 3]
+    wrong = ("[1]", "{", '{"i": []}', '{"i": [[1]]}', '{"i": ["a"]}', '{"i": {}}', '{"i": "a"}')
+    for query in (*({"where": each} for each in wrong), {"limit": -1}):
         status, answer = ask("runs/one/tables/rows", **query)
         assert status == 422, query
         assert answer["error"]
@@ -173,8 +175,41 @@ def test_a_run_that_is_not_whole_is_listed_with_its_reason(runs: Path, ask: Call
     }  # fmt: skip
     assert all(bool(run["error"]) == (run["state"] == "damaged") for run in found.values())
     assert "\x00" not in found["one"]["title"]
-    assert ask("runs/running")[0] == 422
+    # Of a run that goes on there is what it has kept so far.
+    status, head = ask("runs/running")
+    assert (status, head["finished"], head["title"]) == (200, False, "toy, not finished yet")
+    assert (head["tables"], head["arrays"]["W"], head["measurements"]) == ({"rows": 6}, [2, 3], [])
+    assert ask("runs/running/tables/rows")[1]["matching"] == 6
+    assert ask("runs/running/arrays/W")[1]["shape"] == [2, 3]
+    assert ask("runs/running/report.html")[0] == 422
+    change(save(runs / "early"), state="running", files={})
+    status, answer = ask("runs/early")
+    assert (status, "nothing to show yet" in answer["error"]) == (422, True)
     assert ask("runs/a~b~deep")[0] == 200
+
+
+def test_a_run_that_goes_on_is_trusted_no_more_than_others(runs: Path, ask: Callable, tmp_path: Path) -> None:
+    secret = save(tmp_path / "secret")
+    change(save(runs / "named"), state="running", kind=HOSTILE[0])
+    whole = read_json(save(runs / "paths") / "about.json")["files"]
+    listed = {
+        "../../secret/rows.parquet": whole["rows.parquet"],
+        "a/b.parquet": {},
+        "rows.parquet": whole["rows.parquet"],
+    }
+    change(runs / "paths", state="running", files=listed)
+    change(save(runs / "link"), state="running")
+    (runs / "link" / "rows.parquet").unlink()
+    (runs / "link" / "rows.parquet").symlink_to(secret / "rows.parquet")
+    change(save(runs / "cut"), state="running")
+    (runs / "cut" / "arrays.safetensors").write_bytes((runs / "cut" / "arrays.safetensors").read_bytes()[:20])
+    assert ask("runs/named")[1]["title"] == f"{HOSTILE[0]}, not finished yet"
+    assert ask("runs/paths")[1]["tables"] == {"rows": 6}
+    status, head = ask("runs/link")
+    assert (status, head["tables"], "links are not followed" in head["problems"][0]) == (200, {}, True)
+    assert ask("runs/link/tables/rows")[0] == 422
+    status, answer = ask("runs/cut")
+    assert (status, "cannot be read" in answer["error"]) == (422, True)
 
 
 def test_too_much_is_left_out_and_told(runs: Path, ask: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

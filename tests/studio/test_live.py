@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from superscope.core import Report
 from superscope.studio.server import Place, make_app, server_of
+from superscope.studio.server.app import BUNDLED
 
 
 @dataclass
@@ -75,7 +76,7 @@ def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
                 route.abort()
 
         context.route("**/*", handle)
-        page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
+        page.on("console", lambda m: seen.complaints.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
         page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
         path, hashmark, rest = address.partition("#")
         page.goto(f"{studio.home}{path}{'&' if '?' in path else '?'}token={studio.key}{hashmark}{rest}")
@@ -162,13 +163,40 @@ def test_everyone_can_use_it(visit: Visit, scheme: str, width: int) -> None:
         assert seen.complaints == [], address
 
 
+SECTIONS = {
+    "scan": "atlas",
+    "toy": "toy",
+    "phase": "phases",
+    "bounds": "recovery",
+    "bench": "damage",
+    "spare": "sparing",
+}
+
+
+@pytest.mark.parametrize("name", sorted(place.name for place in BUNDLED.iterdir()))
+def test_a_run_of_the_package_opens_live_where_its_address_says(visit: Visit, name: str) -> None:
+    section = SECTIONS.get(name, "method")
+    scheme, width = [("light", 1280), ("dark", 400)][sum(map(ord, name)) % 2]
+    seen = visit(f"/run/%40{name}#/{section}", scheme=scheme, width=width)
+    page = seen.page
+    place = "id => document.getElementById(id).getBoundingClientRect()"
+    page.wait_for_function(f"id => (place => place.top < innerHeight && place.bottom > 0)(({place})(id))", arg=section)
+    assert page.evaluate("location.hash") == f"#/{section}"
+    assert page.get_by_role("alert").count() == 0
+    assert page.locator("figure, table").count() >= 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert serious(page) == []
+    assert seen.complaints == []
+    assert seen.requests == []
+
+
 def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Studio) -> None:
     seen = visit("/start/toy?n=4&d=2")
     page = seen.page
     expect(page.get_by_label("n", exact=True)).to_have_value("4")
     page.get_by_label("densities").fill("0.5 2")
     page.get_by_label("seeds").fill("0")
-    page.get_by_label("steps").fill("6000")
+    page.get_by_label("steps").fill("30000")
     page.get_by_label("batch").fill("64")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("densities must be numbers in (0, 1]")
@@ -184,7 +212,20 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
         re.compile(r"superscope toy --n 4 --d 2 --steps 6000 .*--densities 0.5|superscope toy --n 4 --d 2 ")
     )
     expect(job).to_contain_text("Training", timeout=60_000)
-    job.get_by_role("button", name="Cancel").click()
+    # The run is seen while it is made: frames come, and one that was scrubbed to stays.
+    jobs = page.url
+    job.get_by_role("link", name="Watch it train").click()
+    scrub = page.get_by_role("slider", name="Step")
+    scrub.wait_for()
+    frames = int(scrub.get_attribute("max") or 0)
+    scrub.press("Home")
+    page.wait_for_function("max => document.querySelector('.scrub input').max > max", arg=frames)
+    expect(page.locator("#toy [role=status]").first).to_contain_text("step 0:")
+    bar = page.locator(".live")
+    bar.get_by_role("button", name="Cancel").click()
+    expect(bar).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
+    assert serious(page) == []
+    page.goto(jobs)
     expect(job).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
     job.get_by_role("button", name="Resume").click()
     expect(job).to_have_attribute("data-job-state", "finished", timeout=120_000)
@@ -194,7 +235,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     ready(page)
     expect(page.locator("h1")).to_contain_text("4 features in 2 dimensions")
     run = page.url.rsplit("/", 1)[1].split("#")[0]
-    assert Report.load(studio.root / run).settings["steps"] == 6000
+    assert Report.load(studio.root / run).arrays["snapshot_steps"][-1] == 30_000
     assert seen.complaints == []
     assert seen.requests == []
 

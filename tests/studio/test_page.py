@@ -30,7 +30,9 @@ SECTIONS = (
     "reconstruction",
     "geometry",
     "neurons",
+    "atlas",
     "features",
+    "beside",
     "others",
     "method",
     "downloads",
@@ -142,9 +144,9 @@ def test_an_address_restores_its_view(open_page, settled, report: Report) -> Non
     # A key from another version is kept, so that passing through this one does not lose it.
     assert "later=kept" in page.locator(".side nav a").first.get_attribute("href")
 
-    first = page.locator(".latents tbody tr").all_inner_texts()
+    first = page.locator("#features .latents tbody tr").all_inner_texts()
     again = open_page(page.evaluate("location.hash")).page
-    assert again.locator(".latents tbody tr").all_inner_texts() == first
+    assert again.locator("#features .latents tbody tr").all_inner_texts() == first
     settled(again)
 
 
@@ -153,7 +155,7 @@ def test_back_and_forward_walk_through_the_views(open_page) -> None:
     expect(page.locator("#site-title")).to_have_text("transformer.h.0")
     page.get_by_label("Site and model").get_by_role("link", name="transformer.h.1", exact=True).click()
     expect(page.locator("#site-title")).to_have_text("transformer.h.1")
-    link = page.locator(".latents tbody th a").first
+    link = page.locator("#features .latents tbody th a").first
     latent = link.inner_text()
     link.click()
     expect(page.locator("#feature-title")).to_have_text(f"Latent {latent}")
@@ -171,7 +173,7 @@ def test_back_and_forward_walk_through_the_views(open_page) -> None:
 def test_search_and_order(open_page, report: Report) -> None:
     page = open_page().page
     page.get_by_role("searchbox").fill("raise")
-    rows = page.locator(".latents tbody tr")
+    rows = page.locator("#features .latents tbody tr")
     table = report.tables["latents"]
     wanted = [
         r
@@ -242,13 +244,13 @@ def test_measurements_and_report_download(open_page, report: Report) -> None:
 def test_every_chart_says_what_it_shows(open_page) -> None:
     page = open_page().page
     charts = page.locator("figure.figure")
-    assert charts.count() == 6 + 1 + 1 + 2 + 2 + 1
+    assert charts.count() == 6 + 1 + 1 + 2 + 2 + 1 + 1 + 1
     for chart in charts.all():
         drawing = chart.locator("svg[role=img]")
         assert len(drawing.get_attribute("aria-label") or "") > 20
         assert drawing.locator(".axis-label").count() >= 1
         assert all(drawing.locator(".axis-label").all_text_contents())
-        assert drawing.locator("path, circle").count() > 0
+        assert chart.locator("svg[role=img] :is(path, circle), canvas").count() > 0
         twin = chart.get_by_role("button", name="Show as table")
         twin.click()
         assert chart.locator("tbody tr").count() > 0

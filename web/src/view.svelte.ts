@@ -47,12 +47,13 @@ export class View {
     this.#others = unknown;
   }
 
-  /** The address of this view with some of it changed; empty values are left out. */
-  href(change: Partial<ViewState>): string {
+  /** The address of this view with some of it changed, and some of sections' own keys; empty values are left out. */
+  href(change: Partial<ViewState>, own: Record<string, string> = {}): string {
     const next = { ...this.state, ...change };
     const parameters = new URLSearchParams();
     for (const key of KEYS) if (next[key]) parameters.set(key, next[key]);
-    for (const [key, value] of this.#others) parameters.append(key, value);
+    for (const [key, value] of this.#others) if (!(key in own)) parameters.append(key, value);
+    for (const [key, value] of Object.entries(own)) if (value) parameters.append(key, value);
     const query = parameters.toString();
     return `#/${next.section}${query ? `?${query}` : ""}`;
   }

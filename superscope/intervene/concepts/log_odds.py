@@ -69,7 +69,6 @@ class TokenOdds:
             )
         return cls(*sides)
 
-    @torch.no_grad()
     def mean(self, subject: Subject, corpus: Readable, edits: Edits | None = None) -> float:
         """The log-odds on a text, with x edited or not, nats.
 
@@ -77,16 +76,31 @@ class TokenOdds:
             TypeError: if the subject is an encoder.
             SiteNotFound: if a site is not in the model.
         """
-        total, count = 0.0, 0
+        total, count = self.by_sequence(subject, corpus, edits).sum(0).tolist()
+        return total / count
+
+    @torch.no_grad()
+    def by_sequence(
+        self, subject: Subject, corpus: Readable, edits: Edits | None = None
+    ) -> Float64[Tensor, "sequences 2"]:
+        """Of each sequence the sum of the log-odds and the tokens summed over: what a bootstrap resamples.
+
+        Raises:
+            TypeError: if the subject is an encoder.
+            SiteNotFound: if a site is not in the model.
+        """
+        parts = []
         for model, _ids, rows, given, options in _passes(subject, corpus):
             with ExitStack() as stack:
                 stack.enter_context(evaluating(model))
                 for site, edit in (edits or {}).items():
                     stack.enter_context(replace(model, site, edit, rows=rows))
                 logits = model(**given, **options).logits
-            total += float(self._odds(logits[rows]).sum())
-            count += int(rows.sum())
-        return total / count
+            owner = rows.nonzero()[:, 0]
+            sums = torch.zeros(len(rows), dtype=torch.float64, device=owner.device)
+            sums.index_add_(0, owner, self._odds(logits[rows]))
+            parts.append(torch.stack([sums, rows.sum(1).double()], 1).cpu())
+        return torch.cat(parts)
 
     def gradient(self, subject: Subject, corpus: Readable, site: Site | str) -> Float64[Tensor, "d"]:
         """Of the mean with respect to a vector added to x at every token of the text.

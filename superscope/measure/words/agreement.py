@@ -84,4 +84,35 @@ WORDS = {
             by="studies.Convert",
         ),
     ),
+    "Dictionaries beside each other": (
+        Word(
+            "atom_correspondence",
+            "Atoms by what became of them",
+            "share of atoms",
+            "Share of one dictionary's atoms that are matched by one of the other, split into several, merged with "
+            "others into one, tangled, or unmatched: two atoms are tied if one is the other's nearest above a cosine, "
+            "and a group is what ties connect.",
+            "Beside chance, where the other's atoms are drawn at random with the second moment of its own. Seen from "
+            "the first dictionary: what is split there is several in the second.",
+            by="measure.correspondence",
+            headline=True,
+        ),
+        Word(
+            "unexplained_difference",
+            "Difference of unexplained variance",
+            "share of variance",
+            "Unexplained share of the variance of the same rows by the second dictionary, less that by the first.",
+            "Below 0 the second explains more; an interval that holds 0 tells neither apart.",
+            by="studies.Compare",
+            headline=True,
+        ),
+        Word(
+            "l0_difference",
+            "Difference of active latents",
+            "latents",
+            "Mean active latents in the same rows in the second dictionary, less those in the first.",
+            "A dictionary that explains more with more active latents need not be the better one.",
+            by="studies.Compare",
+        ),
+    ),
 }

@@ -27,6 +27,14 @@ WORDS = {
             headline=True,
         ),
         Word(
+            "validity_radius",
+            "Radius of validity",
+            "nats per token",
+            "Largest dose, as ½ δᵀFδ foretells its KL, up to which the measured KL is within the tolerance of it.",
+            "Below it what an edit costs can be foretold; beyond it only measuring tells.",
+            by="intervene.dose.validity_radius",
+        ),
+        Word(
             "rho",
             "Distance ρ from the best edit",
             "times",

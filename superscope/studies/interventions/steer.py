@@ -15,7 +15,6 @@ from torch import Tensor
 from ...capture import Corpus, Subject
 from ...core import Answer, Findings, Measurement, Run, Site
 from ...intervene import (
-    collateral,
     dose,
     dose_response,
     generate,
@@ -30,6 +29,7 @@ from ...measure.interval import bootstrap
 from ..settings import Count, at_least
 from ..study import Progress
 from .aimed import Aimed, rows_of_corpus
+from .distance import OTHER_SEED, distances, metrics_of
 from .metering import TABLE, Meter, foretold_nats
 from .offers import GATES, STEERING, missing
 
@@ -123,12 +123,12 @@ class Steer(Aimed):
         yield Progress("Drawing the Fisher matrix", 0, 1)
         windows = max(1, min(len(corpus), self.fisher_tokens // corpus.context))
         part = corpus.take(torch.arange(windows))
-        fisher = pullback_fisher(subject, site, part, draws=self.draws, seed=self.seed).matrix
+        priced = pullback_fisher(subject, site, part, draws=self.draws, seed=self.seed)
+        fisher = priced.matrix
+        # What costs least is chosen by other draws than those that price it: by the same it would seem to be free.
+        other = pullback_fisher(subject, site, part, draws=self.draws, seed=self.seed + OTHER_SEED)
         yield Progress("Drawing the Fisher matrix", 1, 1)
-        moment = collateral.second_moment(x)
-        # Fewer draws than dimensions leave directions that seem to cost nothing; the second moment says they do.
-        damped = (1 - _DAMPING) * fisher + _DAMPING * moment * (fisher.trace() / moment.trace())
-        metrics = {"second moment": moment, "Fisher": damped}
+        metrics = metrics_of(x, other)
         offer = STEERING[self.edit]
         material = dataclasses.replace(material, read=read, metrics=metrics)
         direction = material.direction if offer.vector is None else offer.vector(material).float()
@@ -139,8 +139,8 @@ class Steer(Aimed):
         self.tell(found, subject, site)
         at = self._metered_at()
         change = None if at is None else edit.at(self._strength(at))(x) - x
-        for name, metric in metrics.items():
-            found.add(_distance(unit if change is None else change, read, metric, name, len(x)))
+        moved = unit[None] if change is None else change
+        found.add(distances(moved, read, metrics, priced, other, tokens=len(x)))
         effect = self._effect(subject, site)
         meter = self.meter(subject, site, corpus, material, effect, fisher)
         plain, at_dose = yield from self._doses(found, subject, site, edit, corpus, x, fisher)
@@ -306,31 +306,12 @@ class Steer(Aimed):
                 if m.name == "rho" and m.value is not None
             ),
             "Read-outs assumed: the gradient of the log-odds at strength 0 for the effect; for the collateral, "
-            "matched filters of whatever is in x (second moment), or the model's own predictions (Fisher, with a "
-            "tenth of the second moment).",
+            "matched filters of whatever is in x (second moment), or the model's own predictions (Fisher, against the "
+            "best edit by other draws, with a tenth of the second moment: a lower bound).",
         ]
 
 
-_DAMPING = 0.1
-"""Share of the second moment, at equal trace, that is mixed into the Fisher matrix before it is inverted."""
 Answers = Sequence[Sequence[int]]
-
-
-def _distance(change: Tensor, read: Tensor, metric: Tensor, name: str, rows: int) -> Measurement:
-    """rho of a vector, or of the changes of rows."""
-    value = (collateral.rho if change.ndim == 1 else collateral.rho_of_changes)(change, read, metric)
-    known = math.isfinite(value)
-    return Measurement(
-        name="rho",
-        value=value if known else None,
-        unit="times",
-        n=rows,
-        of="tokens",
-        reference=1.0,
-        reference_is="no edit is below",
-        at={"metric": name},
-        caution="" if known else "the edit does not move the log-odds at all, to first order",
-    )
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

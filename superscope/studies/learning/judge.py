@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
 import tyro
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from ... import measure
-from ...core import (
-    Answer,
-    Dictionary,
-    Findings,
-    FormatError,
-    Run,
-    SparseCode,
-    SparseCoder,
-    files,
-)
-from ...dictionaries import ARCHITECTURES, SAE, Turned, load_coder
-from ...dictionaries.classical.learner import KIND as LEARNED
-from ...dictionaries.formats import Imported, normalise
-from ...recovery import NNOMP, OMP
+from ...core import Answer, Findings, Run
 from ...theory import regime
 from ...worlds import AnswerKey
-from ..geometry.dictionary_file import RowMeaning, read_dictionary
+from ..geometry.dictionary_file import RowMeaning
 from ..settings import Count, above
 from ..study import Progress, Study
-from .convert import imported
+from .reader import Reader, in_run, read_coder
 from .stream import open_world
 
-_UNSEEN = 1_000_003
+UNSEEN = 1_000_003
 """Added to the seed of rows: no training draws these."""
 _GAIN = 0.02
 """Difference of mean F1 below which two places are called alike."""
@@ -97,7 +82,18 @@ class Judge(Study):
         yield Progress("Reading the truth", 1, 1, f"{name}: n = {n:,}, d = {d:,}, {l0:.1f} active")
         yield Progress("Reading the dictionary", 0, 1)
         is_signed = any(bool((b.code.values < 0).any()) for b in truth.rows if b.code is not None)
-        reader = self._reader(place, l0, is_signed)
+        reader = read_coder(
+            place,
+            self.dictionary,
+            pursued=lambda: (self.k or max(round(l0), 1), is_signed),
+            tensor=self.tensor,
+            rows_are=self.rows_are,
+            format=self.format,
+            architecture=self.architecture,
+            k=self.k,
+            subtract_bias=self.subtract_bias,
+            input_scale=self.input_scale,
+        )
         W = reader.dictionary
         if W.d != d:
             raise ValueError(
@@ -152,50 +148,10 @@ class Judge(Study):
                 raise ValueError(f"{name} is a truth as it is, so {pairs[0]} says nothing to it. Leave it out.")
             return Path(name).stem, AnswerKey.load(Path(name).expanduser())
         world = open_world(name.removeprefix("world:"), pairs)
-        return name.removeprefix("world:"), AnswerKey.of(world, rows=self.rows, seed=self.seed + _UNSEEN)
-
-    def _reader(self, place: Path, l0: float, is_signed: bool) -> _Reader:
-        """Whatever the path names, as a coder."""
-        if not self.dictionary.startswith("hub:") and not place.exists():
-            raise FileNotFoundError(
-                f"there is no file or folder {self.dictionary}. Give a run folder of `superscope train`, a saved "
-                "dictionary, or a matrix of atoms."
-            )
-        matrix = place.suffix == ".npy" or (place.suffix == ".safetensors" and self._is_matrix(place))
-        if matrix:
-            read = read_dictionary(str(place), tensor=self.tensor, rows=self.rows_are)
-            k = min(self.k or max(round(l0), 1), read.dictionary.n, read.dictionary.d)
-            pursuit = OMP(read.dictionary, k=k) if is_signed else NNOMP(read.dictionary, k=k)
-            why = f"It is a matrix without an encoder, so its codes are those of pursuit with {k} atoms a row."
-            return _Reader(pursuit, read.origin, kept=read.kept, cautions=(*read.cautions, why))
-        about = place / "about.json"
-        if about.is_file() and files.read_json(about).get("kind") == LEARNED:
-            learned = load_coder(place)
-            return _Reader(learned, type(learned).__name__, kept=_nonzero(learned.dictionary, place))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            original = imported(
-                self.dictionary if self.dictionary.startswith("hub:") else str(place),
-                self.format,
-                architecture=self.architecture,
-                k=self.k,
-                subtract_bias=self.subtract_bias,
-                input_scale=self.input_scale,
-            )
-        cautions = [*original.cautions, *(str(one.message) for one in caught if one.category is UserWarning)]
-        if type(original.sae) not in ARCHITECTURES:
-            raise ValueError(
-                f"{self.dictionary} is a {type(original.sae).__name__}, which writes something else than it reads, so "
-                "that a world's atoms are not its own. Give an SAE."
-            )
-        what = f"{type(original.sae).__name__} SAE"
-        return _Reader(original, what, kept=_nonzero(original.sae.dictionary, place), cautions=tuple(cautions))
-
-    def _is_matrix(self, place: Path) -> bool:
-        return self.tensor is not None or sum(value.ndim == 2 for value in files.read_tensors(place).values()) == 1
+        return name.removeprefix("world:"), AnswerKey.of(world, rows=self.rows, seed=self.seed + UNSEEN)
 
     def _sentences(
-        self, found: Findings, kinds: measure.LatentKinds, reader: _Reader, truth: AnswerKey, l0: float
+        self, found: Findings, kinds: measure.LatentKinds, reader: Reader, truth: AnswerKey, l0: float
     ) -> Iterator[str]:
         n, d, rows = truth.dictionary.n, truth.dictionary.d, found["feature_value_r2"].n
         if set(kinds.kind) == {"dead"}:
@@ -249,88 +205,6 @@ class Judge(Study):
                 "above 1 no one can read f back from x, and low scores say little of the dictionary."
             )
         yield from reader.cautions
-
-
-@dataclass(eq=False)
-class _Reader(SparseCoder):
-    """What is judged, as a coder of the world's rows, without its zero atoms: those write nothing."""
-
-    inner: SparseCoder | Imported
-    what: str
-    kept: Int[Tensor, "n"]
-    cautions: tuple[str, ...] = ()
-    dictionary: Dictionary = field(init=False)
-
-    def __post_init__(self) -> None:
-        whole = self._coder.dictionary
-        # A matrix was read without its zero atoms already.
-        if isinstance(self.inner, OMP | NNOMP):
-            self.kept, self._place = self.kept, torch.arange(whole.n)
-            self.dictionary = whole
-        else:
-            self._place = torch.full((whole.n,), -1)
-            self._place[self.kept] = torch.arange(len(self.kept))
-            bias = None if whole.bias is None else whole.bias.detach()
-            self.dictionary = Dictionary(whole.atoms.detach()[self.kept], bias)
-            if zeros := whole.n - len(self.kept):
-                self.cautions += (f"{zeros} zero atoms are left out, since zero has no direction.",)
-        if not self.decodes:
-            assert isinstance(self.inner, Imported)
-            said = f"Its package puts each row under {self.inner.rows} first, so what it reconstructs is not judged."
-            self.cautions += (said,)
-
-    @property
-    def _coder(self) -> SparseCoder:
-        return self.inner.sae if isinstance(self.inner, Imported) else self.inner
-
-    @property
-    def decodes(self) -> bool:
-        """Whether its dictionary alone makes x of a code."""
-        return not isinstance(self.inner, Imported) or self.inner.rows == "as they are"
-
-    @torch.no_grad()
-    def encode(self, x: Float[Tensor, "*batch d"]) -> SparseCode:
-        """The code in the units of x, its indices counted among the kept atoms."""
-        stretch = x.new_ones(())
-        x = x.to(self.dictionary.atoms.dtype)
-        if isinstance(self.inner, Imported):
-            x, _, stretch = normalise(x, self.inner.rows)
-        code = self._coder.encode(x)
-        indices = self._place[code.indices]
-        values = torch.where(indices >= 0, code.values.detach() * stretch, 0)
-        return SparseCode(values, indices.clamp(min=0), self.dictionary.n)
-
-    def turned(self, truth: Dictionary, latents: Sequence[int | None]) -> SparseCoder | None:
-        """Its encoder on the true atoms; None where it has none that can be turned."""
-        sae = self._coder
-        if not isinstance(sae, SAE) or not self.decodes:
-            return None
-        chosen = torch.tensor([-1 if latent is None else int(self.kept[latent]) for latent in latents])
-        return Turned(sae, truth, chosen)
-
-
-def _nonzero(W: Dictionary, place: Path) -> Int[Tensor, "n"]:
-    kept = (W.atoms.detach() != 0).any(1).nonzero()[:, 0]
-    if not len(kept):
-        raise ValueError(f"{place} has no atom but zeros, which have no direction. Was it trained?")
-    return kept
-
-
-def in_run(path: str) -> tuple[Path, tuple[str, ...]]:
-    """The dictionary inside a training's run folder, and the world it was learned on; else the path itself."""
-    place = Path(path).expanduser()
-    if path.startswith("hub:") or not (place / "about.json").is_file():
-        return place, ()
-    about = files.read_json(place / "about.json")
-    if about.get("kind") != "train" or not isinstance(about.get("settings"), dict):
-        return place, ()
-    inside = [place / name for name in ("sae", "dictionary") if (place / name / "about.json").is_file()]
-    if not inside:
-        raise FormatError(f"{place} is a training that has saved no dictionary yet. Let it finish: `superscope train`.")
-    source = str(about["settings"].get("source", ""))
-    if not source.startswith("world:"):
-        return inside[0], ()
-    return inside[0], (source.removeprefix("world:"), *map(str, about["settings"].get("world", ())))
 
 
 def _tables(

@@ -24,7 +24,7 @@ from ...measure.evaluations.probing import probe_absorption, sparse_probing
 from ...measure.evaluations.recovered import divergence_recovered
 from ...worlds import AnswerKey
 from ..learning.convert import imported
-from ..learning.judge import in_run
+from ..learning.reader import in_run
 from ..learning.stream import open_world
 from ..settings import Count, above, at_least
 from ..study import Progress, Study

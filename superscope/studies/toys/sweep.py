@@ -4,10 +4,14 @@ recorded."""
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import pyarrow
+import pyarrow.parquet
 import torch
 import tyro
 from torch import Tensor
@@ -22,7 +26,8 @@ from ..settings import Count, above, at_least
 from ..study import Progress, Study
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
-_SAVES = 10
+_PAUSE, _SHARE = 1.0, 20.0
+"""Training is kept at a step that is recorded, at most once in so many seconds, and so many times what keeping took."""
 _MEASURING = 130_000.0
 """What measuring costs, in rows of training: 65 536 are read for the loss."""
 _FAMILIES: dict[str, tuple[type[Family], dict[str, Any]]] = {
@@ -31,6 +36,21 @@ _FAMILIES: dict[str, tuple[type[Family], dict[str, Any]]] = {
     for name, stands_for in ((family.name, {}), *family.variants.items())
 }
 _SIZES = ("n", "d")
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """Where all models stood at one step: W, of shape (e, n, d), and b, by output, 0 where there is none."""
+
+    step: int
+    W: Tensor
+    b: Tensor
+
+    @classmethod
+    def of(cls, ensemble: Ensemble) -> _Frame:
+        W = ensemble.atoms.detach().clone()
+        b = ensemble.parameters.get("b")
+        return cls(ensemble.step, W, W.new_zeros(W.shape[:2]) if b is None else b.detach().clone())
 
 
 @dataclass(frozen=True)
@@ -132,56 +152,83 @@ class ToySweep(Study):
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         ensemble, recipe = self.ensemble(), self.recipe()
         history: list[tuple[int, Tensor]] = []
-        weights: list[Tensor] = [ensemble.atoms.clone()]
-        marks: list[int] = [0]
-        if run.has("state.safetensors", "history.safetensors"):
+        frames = [_Frame.of(ensemble)]
+        if run.has("arrays.safetensors", "training.parquet", "state.safetensors"):
             ensemble.restore(run / "state.safetensors")
-            kept = files.read_tensors(run / "history.safetensors")
-            marks = kept["marks"].tolist()
-            weights = list(kept["weights"])
-            history = [(int(s), loss) for s, loss in zip(kept["steps"], kept["losses"], strict=True)]
+            frames, history = self._kept(run, ensemble.step, frames)
         every = max(1, self.steps // max(self.record, 20))
         stage = f"Training {len(ensemble)} models"
         ahead = {stage: float(self.steps * self.batch), "Measuring": _MEASURING}
         yield Progress(stage, ensemble.step, self.steps, resumed=ensemble.step > 0, ahead=ahead)
-        for number, step in enumerate(train(ensemble, recipe, every=every), 1):
+        due = 0.0
+        for step in train(ensemble, recipe, every=every):
             history.append((step.index, step.loss.double()))
             if self.record:
-                marks.append(step.index)
-                weights.append(ensemble.atoms.clone())
-            if number % max(1, self.steps // every // _SAVES) == 0 and step.index < self.steps:
-                self._keep(run, ensemble, marks, weights, history)
+                frames.append(_Frame.of(ensemble))
+            if time.monotonic() >= due and step.index < self.steps:
+                began = time.monotonic()
+                self._keep(run, ensemble, frames, history)
+                due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - began))
             yield Progress(stage, step.index, self.steps, f"loss {float(step.loss.nanmean()):.4g}")
         yield Progress("Measuring", 0, 1)
-        answer = self._report(ensemble, marks, weights, history)
+        answer = self._report(ensemble, frames, history)
         yield Progress("Measuring", 1, 1)
         return answer
 
-    def _keep(
-        self,
-        run: Run,
-        ensemble: Ensemble,
-        marks: list[int],
-        weights: list[Tensor],
-        history: list[tuple[int, Tensor]],
-    ) -> None:
-        tensors = {
-            "marks": torch.tensor(marks),
-            "weights": torch.stack(weights),
-            "steps": torch.tensor([step for step, _ in history]),
-            "losses": torch.stack([loss for _, loss in history]),
-        }
+    def _keep(self, run: Run, ensemble: Ensemble, frames: list[_Frame], history: list[tuple[int, Tensor]]) -> None:
+        """What the report will have of training so far, for whoever watches, and after it the state to go on from."""
+        arrays, training = self._arrays(ensemble, frames), pyarrow.table(self._training(history))
+        run.keep("arrays.safetensors", lambda path: files.write_tensors(path, arrays))
+        run.keep("training.parquet", lambda path: files.write_table(path, training))
         run.keep("state.safetensors", ensemble.save)
-        run.keep("history.safetensors", lambda path: files.write_tensors(path, tensors))
+
+    def _kept(self, run: Run, last: int, frames: list[_Frame]) -> tuple[list[_Frame], list[tuple[int, Tensor]]]:
+        """Frames and losses up to the step that the state is of."""
+        arrays = files.read_tensors(run / "arrays.safetensors")
+        if self.record:
+            marks = arrays["snapshot_steps"].tolist()
+            frames = [
+                _Frame(step, W, b)
+                for step, W, b in zip(marks, arrays["snapshots"], arrays["snapshot_biases"], strict=True)
+                if step <= last
+            ]
+        training = pyarrow.parquet.read_table(run / "training.parquet").to_pydict()
+        losses: dict[int, list[float]] = {}
+        for step, loss in zip(training["step"], training["loss"], strict=True):
+            losses.setdefault(step, []).append(math.nan if loss is None else loss)
+        history = [(step, torch.tensor(row, dtype=torch.float64)) for step, row in losses.items() if step <= last]
+        return frames, history
+
+    def _arrays(self, ensemble: Ensemble, frames: list[_Frame]) -> dict[str, Tensor]:
+        now = _Frame.of(ensemble)
+        arrays = {"W": now.W.contiguous(), "b": now.b.contiguous()}
+        if self.record:
+            arrays |= {
+                "snapshots": torch.stack([frame.W for frame in frames]),
+                "snapshot_biases": torch.stack([frame.b for frame in frames]),
+                "snapshot_steps": torch.tensor([frame.step for frame in frames]),
+            }
+        return arrays
+
+    def _training(self, history: list[tuple[int, Tensor]]) -> dict[str, list]:
+        where = self._where()
+        return {
+            "step": [step for step, _ in history for _ in where],
+            "density": [at["density"] for _ in history for at in where],
+            "seed": [at["seed"] for _ in history for at in where],
+            "loss": [float(v) if torch.isfinite(v) else None for _, values in history for v in values],
+        }
+
+    def _where(self) -> list[dict[str, Any]]:
+        return [{"density": p, "seed": seed} for seed in self.seeds for p in self.densities]
 
     def _report(
         self,
         ensemble: Ensemble,
-        marks: list[int],
-        weights: list[Tensor],
+        frames: list[_Frame],
         history: list[tuple[int, Tensor]],
     ) -> Answer:
-        where = [{"density": p, "seed": seed} for seed in self.seeds for p in self.densities]
+        where = self._where()
         alive = ~ensemble.diverged
         loss, error = ensemble.expected_loss()
         atoms = ensemble.atoms.double()
@@ -190,7 +237,7 @@ class ToySweep(Study):
         for e, at in enumerate(where):
             measurements += self._model(at, bool(alive[e]), loss[e], error[e], D[e], share[e], norms[e])
         rows = [(e, i) for e in range(len(where)) for i in range(self.n) if alive[e]]
-        b = ensemble.parameters.get("b", torch.zeros(len(ensemble), self.n))
+        b = _Frame.of(ensemble).b
         features = {
             "density": [where[e]["density"] for e, _ in rows],
             "seed": [where[e]["seed"] for e, _ in rows],
@@ -210,23 +257,20 @@ class ToySweep(Study):
             "d": [p.d for _, p in shapes],
             "error": [p.error for _, p in shapes],
         }
-        training = {
-            "step": [step for step, _ in history for _ in where],
-            "density": [at["density"] for _ in history for at in where],
-            "seed": [at["seed"] for _ in history for at in where],
-            "loss": [float(v) if torch.isfinite(v) else None for _, values in history for v in values],
-        }
-        found_jumps = self._jumps(marks, weights, where, alive)
-        arrays = {"W": ensemble.atoms.contiguous(), "b": b.contiguous()}
-        if self.record:
-            arrays |= {"snapshots": torch.stack(weights), "snapshot_steps": torch.tensor(marks)}
+        found_jumps = self._jumps(frames, where, alive)
         return Answer(
             title=f"{self.n} features in {self.d} dimensions, {len(where)} {self.family} models",
             findings=Findings(
-                measurements, {"features": features, "polytopes": named, "training": training, "jumps": found_jumps}
+                measurements,
+                {
+                    "features": features,
+                    "polytopes": named,
+                    "training": self._training(history),
+                    "jumps": found_jumps,
+                },
             ),
             sentences=self._findings(norms, D, alive),
-            arrays=arrays,
+            arrays=self._arrays(ensemble, frames),
         )
 
     def _model(
@@ -281,11 +325,12 @@ class ToySweep(Study):
             )  # fmt: skip
         return found
 
-    def _jumps(self, marks: list[int], weights: list[Tensor], where: list[dict], alive: Tensor) -> dict[str, list]:
+    def _jumps(self, frames: list[_Frame], where: list[dict], alive: Tensor) -> dict[str, list]:
         table: dict[str, list] = {name: [] for name in ("density", "seed", "feature", "start", "stop", "change")}
         if not self.record:
             return table
-        trajectory = dimensionalities(torch.stack(weights))
+        trajectory = dimensionalities(torch.stack([frame.W for frame in frames]))
+        marks = [frame.step for frame in frames]
         window = max(1, self.steps // 20)
         for e, at in enumerate(where):
             if not alive[e]:

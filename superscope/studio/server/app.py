@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,11 +18,17 @@ from starlette.exceptions import HTTPException
 
 from ..._version import __version__
 from ...core import FormatError
+from .bench import Desks
+from .comparing import Comparisons
 from .guard import Guard
 from .jobs import Jobs, Refused
 from .library import Library, said
+from .reading import Reader
 from .routes import ROUTES
 
+AT_ONCE = 4
+"""Answers that are made at a time, each by a thread; the others wait. Python gains nothing by more, and each may hold a
+table of gigabytes while it works."""
 BUNDLED = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -55,16 +62,20 @@ def make_app(place: Place, *, token: str | None = None, cookie: str = "superscop
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
         # Another studio may have the folder's jobs; this one then shows runs alone.
         with contextlib.suppress(Refused):
             jobs.begin()
         yield
+        app.state.bench.close()
         jobs.close()
 
     app = FastAPI(
         title="Superscope studio", version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None
     )
+    app.state.bench, app.state.comparisons = Desks(library, why_not), Comparisons(library)
     app.state.library, app.state.jobs, app.state.token, app.state.place = library, jobs, token, place
+    app.state.reader = Reader()
     for route in ROUTES:
         app.include_router(route)
 
@@ -109,6 +120,8 @@ def server_of(app: FastAPI) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=128,
+            # Longer than a page is likely to think: a request that meets the end of its kept connection is lost.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=32_768,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,17 @@ from . import shapes
 _KINDS = {int: "whole", float: "number", str: "text", bool: "flag"}
 
 
-@functools.cache
+_MAKING = threading.Lock()
+
+
 def forms() -> tuple[shapes.StudyForm, ...]:
-    """One form for each study."""
+    """One form for each study; made once, whoever else asks meanwhile waits."""
+    with _MAKING:
+        return _forms()
+
+
+@functools.cache
+def _forms() -> tuple[shapes.StudyForm, ...]:
     return tuple(_form(entry) for entry in STUDIES)
 
 
@@ -150,7 +159,7 @@ def _words(setting: of_study.Setting, value: Any) -> list[str]:
         # A flag is named where it is not as by default, and only then are there words for it.
         return [option if value else f"--no-{option.removeprefix('--')}"]
     if setting.positional:
-        return [str(value)]
+        return [*map(str, value)] if setting.many else [str(value)]
     if setting.repeated:
         return [word for each in value for word in (option, str(each))]
     return [option, *map(str, value)] if setting.many else [option, str(value)]

@@ -133,6 +133,10 @@ class Jobs:
         with self._mutex:
             return shapes.JobList(jobs=list(self._shown))
 
+    def makes(self, run: str) -> bool:
+        """Whether a job that waits or runs writes this run."""
+        return any(job.run == run and job.state in ("queued", "running") for job in self.all().jobs)
+
     def start(self, study: str, settings: dict[str, Any]) -> shapes.Job:
         """Puts a study into the queue.
 

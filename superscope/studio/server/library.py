@@ -11,20 +11,24 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 import safetensors
+import torch
 
 from ...core import FormatError, RunFolder
 from ...core.errors import nearest
 from ...core.files import read_json
 from ..html import embed, figures, pack, plain, words
 from . import shapes
+from .finding import Answer, Asked, Finder
+from .reading import can_read
 
 LISTED = 500
 """Most runs that are listed."""
@@ -40,6 +44,11 @@ ROWS = 100_000
 """Most rows in one answer."""
 ARRAY_NUMBERS = 8_000_000
 """Most numbers of an array in one answer."""
+
+_SAVED_BELOW = ("saes/*", "saes/*/*", "saes/*/*/*")
+"""Where studies of networks keep the dictionaries that they learn."""
+DICTIONARY_BYTES = 200_000_000
+"""Of a dictionary that the server itself reads."""
 
 _FRESH = 1.0
 """Seconds for which a list of runs is believed."""
@@ -62,6 +71,7 @@ class Library:
         self._lock = threading.Lock()
         self._seen: dict[str, Path] = {}
         self._looked = -_FRESH
+        self._finder = Finder()
 
     def runs(self) -> shapes.RunList:
         """All runs, newest first, those in the package last."""
@@ -87,12 +97,37 @@ class Library:
         """The id of the run in a folder below the root."""
         return "~".join(path.resolve().relative_to(self.root.resolve()).parts)
 
+    def dictionaries(self) -> dict[str, Path]:
+        """The folders of the dictionaries inside runs, by id: the run, a colon and the folder in it."""
+        found: dict[str, Path] = {}
+        for run, path in self._places().items():
+            for inside in ("sae", "dictionary", *_SAVED_BELOW):
+                for folder in sorted(path.glob(inside)):
+                    if len(found) < LISTED and _is_dictionary(folder, path):
+                        found[f"{run}:{folder.relative_to(path).as_posix()}"] = folder
+        return found
+
+    def source(self, name: str) -> Path:
+        """The folder of a run, or of a dictionary inside one.
+
+        Raises:
+            LookupError: if there is none of this id.
+        """
+        if ":" not in name:
+            return self.path(name)
+        found = self.dictionaries()
+        if name not in found:
+            raise LookupError(f"there is no dictionary {name[:80]!r}.{nearest(name[:80], list(found))}")
+        return found[name]
+
     def head(self, run: str) -> str:
         """`shapes.Head` as JSON: the run but for rows and arrays.
 
+        Of a run that goes on, what it has kept so far that a report will have too: tables and arrays.
+
         Raises:
             LookupError: if there is no such run.
-            FormatError: if it is unfinished, or nothing of it can be shown.
+            FormatError: if nothing of it can be shown.
         """
         folder = _open(self.path(run))
         body = _body(folder)
@@ -135,6 +170,8 @@ class Library:
                 "figures": drawn,
                 "words": words([m["name"] for m in body["measurements"]] + columns),
                 "problems": problems,
+                "finished": folder.about["state"] == "finished",
+                "reads": _reads(folder, body),
             }
             text = embed(head)
             # Halves of characters are shown as such by the page, and are the one thing that pydantic has no word for.
@@ -156,46 +193,57 @@ class Library:
         limit: int = ROWS,
         offset: int = 0,
     ) -> str:
-        """`shapes.Rows` as JSON: the rows whose columns equal `where`, sorted by one column.
+        """`shapes.Rows` as JSON: the rows whose columns equal `where`, or one of a list there, sorted by one column.
 
         Raises:
             LookupError: if there is no such run, table or column.
             FormatError: if the table cannot be read.
         """
-        folder = _open(self.path(run))
-        body = _body(folder)
-        if table not in body["tables"]:
-            raise LookupError(f"this run has no table {table[:80]!r}.{nearest(table[:80], list(body['tables']))}")
-        about = _metadata(folder, table)
-        size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
-        if size > TABLE_BYTES:
-            raise FormatError(
-                f"The table {table} takes {size / 1e9:.1f} GB in memory, more than a page may ask for. "
-                f"Read {folder / f'{table}.parquet'} with pyarrow."
-            )
-        names = about.schema.to_arrow_schema().names
-        for column in [*(where or {}), *([sort] if sort else [])]:
-            if column not in names:
-                raise LookupError(f"the table {table} has no column {column[:80]!r}.{nearest(column[:80], names)}")
-        condition = None
-        for column, value in (where or {}).items():
-            if not isinstance(value, str | int | float | bool | None):
-                raise FormatError(f"{column} can be compared with a text, a number, a flag or null alone.")
-            field = pyarrow.compute.field(column)
-            one = field.is_null() if value is None else field == pyarrow.scalar(value)
-            condition = one if condition is None else condition & one
-        try:
-            found = pyarrow.parquet.read_table(folder / f"{table}.parquet", filters=condition)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
+        found = _read(_open(self.path(run)), table, where or {}, [sort] if sort else [])
         if sort:
             found = found.sort_by([(sort, "descending" if descending else "ascending")])
         shown = found.slice(max(offset, 0), max(0, min(limit, ROWS)))
-        digits = {"activations": 3} if table == "contexts" else {}
-        columns = {
-            name: [plain(cell, digits.get(name, 9)) for cell in shown.column(name).to_pylist()] for name in names
-        }
-        return embed({"columns": columns, "matching": found.num_rows})
+        return embed({"columns": _columns(table, shown), "matching": found.num_rows})
+
+    def columns(self, run: str, table: str, names: Sequence[str], where: Mapping[str, Any]) -> shapes.Columns:
+        """Columns of numbers of the rows whose columns equal `where`, or one of a list there.
+
+        Raises:
+            LookupError: if there is no such run, table or column.
+            FormatError: if the table cannot be read, or a column holds no numbers.
+        """
+        found = _read(_open(self.path(run)), table, where, names, only=True)
+        packed = {}
+        for name in dict.fromkeys(names):
+            column = found.column(name)
+            if not (pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type)):
+                raise FormatError(f"The column {name[:80]} of the table {table} holds no numbers.")
+            numbers = np.array(column.to_numpy(zero_copy_only=False))
+            packed[name] = shapes.Packed(**pack(torch.from_numpy(numbers)))
+        return shapes.Columns(columns=packed, matching=found.num_rows)
+
+    def find(self, run: str, table: str, where: Mapping[str, Any], asked: Asked) -> tuple[Answer, dict[str, list[Any]]]:
+        """The rows that a search finds among those whose columns equal `where`, and the first of them ready for JSON.
+
+        Raises:
+            LookupError: if there is no such run, table or column.
+            FormatError: if the table cannot be read or searched.
+        """
+        folder = _open(self.path(run))
+        # What is kept in memory must be what lies on the disk; a name that is none is refused where it is read.
+        version = _version(folder / f"{table}.parquet") if re.fullmatch(r"[\w-]+", table) else None
+        name = (folder.path, table, tuple(sorted((k, str(v)) for k, v in where.items())), version)
+        answer = self._finder.find(name, lambda: _read(folder, table, where), asked)
+        return answer, _columns(table, answer.rows)
+
+    def folder(self, run: str) -> RunFolder:
+        """A finished run, opened.
+
+        Raises:
+            LookupError: if there is none of this id.
+            FormatError: if it is unfinished or damaged.
+        """
+        return _open(self.path(run))
 
     def array(self, run: str, name: str) -> shapes.Packed:
         """One array.
@@ -235,7 +283,7 @@ class Library:
     def _entry(self, name: str, path: Path) -> shapes.RunEntry:
         entry = {"id": name, "title": "", "kind": "", "state": "damaged", "created": "", "finished": "", "error": ""}
         try:
-            about = _open(path, unfinished=True).about
+            about = _open(path).about
             entry |= {key: _text(about[key] or "") for key in ("title", "kind", "created", "finished")}
             entry["state"] = "finished" if about["state"] == "finished" else "unfinished"
         except Unreadable as error:
@@ -277,6 +325,21 @@ def _runs_below(root: Path) -> Iterator[Path]:
             continue
 
 
+def _is_dictionary(folder: Path, run: Path) -> bool:
+    """Whether a folder of a run holds saved weights of bearable size, without links on the way."""
+    parts = [folder, *folder.parents]
+    inside = parts[: parts.index(run)] if run in parts else []
+    files = [folder / name for name in ("weights.safetensors", "about.json")]
+    try:
+        return (
+            not any(each.is_symlink() for each in (*inside, *files))
+            and all(file.is_file() for file in files)
+            and files[0].stat().st_size <= DICTIONARY_BYTES
+        )
+    except OSError:
+        return False
+
+
 def _inside(folder: RunFolder, name: str) -> Path | None:
     """A file of the run, if it is there and no link leads out of the run."""
     path = folder / name
@@ -306,14 +369,12 @@ def _bounded(folder: RunFolder, name: str) -> Path:
     return path
 
 
-def _open(path: Path, *, unfinished: bool = False) -> RunFolder:
-    """The run in a folder, once its about.json is known to be a file of bearable size."""
+def _open(path: Path) -> RunFolder:
+    """The run in a folder, finished or not, once its about.json is known to be a file of bearable size."""
     _bounded(RunFolder(path, {}), "about.json")
     folder = RunFolder.open(path)
     if not all(isinstance(folder.about[key], dict) for key in ("settings", "environment", "files")):
         raise FormatError(f"{path / 'about.json'} does not describe a run.")
-    if folder.about["state"] != "finished" and not unfinished:
-        raise FormatError(f"The run in {path} is unfinished. Resume it with the command that began it.")
     return folder
 
 
@@ -321,18 +382,46 @@ def _listed(folder: RunFolder, name: str) -> Path:
     """A file that about.json lists, of the size that it says; a page does not wait for the hash of gigabytes."""
     path = _bounded(folder, name)
     listed = folder.about["files"].get(name)
+    if folder.about["state"] != "finished" and listed:
+        # It may be newer than about.json by now: each of the two is replaced whole, but one after the other.
+        return path
     if not isinstance(listed, dict) or listed.get("bytes") != path.stat().st_size:
         raise FormatError(f"{path} has changed since the run wrote it. Make the run again.")
     return path
 
 
 def _body(folder: RunFolder) -> dict[str, Any]:
+    if folder.about["state"] != "finished":
+        return _so_far(folder)
     path = _listed(folder, "report.json")
     body = read_json(path)
     kinds = {"title": str, "kind": str, "findings": list, "measurements": list, "tables": dict, "arrays": dict}
     if not isinstance(body, dict) or any(not isinstance(body.get(key), kind) for key, kind in kinds.items()):
         raise FormatError(f"{path} is no report of ours. Make the run again.")
     return body
+
+
+def _so_far(folder: RunFolder) -> dict[str, Any]:
+    """What a report will say, of a run that goes on: tables and arrays that it has kept under their names."""
+    kept = [name for name in folder.about["files"] if (folder / name).is_file()]
+    tables = {name.removesuffix(".parquet"): name for name in kept if re.fullmatch(r"[\w-]+\.parquet", name)}
+    arrays: dict[str, list[int]] = {}
+    if "arrays.safetensors" in kept:
+        try:
+            with safetensors.safe_open(_listed(folder, "arrays.safetensors"), "pt") as file:
+                arrays = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError) as error:
+            raise FormatError(f"The arrays of {folder.path} cannot be read ({_first_line(error)}).") from error
+    if not tables and not arrays:
+        raise FormatError(
+            f"The run in {folder.path} is unfinished and has kept nothing to show yet. If it no longer runs, resume it "
+            "with the command that began it."
+        )
+    title = f"{folder.about['kind']}, not finished yet"
+    return {"title": title, "kind": folder.about["kind"], "findings": [], "measurements": []} | {
+        "tables": tables,
+        "arrays": arrays,
+    }
 
 
 def _metadata(folder: RunFolder, table: str) -> pyarrow.parquet.FileMetaData:
@@ -343,6 +432,63 @@ def _metadata(folder: RunFolder, table: str) -> pyarrow.parquet.FileMetaData:
         return pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise FormatError(f"The table {table} cannot be read ({_first_line(error)}). Make the run again.") from error
+
+
+def _read(
+    folder: RunFolder, table: str, where: Mapping[str, Any], named: Sequence[str] = (), *, only: bool = False
+) -> pyarrow.Table:
+    """Rows of a table whose columns equal `where`; the named columns must be there, and may be all that is read."""
+    tables = _body(folder)["tables"]
+    if table not in tables:
+        raise LookupError(f"this run has no table {table[:80]!r}.{nearest(table[:80], list(tables))}")
+    about = _metadata(folder, table)
+    size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    if size > TABLE_BYTES:
+        raise FormatError(
+            f"The table {table} takes {size / 1e9:.1f} GB in memory, more than a page may ask for. "
+            f"Read {folder / f'{table}.parquet'} with pyarrow."
+        )
+    names = about.schema.to_arrow_schema().names
+    for column in [*where, *named]:
+        if column not in names:
+            raise LookupError(f"the table {table} has no column {column[:80]!r}.{nearest(column[:80], names)}")
+    condition = None
+    for column, value in where.items():
+        field = pyarrow.compute.field(column)
+        if isinstance(value, list) and value and all(isinstance(each, str | int | float) for each in value):
+            one = field.isin(value)
+        elif isinstance(value, str | int | float | bool | None):
+            one = field.is_null() if value is None else field == pyarrow.scalar(value)
+        else:
+            raise FormatError(f"{column} can be compared with a text, a number, a flag, null, or a list of them alone.")
+        condition = one if condition is None else condition & one
+    columns = list(dict.fromkeys(named)) if only else None
+    try:
+        return pyarrow.parquet.read_table(folder / f"{table}.parquet", columns=columns, filters=condition)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise FormatError(f"The table {table} cannot be read so: {_first_line(error)}") from error
+
+
+def _columns(table: str, rows: pyarrow.Table) -> dict[str, list[Any]]:
+    """Rows as JSON has them."""
+    digits = {"activations": 3} if table == "contexts" else {}
+    return {
+        name: [plain(cell, digits.get(name, 9)) for cell in rows.column(name).to_pylist()] for name in rows.schema.names
+    }
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _reads(folder: RunFolder, body: Mapping[str, Any]) -> list[str]:
+    """The sites at which a text can be read, each once."""
+    places = [(str(m["at"]["site"]), str(m["at"].get("model", ""))) for m in body["measurements"] if "site" in m["at"]]
+    return [f"{site} {model}" for site, model in dict.fromkeys(places) if can_read(folder, site, model)]
 
 
 def parse_where(text: str) -> dict[str, Any]:

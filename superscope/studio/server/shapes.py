@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Shape(BaseModel):
@@ -124,6 +124,10 @@ class Head(Shape):
     """The words of the names above, of those that have one."""
     problems: list[str]
     """What of the run cannot be read, in sentences; the rest stands without it."""
+    finished: bool
+    """Whether the study has ended; where it has not, this is what it has kept so far."""
+    reads: list[str]
+    """Sites, each with a space and its model, at which the server can read a text with the run's dictionary."""
 
 
 class Rows(Shape):
@@ -140,6 +144,52 @@ class Packed(Shape):
     dtype: Literal["float32", "float64", "int32", "uint8"]
     shape: list[int]
     base64: str
+
+
+class Columns(Shape):
+    """Columns of numbers, for drawings of many points."""
+
+    columns: dict[str, Packed]
+    """NaN where a number is missing."""
+    matching: int
+
+
+class Found(Shape):
+    """The answer to a search in a table."""
+
+    matching: int
+    """Rows found."""
+    of: int
+    """Rows searched."""
+    keys: Packed
+    """Names of all rows found, in order."""
+    columns: dict[str, list[Any]]
+    """The first of them, whole."""
+    seconds: float
+    """That the server took."""
+
+
+class AskText(Shape):
+    """A text to be read with a run's model."""
+
+    site: str
+    model: str
+    """As the run calls it: trained or control."""
+    text: str
+
+
+class TextReading(Shape):
+    """What a run's dictionary answers to a text, token by token."""
+
+    tokens: list[str]
+    latents: list[list[int]]
+    """Of each token, the strongest first."""
+    values: list[list[float]]
+    active: list[int]
+    """How many are active at each token."""
+    cut: bool
+    """Whether the text went on beyond what was read."""
+    seconds: float
 
 
 class Setting(Shape):
@@ -211,5 +261,80 @@ class JobList(Shape):
     jobs: list[Job]
 
 
-ROOTS = (Problem, Session, RunList, Head, Rows, Packed, StudyForm, StartJob, JobList)
+Words = Annotated[str, Field(max_length=500)]
+"""A text that a request may hold."""
+
+
+class Try(Shape):
+    """What is tried on the bench; see superscope.studies.Bench. What is not set is as it is by default."""
+
+    model: Annotated[str, Field(max_length=500)] = "pocket"
+    site: Annotated[str, Field(max_length=200)] = ""
+    dictionary: Annotated[str, Field(max_length=500)] = ""
+    """Id of a dictionary in a run; empty for none."""
+    targets: Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=4)]
+    towards: Annotated[list[Words], Field(max_length=40)] = []
+    away: Annotated[list[Words], Field(max_length=40)] = []
+    edit: Literal["add", "norm_kept", "least", "project_out", "gated"] = "add"
+    doses: Annotated[list[float], Field(min_length=1, max_length=8)] = [0.125, 0.25, 0.5, 1.0]
+    unit: Literal["norms", "nats"] = "norms"
+    prompts: Annotated[list[Words], Field(max_length=4)] = ["The"]
+    new_tokens: Annotated[int, Field(ge=0, le=64)] = 24
+    controls: Annotated[int, Field(ge=2, le=8)] = 3
+    tokens: Annotated[int, Field(ge=200, le=2000)] = 600
+    matrix: bool = True
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class Place(Shape):
+    """A dictionary in a run, that can be compared or steered by."""
+
+    id: str
+    """Its place in addresses: the run, or the run, a colon and a folder in it."""
+    title: str
+    site: str
+    """Where it was learned, where it says so."""
+
+
+class BenchState(Shape):
+    """What the bench does, and what it has."""
+
+    can_try: bool
+    why_not: str
+    """Why nothing can be tried; empty where it can."""
+    state: Literal["idle", "working", "failed"]
+    trial: str
+    """Id of what is being tried, or was last."""
+    stage: str
+    done: int
+    total: int
+    error: str
+    """Why the last trial failed; empty where it did not."""
+    model: str
+    """The model that is kept; empty where none is."""
+    site: str
+    kept: list[str]
+    """Ids of the trials whose answers can be asked for."""
+    concepts: list[str]
+    edits: list[str]
+    dictionaries: list[Place]
+
+
+class Kept(Shape):
+    """The run that a trial was kept as."""
+
+    run: str
+
+
+class Comparable(Shape):
+    """What can be compared: runs, and dictionaries in them."""
+
+    sources: list[Place]
+
+
+ROOTS = (
+    *(Problem, Session, RunList, Head, Rows, Packed, Columns, Found),
+    *(StudyForm, StartJob, JobList, AskText, TextReading),
+    *(Try, BenchState, Kept, Comparable),
+)
 """What TypeScript needs to know; what they are made of comes along."""

@@ -126,6 +126,11 @@ def test_the_gradient_of_log_odds_is_their_slope(model_of, tokenizer):
     v = torch.randn(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     up, down = (odds.mean(subject, texts, {"resid_post.0": Add(v, strength=s)}) for s in (1e-4, -1e-4))
     assert (up - down) / 2e-4 == pytest.approx(float(g @ v), rel=1e-4)
+    sums = odds.by_sequence(subject, texts)
+    assert len(sums) == 2
+    assert float(sums[:, 0].sum() / sums[:, 1].sum()) == pytest.approx(odds.mean(subject, texts))
+    for one, text in zip(sums, texts):
+        assert float(one[0] / one[1]) == pytest.approx(odds.mean(subject, [text]))
     with pytest.raises(ValueError, match="no token occurs"):
         TokenOdds.of(subject, ContrastSet("x", ("a",), ("b",)))
     with pytest.raises(TypeError, match="encoder"):

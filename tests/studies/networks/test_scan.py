@@ -39,9 +39,18 @@ COLUMNS = {
         "nearest_cosine",
     }
     | {"clarity", "clear_by", "top_tokens", "top_token_share", "promotes"},
-    "contexts": {"site", "model", "latent", "rank", "activation", "document", "position", "tokens", "activations"},
+    "contexts": {"site", "model", "latent", "rank", "band", "activation", "document", "position", "tokens"}
+    | {"activations"},
+    "writes": {"site", "model", "latent", "strengths", "axes", "axis_weights", "raises", "raises_by", "lowers"}
+    | {"lowers_by"},
+    "partners": {"site", "model", "latent", "why", "other", "cosine", "fires", "other_fires", "both", "rows"}
+    | {"energy", "energy_share", "while_on"},
+    "atlas": {"site", "model", "latent", "x", "y", "kept", "density", "recurs", "overlap", "energy"},
     "neurons": {"site", "model", "neuron", "effective_features", "explained", "features", "shares", "signs"}
-    | {"selectivity", "told"},
+    | {"selectivity", "told", "purer_directions"},
+    "neuron_bands": {"site", "model", "neuron", "above", "rows", "value", "explained", "features", "parts"},
+    "neuron_contexts": {"site", "model", "neuron", "rank", "value", "explained", "features", "parts"}
+    | {"document", "position", "tokens", "activations"},
     "strong_features": {"site", "model", "threshold", "features", "low", "high", "random_directions"},
     "interference": {"site", "model", "latent", "energy", "while_on", "while_on_low", "while_on_high"}
     | {"false_alarm", "false_alarm_low", "false_alarm_high"},
@@ -57,6 +66,7 @@ EVERYWHERE = {
     "participation_ratio",
     "basis_kurtosis",
     "outlier_rows",
+    "map_neighbours_kept",
     "outlier_coordinates",
     "l0",
     "fraction_variance_unexplained",

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from superscope.core import Dictionary, Report, ShapeError, SparseCode
+from superscope.core import Dictionary, Report, ShapeError, SparseCode, files
 from superscope.features import Fixed, Independent, Uniform
 from superscope.studies.arguments import Asked
 from superscope.studies.toys.correlation import ToyCorrelation
@@ -45,10 +45,13 @@ def test_a_killed_sweep_ends_with_the_same_weights(tmp_path):
             break
     stages.close()
     assert (tmp_path / "run" / "state.safetensors").exists()
+    kept = files.read_tensors(tmp_path / "run" / "arrays.safetensors")
+    assert 0 < kept["snapshot_steps"][-1] <= 25
     with pytest.raises(FileExistsError, match="steps differ"):
         ToySweep(**{**SMALL, "steps": 41}).run(tmp_path / "run")
     resumed = study.run(tmp_path / "run")
-    for name in ("W", "b", "snapshots"):
+    assert torch.equal(whole.arrays["snapshot_biases"][-1], whole.arrays["b"])
+    for name in ("W", "b", "snapshots", "snapshot_biases", "snapshot_steps"):
         assert torch.equal(resumed.arrays[name], whole.arrays[name]), name
     assert resumed.tables["training"] == whole.tables["training"]
 

@@ -3,12 +3,69 @@
 /** Whatever JSON can say. */
 export type Cell = string | number | boolean | null | Cell[] | { [key: string]: Cell };
 
+/** A text to be read with a run's model. */
+export interface AskText {
+  site: string;
+  /** As the run calls it: trained or control. */
+  model: string;
+  text: string;
+}
+
+/** What the bench does, and what it has. */
+export interface BenchState {
+  can_try: boolean;
+  /** Why nothing can be tried; empty where it can. */
+  why_not: string;
+  state: "idle" | "working" | "failed";
+  /** Id of what is being tried, or was last. */
+  trial: string;
+  stage: string;
+  done: number;
+  total: number;
+  /** Why the last trial failed; empty where it did not. */
+  error: string;
+  /** The model that is kept; empty where none is. */
+  model: string;
+  site: string;
+  /** Ids of the trials whose answers can be asked for. */
+  kept: string[];
+  concepts: string[];
+  edits: string[];
+  dictionaries: Place[];
+}
+
+/** Columns of numbers, for drawings of many points. */
+export interface Columns {
+  /** NaN where a number is missing. */
+  columns: Record<string, Packed>;
+  matching: number;
+}
+
+/** What can be compared: runs, and dictionaries in them. */
+export interface Comparable {
+  sources: Place[];
+}
+
 /** A drawing that lies in the run's folder. */
 export interface Drawing {
   name: string;
   shows: string;
   /** An SVG file in base64. */
   svg: string;
+}
+
+/** The answer to a search in a table. */
+export interface Found {
+  /** Rows found. */
+  matching: number;
+  /** Rows searched. */
+  of: number;
+  /** Names of all rows found, in order. */
+  keys: Packed;
+  /** The first of them, whole. */
+  columns: Record<string, Cell[]>;
+  /** That the server took. */
+  seconds: number;
 }
 
 /** A run but for its tables' rows and its arrays' numbers. */
@@ -29,6 +86,10 @@ export interface Head {
   words: Record<string, Word>;
   /** What of the run cannot be read, in sentences; the rest stands without it. */
   problems: string[];
+  /** Whether the study has ended; where it has not, this is what it has kept so far. */
+  finished: boolean;
+  /** Sites, each with a space and its model, at which the server can read a text with the run's dictionary. */
+  reads: string[];
 }
 
 /** One command that runs, waits or has ended. "lost": its process is gone and did not say why. */
@@ -57,6 +118,11 @@ export interface Job {
 /** All jobs, those that were asked for last before the others. */
 export interface JobList {
   jobs: Job[];
+}
+
+/** The run that a trial was kept as. */
+export interface Kept {
+  run: string;
 }
 
 /** A table of which only the first rows by importance are there. */
@@ -88,6 +154,15 @@ export interface Packed {
   dtype: "float32" | "float64" | "int32" | "uint8";
   shape: number[];
   base64: string;
+}
+
+/** A dictionary in a run, that can be compared or steered by. */
+export interface Place {
+  /** Its place in addresses: the run, or the run, a colon and a folder in it. */
+  id: string;
+  title: string;
+  /** Where it was learned, where it says so. */
+  site: string;
 }
 
 /** Why a request was refused, with what to do; the body of every answer that is no success. */
@@ -170,6 +245,39 @@ export interface StudyForm {
   summary: string;
   about: string;
   settings: Setting[];
+}
+
+/** What a run's dictionary answers to a text, token by token. */
+export interface TextReading {
+  tokens: string[];
+  /** Of each token, the strongest first. */
+  latents: number[][];
+  values: number[][];
+  /** How many are active at each token. */
+  active: number[];
+  /** Whether the text went on beyond what was read. */
+  cut: boolean;
+  seconds: number;
+}
+
+/** What is tried on the bench; see superscope.studies.Bench. What is not set is as it is by default. */
+export interface Try {
+  model: string;
+  site: string;
+  /** Id of a dictionary in a run; empty for none. */
+  dictionary: string;
+  targets: string[];
+  towards: string[];
+  away: string[];
+  edit: "add" | "norm_kept" | "least" | "project_out" | "gated";
+  doses: number[];
+  unit: "norms" | "nats";
+  prompts: string[];
+  new_tokens: number;
+  controls: number;
+  tokens: number;
+  matrix: boolean;
+  seed: number;
 }
 
 /** What a measurement is called and means: see superscope/measure/words. */

@@ -37,6 +37,15 @@ export function percent(share: number): string {
   return `${share === 0 ? "0" : number(Number((100 * share).toPrecision(2)), 2)}${THIN}%`;
 }
 
+/** Wilson's 95 % interval of a share of n. */
+export function wilson(share: number, n: number): [number, number] {
+  if (!n) return [0, 1];
+  const z = 1.959964;
+  const middle = (share + (z * z) / (2 * n)) / (1 + (z * z) / n);
+  const half = (z * Math.sqrt((share * (1 - share)) / n + (z * z) / (4 * n * n))) / (1 + (z * z) / n);
+  return [Math.max(0, middle - half), Math.min(1, middle + half)];
+}
+
 function group(digits: string): string {
   return digits.replace(/\B(?=(\d{3})+$)/g, THIN);
 }

@@ -1,8 +1,12 @@
-import type { Head, Job, JobList, Packed, RunList, Rows, Session, StartJob, StudyForm } from "./api";
-import type { Row, Tensor, Where } from "./run";
+import type {
+  AskText, BenchState, Columns, Comparable, Found, Head, Job, JobList, Kept, Packed, RunList, Rows, Session, StartJob, StudyForm,
+  TextReading, Try,
+} from "./api";
+import type { Row, Run, Tensor, Where } from "./run";
+import type { Answer, Asked, Numbers } from "./search";
 import { select, unpack, type DataSource } from "./source";
 
-/** Asks the studio's server; what it refuses arrives as an Error with the server's sentence. */
+/** Asks the studio's server; what it refuses, or has not yet, arrives as an Error with the server's sentence. */
 async function ask<T>(path: string, body?: unknown): Promise<T> {
   const request: RequestInit =
     body === undefined
@@ -15,7 +19,8 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
     throw new Error("The studio's server does not answer. Start it again with `superscope studio`, then reload.");
   }
   const said: unknown = await answer.json().catch(() => undefined);
-  if (!answer.ok) {
+  // 202: what is asked for is still being made, which is no failure to the browser.
+  if (!answer.ok || answer.status === 202) {
     const sentence = (said as { error?: string } | undefined)?.error;
     throw new Error(sentence ?? `The server answered ${answer.status}.`);
   }
@@ -23,6 +28,10 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
 }
 
 const part = encodeURIComponent;
+
+function compared(of: string[], threshold: string): string {
+  return new URLSearchParams([...of.map((each) => ["of", each]), ["threshold", threshold]]).toString();
+}
 
 /** The server's routes, one member each: see superscope/studio/server/routes/. */
 export const server = {
@@ -39,6 +48,16 @@ export const server = {
     return ask<Rows>(`runs/${part(run)}/tables/${part(table)}?${query}`);
   },
   array: (run: string, name: string) => ask<Packed>(`runs/${part(run)}/arrays/${part(name)}`),
+  columns: (run: string, table: string, names: string[], where: Where) => {
+    const query = new URLSearchParams(names.map((name) => ["names", name]));
+    query.set("where", JSON.stringify(where));
+    return ask<Columns>(`runs/${part(run)}/columns/${part(table)}?${query}`);
+  },
+  search: (run: string, table: string, { where = {}, limit = 60, ...asked }: Asked) => {
+    const query = new URLSearchParams({ asked: JSON.stringify(asked), where: JSON.stringify(where), limit: String(limit) });
+    return ask<Found>(`runs/${part(run)}/search/${part(table)}?${query}`);
+  },
+  read: (run: string, asked: AskText) => ask<TextReading>(`runs/${part(run)}/text`, asked),
   /** Where the run's single-file page is downloaded from. */
   pageOf: (run: string) => `/api/runs/${part(run)}/report.html`,
   studies: () => ask<StudyForm[]>("studies"),
@@ -46,6 +65,16 @@ export const server = {
   start: (job: StartJob) => ask<Job>("jobs", job),
   cancel: (job: string) => ask<Job>(`jobs/${part(job)}/cancel`, {}),
   resume: (job: string) => ask<Job>(`jobs/${part(job)}/resume`, {}),
+  bench: () => ask<BenchState>("bench"),
+  /** What a trial at the bench found, whole. */
+  trial: (id: string) => ask<Run>(`bench/${part(id)}`),
+  pageOfTrial: (id: string) => `/api/bench/${part(id)}/report.html`,
+  tryOut: (asked: Try) => ask<BenchState>("bench", asked),
+  stopTrial: () => ask<BenchState>("bench/stop", {}),
+  keepTrial: (id: string) => ask<Kept>(`bench/${part(id)}/keep`, {}),
+  comparable: () => ask<Comparable>("compare/sources"),
+  compare: (of: string[], threshold: string) => ask<Run>(`compare?${compared(of, threshold)}`),
+  pageOfComparison: (of: string[], threshold: string) => `/api/compare/report.html?${compared(of, threshold)}`,
   /** Calls back with all jobs whenever one of them has changed; returns what ends it. */
   watch: (take: (jobs: Job[]) => void, lost: (isLost: boolean) => void): (() => void) => {
     const events = new EventSource("/api/events");
@@ -61,6 +90,7 @@ export const server = {
 /** A run that the server reads from its folder, with all its rows. */
 export class LiveSource implements DataSource {
   readonly live = true;
+  readonly place = "Read from the run's folder by the server on this machine; nothing is sent anywhere.";
   /** Calls that ask for the same are answered once. */
   readonly #asked = new Map<string, Promise<unknown>>();
 
@@ -80,6 +110,23 @@ export class LiveSource implements DataSource {
     return this.#once(`table ${table} ${JSON.stringify(where)}`, async () => select((await server.rows(this.id, table, { where })).columns));
   }
 
+  async search(table: string, asked: Asked): Promise<Answer> {
+    if (!(table in this.head.tables)) return { matching: 0, of: 0, keys: [], rows: [] };
+    const { matching, of, keys, columns } = await this.#said(server.search(this.id, table, asked));
+    return { matching, of, keys: unpack(keys).data, rows: select(columns) };
+  }
+
+  columns(table: string, names: string[], where: Where): Promise<Numbers> {
+    return this.#once(`columns ${table} ${names.join()} ${JSON.stringify(where)}`, async () => {
+      const { columns } = await server.columns(this.id, table, names, where);
+      return Object.fromEntries(Object.entries(columns).map(([name, packed]) => [name, unpack(packed).data]));
+    });
+  }
+
+  read(site: string, model: string, text: string): Promise<TextReading> {
+    return server.read(this.id, { site, model, text });
+  }
+
   array(name: string): Promise<Tensor> {
     return this.#once(`array ${name}`, async () => unpack(await server.array(this.id, name)));
   }
@@ -87,13 +134,16 @@ export class LiveSource implements DataSource {
   #once<T>(key: string, question: () => Promise<T>): Promise<T> {
     let answer = this.#asked.get(key) as Promise<T> | undefined;
     if (!answer) {
-      answer = question();
-      answer.catch((reason: unknown) => {
-        this.#asked.delete(key);
-        this.failed(reason instanceof Error ? reason.message : String(reason));
-      });
+      answer = this.#said(question());
+      answer.catch(() => this.#asked.delete(key));
       this.#asked.set(key, answer);
     }
+    return answer;
+  }
+
+  /** Tells what went wrong, too. */
+  #said<T>(answer: Promise<T>): Promise<T> {
+    answer.catch((reason: unknown) => this.failed(reason instanceof Error ? reason.message : String(reason)));
     return answer;
   }
 }

@@ -3,7 +3,8 @@ import type { Cell, Head, Packed } from "./api";
 
 export type { Cell, Drawing, Head, LeftOut, Measurement, Packed, Word } from "./api";
 
-export type Where = Record<string, string | number>;
+/** What columns must equal; a list allows each of its values. */
+export type Where = Record<string, string | number | (string | number)[]>;
 
 /** Columns of equal length by name. */
 export type Table = Record<string, Cell[]>;
@@ -18,7 +19,8 @@ export interface Tensor {
 
 /** What Python writes into a self-contained page: see superscope/studio/html.py. */
 export interface Run extends Omit<Head, "tables"> {
-  tables: Record<string, Table>;
+  /** Long columns of numbers travel as arrays. */
+  tables: Record<string, Record<string, Cell[] | Packed>>;
   /** The arrays there is room for. */
   packed?: Record<string, Packed>;
 }

@@ -8,12 +8,12 @@ export const lesson: Lesson = {
   order: 1,
   title: "What superposition is",
   text: [
-    "A network holds what it knows at one moment in d numbers: a point in d dimensions. A **feature** (“this is French”, “we are inside a quotation”) is a **direction** there, and how strongly it is present is how far the point lies in that direction: x = W f.",
+    "A network holds what it knows at one moment in d numbers: a point in d dimensions. A **feature** (“this is French”, “we are inside a quotation”) is a **direction** there, and how strongly it is present is how far the point lies in that direction. In short x = W f: f lists how strong each of the n features is, and the columns of W are their directions.",
     "Think of paint. Three tubes give every colour, and a painter who knows that only one or two pigments are ever mixed at once can tell far more than three pigments apart by the mixture’s hue. **Superposition** is that: more features than dimensions, in directions that overlap.",
     "The price is read-out. To ask “how much of feature 0 is there?” one measures along its direction, and other features answer too: each with **alignment times size**, the cosine between the two directions times how strong the other is.",
   ],
   controls: [
-    { name: "n", label: "features in two dimensions", min: 2, max: 9, step: 1, value: 5 },
+    { name: "n", label: "features in two dimensions", min: 3, max: 9, step: 1, value: 5 },
     { name: "size", label: "size of the feature next to it", min: 0, max: 2, step: 0.1, value: 1 },
   ],
   *run({ n = 5, size = 1 }) {

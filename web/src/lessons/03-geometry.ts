@@ -7,7 +7,7 @@ export const lesson: Lesson = {
   title: "Geometry: how features share",
   text: [
     "Features that share repel each other, as charges on a sphere do, and settle into regular figures: pairs that point opposite ways, triangles, pentagons, tetrahedra, square antiprisms.",
-    "How much of a dimension does a feature get? **Dimensionality** D = |W_i|² / Σ_j (Ŵ_i · W_j)²: the feature’s own squared length, over that of all features seen along its direction. Alone it is 1, in an opposite pair 1/2. In one figure all features have the same D, and models jump between such values like electrons between levels.",
+    "How much of a dimension does a feature get? **Dimensionality** D = |W_i|² / Σ_j (Ŵ_i · W_j)², where Ŵ_i is W_i at length 1: the feature’s own squared length, over that of all features seen along its direction. Alone it is 1, in an opposite pair 1/2. In one figure all features have the same D, and models jump between such values like electrons between levels.",
   ],
   controls: [
     { name: "n", label: "features on the circle", min: 1, max: 8, step: 1, value: 5 },

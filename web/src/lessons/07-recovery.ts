@@ -71,7 +71,7 @@ export const lesson: Lesson = {
   order: 7,
   title: "Compressed sensing: reading it back",
   text: [
-    "x = W f has fewer equations than unknowns, and yet f can be found again if it is **sparse**: among all f that give x, take the one with the fewest active features. That is compressed sensing, and superposition is its mirror image in a network.",
+    "x = W f has fewer equations than unknowns, and yet f can be found again if it is **sparse**: among all f that give x, take the one with the fewest active features. Trying all of them would take for ever; the f with the smallest sum of sizes (**l1**) can be computed, and is most often the same one. That is compressed sensing, and superposition is its mirror image in a network.",
     "How many active features are too many? **Donoho and Tanner**: for random directions there is a sharp line. Below it nearly every f comes back exactly, above it nearly none, and where it lies depends on d/n and k/d alone.",
     "Here a greedy reader, orthogonal matching pursuit, tries codes on random directions before your eyes.",
   ],

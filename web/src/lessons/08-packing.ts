@@ -9,12 +9,12 @@ export const lesson: Lesson = {
   order: 8,
   title: "How many directions are there?",
   text: [
-    "“In n dimensions there are exponentially many almost orthogonal directions.” How many exactly, at cosine at most 0.1? The honest answer at real sizes is a bracket, and for small n it is sobering: in 10 dimensions **11**, a simplex, and no more. In 64 dimensions between 65 and 176; in 256 at least 33 024; in 768, the width of a small language model, at least 295 680 and at most about 10¹¹.",
-    "The famous argument (directions drawn at random, or greedily until the sphere is covered) promises fewer than a plain basis until n reaches 1 096. What does better are **constructions**: Kerdock and Delsarte-Goethals sets, which coding theory found.",
+    "“In d dimensions there are exponentially many almost orthogonal directions.” How many exactly, at cosine at most 0.1? The honest answer at real sizes is a bracket (somebody has built as many as its lower end, and no arrangement can have more than its upper end), and for small d it is sobering: in 10 dimensions **11**, a simplex, and no more. In 64 dimensions between 65 and 176; in 256 at least 33 024; in 768, the width of a small language model, at least 295 680 and at most about 10¹¹.",
+    "The famous argument (directions drawn at random, or greedily until the sphere is covered) promises fewer than a plain basis until d reaches 1 096. What does better are **constructions**: Kerdock and Delsarte-Goethals sets, which coding theory found.",
     "Below, directions are drawn at random and pushed apart until all cosines are below the line; one more is asked for as long as that succeeds. Watch how hard it is to beat a basis.",
   ],
   controls: [
-    { name: "d", label: "dimensions n", min: 2, max: 24, step: 1, value: 6 },
+    { name: "d", label: "dimensions d", min: 2, max: 24, step: 1, value: 6 },
     { name: "eps", label: "largest |cosine|", min: 0.1, max: 0.6, step: 0.05, value: 0.35 },
   ],
   starts: true,
@@ -58,7 +58,7 @@ export const lesson: Lesson = {
       const fits = reached <= eps + 1e-9;
       if (fits) kept = atoms;
       yield {
-        says: `${kept.length} directions in ${d} dimensions have all |cosines| at most ${eps.toFixed(2)}${fits ? "" : `; ${count} did not fit here (${reached.toFixed(3)})`}. ${Number.isFinite(bound) ? `No more than ${bound} can exist (Welch).` : "Here eps² n is 1 or more, so Welch’s bound says nothing."}`,
+        says: `${kept.length} directions in ${d} dimensions have all |cosines| at most ${eps.toFixed(2)}${fits ? "" : `; ${count} did not fit here (${reached.toFixed(3)})`}. ${Number.isFinite(bound) ? `No more than ${bound} can exist (Welch).` : "Here ε² d is 1 or more, so Welch’s bound says nothing."}`,
         values: { packed: kept.length, bound: Number.isFinite(bound) ? bound : -1, worst: worst(kept) },
         ...(d <= 3 ? { arrows: kept } : {}),
         plot: {
@@ -76,13 +76,13 @@ export const lesson: Lesson = {
   },
   questions: [
     {
-      ask: "How many directions with |cosine| at most 0.1 are there in 10 dimensions?",
+      ask: "How many directions with |cosine| at most 0.1 are there at most in 10 dimensions?",
       answer: welchCount(10, 0.1),
       within: 0,
       because: "11: the simplex, whose cosines are exactly 1/10. The Welch bound d(1 − ε²)/(1 − d ε²) = 10 · 0.99 / 0.9 allows no twelfth.",
     },
     {
-      ask: "And in 64 dimensions: how many does the Welch bound allow at most?",
+      ask: "And in 64 dimensions: how many does Welch’s bound, d(1 − ε²)/(1 − d ε²), allow at most?",
       answer: welchCount(64, 0.1),
       within: 0,
       because: "64 · 0.99 / (1 − 0.64) = 176. Only 65 are known from a simple construction: the truth is between.",

@@ -6,8 +6,8 @@ export const lesson: Lesson = {
   order: 12,
   title: "Steering, and what it moves besides",
   text: [
-    "If a feature is a direction, one can add it: x + α w. The read-out of that feature rises by α. But so does, by **α times cosine**, the read-out of every feature that overlaps it. In superposition there is no push that touches one feature alone, unless directions are chosen against all the others at once, and then the push is longer.",
-    "And any large vector changes something. So a steering experiment needs a **control**: random directions of the same length. What a feature does beyond that band is the feature’s.",
+    "If a feature is a direction, one can add its direction w to what the network holds: x + α w. α is the dose. The read-out of that feature rises by α. But so does, by **α times cosine**, the read-out of every feature that overlaps it. In superposition there is no push that touches one feature alone, unless directions are chosen against all the others at once, and then the push is longer.",
+    "And any large vector changes something. So a steering experiment needs a **control**: random directions of the same length. Where 19 of 20 of them stay is the control band; what a feature does beyond it is the feature’s own.",
   ],
   controls: [
     { name: "alpha", label: "dose α", min: -3, max: 3, step: 0.1, value: 2 },

@@ -25,7 +25,7 @@ export function query(change: Record<string, string>): void {
     if (value) parameters.set(key, value);
   }
   const text = parameters.toString();
-  history.replaceState(null, "", `${location.pathname}${text ? `?${text}` : ""}`);
+  history.replaceState(null, "", `${location.pathname}${text ? `?${text}` : ""}${location.hash}`);
 }
 
 export function asked(key: string): string {

@@ -1,7 +1,13 @@
 import type { Page } from "./page";
 import * as Ablated from "./Ablated.svelte";
+import * as Atlas from "./Atlas.svelte";
+import * as Beside from "./Beside.svelte";
+import * as Calibration from "./Calibration.svelte";
 import * as Collateral from "./Collateral.svelte";
+import * as Compare from "./Compare.svelte";
 import * as Compression from "./Compression.svelte";
+import * as Concepts from "./Concepts.svelte";
+import * as Damage from "./Damage.svelte";
 import * as Depth from "./Depth.svelte";
 import * as Disturbance from "./Disturbance.svelte";
 import * as Doses from "./Doses.svelte";
@@ -19,12 +25,15 @@ import * as Phase from "./Phase.svelte";
 import * as Reconstruction from "./Reconstruction.svelte";
 import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
+import * as Sparing from "./Sparing.svelte";
 import * as Sparsity from "./Sparsity.svelte";
 import * as Steered from "./Steered.svelte";
+import * as Steering from "./Steering.svelte";
 import * as Superposition from "./Superposition.svelte";
 import * as Sycophancy from "./Sycophancy.svelte";
 import * as Together from "./Together.svelte";
 import * as ToyLab from "./ToyLab.svelte";
+import * as Truth from "./Truth.svelte";
 
 /** The sections in the page's order. */
 export const PAGES: readonly Page[] = [
@@ -36,6 +45,7 @@ export const PAGES: readonly Page[] = [
   Geometry,
   Interference,
   Neurons,
+  Atlas,
   Features,
   ToyLab,
   Phase,
@@ -49,6 +59,14 @@ export const PAGES: readonly Page[] = [
   Collateral,
   Compression,
   Disturbance,
+  Steering,
+  Damage,
+  Concepts,
+  Sparing,
+  Compare,
+  Truth,
+  Calibration,
+  Beside,
   Figures,
   Learning,
   Others,

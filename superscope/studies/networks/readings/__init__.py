@@ -11,8 +11,10 @@ from .counts import Counts as Counts
 from .geometry import Geometry as Geometry
 from .interference import Interference as Interference
 from .latents import Latents as Latents
+from .map import Map as Map
 from .neurons import Neurons as Neurons
 from .outliers import Outliers as Outliers
+from .partners import Partners as Partners
 from .reconstruction import SPLICED_TOKENS as SPLICED_TOKENS
 from .reconstruction import CrossEntropy as CrossEntropy
 from .reconstruction import Reconstruction as Reconstruction

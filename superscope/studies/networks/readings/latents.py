@@ -8,17 +8,25 @@ import torch
 from torch import Tensor
 
 from .... import measure
-from ....capture import pieces, spelling
+from ....capture import spelling
 from ....core import Findings
+from ....measure import TopContexts
 from .base import Reading, View
+from .stretch import AFTER, BEFORE, stretch
 
 _CONTEXTS = 12
+"""Contexts that clarity is judged by."""
+_STRONGEST = 8
+"""Of them, those that are kept in the run."""
+_BANDS = ("lowest", "middle", "highest")
 _SHOWN_LATENTS = 400
 """Latents of each site whose contexts are kept in the run, the most reliable ones: 400 are about 2 MB."""
+_PARTS = 6
+"""Tokens raised, tokens lowered, and axes, of each latent."""
 
 
 class Latents(Reading):
-    """The tables of latents and of their contexts, on the text learned from."""
+    """The tables of latents, of their contexts and of what they write, on the text learned from."""
 
     name: ClassVar[str] = "latents and their contexts"
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
@@ -70,41 +78,75 @@ class Latents(Reading):
             },
             at=seen.at,
         )
-        before, after = 12, 8
-        around = measure.activations_around(places, top, before=before, after=after)
+        bands = measure.banded_contexts(places, top.values[:, 0], documents=corpus.document, seed=seen.seed)
+        shown = order[:_SHOWN_LATENTS]
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("latent", "rank", "activation", "document", "position", "tokens", "activations")
+            name: []
+            for name in ("latent", "rank", "band", "activation", "document", "position", "tokens", "activations")
         }
-        for latent in order[:_SHOWN_LATENTS].tolist():
-            for rank in range(int(top.filled[latent])):
-                sequence, position = int(top.sequences[latent, rank]), int(top.positions[latent, rank])
-                low, high = max(position - before, 0), min(position + after + 1, int(corpus.length[sequence]))
-                shown = corpus.ids[sequence, low:high].tolist()
-                first = low - (position - before)
-                columns["latent"].append(latent)
-                columns["rank"].append(rank)
-                columns["activation"].append(float(top.values[latent, rank]))
-                columns["document"].append(corpus.names[int(corpus.document[sequence])])
-                # Where the token stands in its document: added special tokens at the window's head do not count.
-                added = int(corpus.keep[sequence].int().argmax())
-                columns["position"].append(int(corpus.start[sequence]) + position - added)
-                columns["tokens"].append(pieces(tokenizer, shown))
-                columns["activations"].append(around[latent, rank, first : first + len(shown)].tolist())
+        drawn = _beside(top, bands.places)
+        around = measure.activations_around(places, drawn, before=BEFORE, after=AFTER)
+        for latent in shown.tolist():
+            for rank in range(drawn.values.shape[1]):
+                sequence, position = int(drawn.sequences[latent, rank]), int(drawn.positions[latent, rank])
+                if sequence < 0:
+                    continue
+                text, inside = stretch(corpus, tokenizer, sequence, position)
+                band = "strongest" if rank < _STRONGEST else _BANDS[bands.band(rank - _STRONGEST)]
+                # A draw from a band knows its lot, and its value stands in the middle of its window.
+                row = {"latent": latent, "rank": rank, "band": band, "activation": float(around[latent, rank, BEFORE])}
+                for name, cell in {**row, **text, "activations": around[latent, rank, inside].tolist()}.items():
+                    columns[name].append(cell)
         findings.rows("contexts", columns, at=seen.at)
+        findings.rows("writes", _writes(seen, texts, shown, bands.counts), at=seen.at)
         _histogram(seen, count / rows, findings)
 
 
-def _promoted(seen: View, texts: list[str], most: int = 6) -> list[list[str]]:
-    """The tokens that each atom raises most if it is read out directly: largest entries of W_U w_i."""
+def _beside(top: TopContexts, drawn: TopContexts) -> TopContexts:
+    """The strongest contexts, then those drawn from bands."""
+    names = ("values", "sequences", "positions", "documents")
+    return TopContexts(*(torch.cat([getattr(top, n)[:, :_STRONGEST], getattr(drawn, n)], 1) for n in names))
+
+
+def _read_out(seen: View) -> Tensor | None:
+    """What each token's logit reads from the stream, about the mean token: what raises all alike raises none."""
     head = getattr(seen.subject.model, "get_output_embeddings", lambda: None)()
-    atoms = seen.sae.dictionary.atoms
-    if head is None or seen.kind != "residual" or head.weight.shape[1] != atoms.shape[1]:
+    if head is None or seen.kind != "residual" or head.weight.shape[1] != seen.d:
+        return None
+    with torch.no_grad():
+        return head.weight.float() - head.weight.float().mean(0)
+
+
+def _promoted(seen: View, texts: list[str]) -> list[list[str]]:
+    """The tokens that each atom raises most if it is read out directly: largest entries of W_U w_i."""
+    weight = _read_out(seen)
+    if weight is None:
         return []
     with torch.no_grad():
-        # About the mean token: what raises all tokens alike raises none.
-        weight = head.weight.float() - head.weight.float().mean(0)
-        found = torch.cat([(block @ weight.T).topk(most).indices for block in atoms.split(512)])
+        atoms = seen.sae.dictionary.atoms
+        found = torch.cat([(block @ weight.T).topk(_PARTS).indices for block in atoms.split(512)])
     return [[texts[token] for token in row] for row in found.tolist()]
+
+
+def _writes(seen: View, texts: list[str], shown: Tensor, counts: Tensor) -> dict[str, list[Any]]:
+    """What some atoms do to logits by the direct path, for an activation of 1, and to which axes; their strengths."""
+    atoms, weight = seen.sae.dictionary.atoms.detach().float()[shown], _read_out(seen)
+    unit = torch.nn.functional.normalize(atoms, dim=1).cpu()
+    axes = unit.abs().topk(min(_PARTS, unit.shape[1])).indices
+    columns: dict[str, list[Any]] = {
+        "latent": shown.tolist(),
+        "strengths": counts[shown].tolist(),
+        "axes": axes.tolist(),
+        "axis_weights": unit.gather(1, axes).tolist(),
+    }
+    for name, sign in (("raises", 1.0), ("lowers", -1.0)):
+        with torch.no_grad():
+            found = None if weight is None else (sign * (atoms @ weight.T)).topk(_PARTS)
+        columns[name] = (
+            [[] for _ in shown] if found is None else [[texts[t] for t in r] for r in found.indices.tolist()]
+        )
+        columns[f"{name}_by"] = [[] for _ in shown] if found is None else (sign * found.values).tolist()
+    return columns
 
 
 def _histogram(seen: View, density: Tensor, findings: Findings) -> None:

@@ -1,6 +1,7 @@
 """Which runs are there, what is each, and what is it as one file?"""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from ...html import html
 from .. import shapes
@@ -15,7 +16,13 @@ def runs(request: Request) -> shapes.RunList:
 
 @router.get("/api/runs/{run}", responses={200: {"model": shapes.Head}})
 def head(request: Request, run: str) -> Response:
-    return Response(request.app.state.library.head(run), media_type="application/json")
+    try:
+        return Response(request.app.state.library.head(run), media_type="application/json")
+    except (OSError, ValueError, LookupError):
+        # Nothing is wrong with a run that has only begun.
+        if not request.app.state.jobs.makes(run):
+            raise
+        return JSONResponse({"error": "This run has begun and has nothing to show yet."}, 202)
 
 
 @router.get("/api/runs/{run}/report.html")
