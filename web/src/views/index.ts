@@ -10,7 +10,6 @@ import * as Concepts from "./Concepts.svelte";
 import * as Damage from "./Damage.svelte";
 import * as Depth from "./Depth.svelte";
 import * as Disturbance from "./Disturbance.svelte";
-import * as Doses from "./Doses.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -27,7 +26,6 @@ import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
 import * as Sparing from "./Sparing.svelte";
 import * as Sparsity from "./Sparsity.svelte";
-import * as Steered from "./Steered.svelte";
 import * as Steering from "./Steering.svelte";
 import * as Superposition from "./Superposition.svelte";
 import * as Sycophancy from "./Sycophancy.svelte";
@@ -52,8 +50,6 @@ export const PAGES: readonly Page[] = [
   Recovery,
   Depth,
   Together,
-  Doses,
-  Steered,
   Ablated,
   Sycophancy,
   Collateral,
