@@ -215,11 +215,15 @@ def beside(path: str | None, rounds: int) -> list[str]:
         lines.append(f"{what}, a vector added behind block {layer} of {subject.name}; quality: {how[kind]}")
         lines.append(contest.table(against=tuple(names[1:])))
         for peer in names[1:]:
-            spread = contest.ratio("superscope", peer)
+            middle, low, high = contest.paired("superscope", peer)
+            spread = f"{middle:.3f} [{low:.3f}, {high:.3f}]"
             best = contest.best("superscope", peer)
-            lines.append(f"superscope over {peer}, {kind}: {spread}; each in its fastest round {best:.3g}")
+            lines.append(
+                f"superscope over {peer}, {kind}: {spread}, median of {contest.rounds} rounds' own ratios and its 95 % "
+                f"interval; each in its fastest round {best:.3f}"
+            )
             reached = f"{how[kind]}: {contest.quality('superscope'):.1e} and {contest.quality(peer):.1e}"
-            claim(f"{what}, a vector added", peer, f"{spread}; fastest rounds {best:.3g}", reached, peer)
+            claim(f"{what}, a vector added", peer, f"{spread}; fastest rounds {best:.3f}", reached, peer)
         lines.append("")
     return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -90,29 +91,35 @@ def _continue(
     """What follows sequences of one length."""
     device, n = device_of(model), len(ids)
     prompts = [ids.shape[1]] * n
+    keywords = keywords_of(model)
     # The name of what is kept of earlier tokens: `past_key_values` in older versions of transformers.
-    keeps = next((name for name in ("cache", "past_key_values") if name in keywords_of(model)), None)
+    keeps = next((name for name in ("cache", "past_key_values") if name in keywords), None)
     answers: list[list[int]] = [[] for _ in range(n)]
     open_, cache, whole = [True] * n, None, ids
-    for _ in range(count):
-        past = 0 if cache is None else whole.shape[1] - 1
-        rows = rows_at(positions, prompts, [whole.shape[1]] * n, past=past).to(device)
-        given: dict[str, Any] = {"input_ids": whole[:, past:].to(device)}
-        if keeps:
-            given |= {keeps: cache, "use_cache": True}
-        elif "use_cache" in keywords_of(model):
-            given["use_cache"] = False
-        with edited(model, edits, positions=rows):
-            output = model(**given)
-        cache = getattr(output, keeps) if keeps else None
-        chosen = _choose(output.logits[:, -1].double().cpu(), temperature, generators)
-        for i, token in enumerate(chosen):
-            open_[i] = open_[i] and token not in ends
-            if open_[i]:
-                answers[i].append(token)
-        if not any(open_):
-            break
-        whole = torch.cat([whole, torch.tensor(chosen)[:, None]], 1)
+    # Sequences are of one length, so that no row is a pad: an edit of all is put in once, not at each token.
+    everywhere = positions == "all"
+    with edited(model, edits) if everywhere else nullcontext():
+        for _ in range(count):
+            past = 0 if cache is None else whole.shape[1] - 1
+            given: dict[str, Any] = {"input_ids": whole[:, past:].to(device)}
+            if keeps:
+                given |= {keeps: cache, "use_cache": True}
+            elif "use_cache" in keywords:
+                given["use_cache"] = False
+            if "logits_to_keep" in keywords:
+                given["logits_to_keep"] = 1
+            rows = rows_at(positions, prompts, [whole.shape[1]] * n, past=past).to(device)
+            with nullcontext() if everywhere else edited(model, edits, positions=rows):
+                output = model(**given)
+            cache = getattr(output, keeps) if keeps else None
+            chosen = _choose(output.logits[:, -1].double().cpu(), temperature, generators)
+            for i, token in enumerate(chosen):
+                open_[i] = open_[i] and token not in ends
+                if open_[i]:
+                    answers[i].append(token)
+            if not any(open_):
+                break
+            whole = torch.cat([whole, torch.tensor(chosen)[:, None]], 1)
     return answers
 
 

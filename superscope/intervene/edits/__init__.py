@@ -15,6 +15,7 @@ from .midsteer import MidSteer as MidSteer
 from .norm_kept import NormKept as NormKept
 from .oracle_leace import OracleLeace as OracleLeace
 from .oracle_leace import least_change as least_change
+from .oracle_leace import over_floor as over_floor
 from .project_out import ProjectOut as ProjectOut
 from .protected import Protected as Protected
 from .sae_targeted import SaeTargeted as SaeTargeted

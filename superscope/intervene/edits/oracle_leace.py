@@ -92,3 +92,17 @@ def least_change(change: Float[Tensor, "rows d"], z: Tensor) -> float:
     moved = covariance(rows, labels)
     inverse = torch.linalg.pinv(covariance(labels, labels), hermitian=True)
     return float((moved @ inverse * moved).sum()) * (len(rows) - 1) / len(rows)
+
+
+def over_floor(change: Float[Tensor, "rows d"], z: Tensor) -> float | None:
+    r"""$E|\delta|^2$ over the least that does as much to Cov(x, z), at least 1; None of what does nothing to it.
+
+    Args:
+        change: delta of each row, float64 where a constant one is to be seen to be constant.
+        z: its label, a number or a column for each class.
+
+    Raises:
+        ShapeError, ValueError: if there is not one finite label to a row.
+    """
+    cost, least = float(change.double().square().sum(1).mean()), least_change(change, z)
+    return cost / least if least > 1e-12 * cost else None

@@ -67,7 +67,7 @@ WORDS = {
             "Mean squared change of rows by an edit over what oracle LEACE, which is told every row's label, needs to "
             "take as much of the label out of x.",
             "No edit is below 1. It says what is wasted, not how much is erased.",
-            by="intervene.edits.least_change",
+            by="intervene.edits.over_floor",
             headline=True,
         ),
         Word(
@@ -168,7 +168,7 @@ WORDS = {
             "Mean squared change by the better projection over what oracle LEACE, which is told the feature's value in "
             "every row, needs to take as much of it out of x.",
             "No edit is below 1.",
-            by="intervene.edits.least_change",
+            by="intervene.edits.over_floor",
         ),
         Word(
             "gated_over_floor",
@@ -176,7 +176,7 @@ WORDS = {
             "times",
             "The same of the gated ablation.",
             "No edit is below 1.",
-            by="intervene.edits.least_change",
+            by="intervene.edits.over_floor",
             headline=True,
         ),
         Word(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...capture import Corpus, Subject
 from ...core import Answer, Findings, Measurement, Run, Site
 from ...intervene import Edit, Loss, collateral, generate, next_token_loss, text_of
-from ...intervene.edits import Add, OracleLeace, least_change
+from ...intervene.edits import Add, OracleLeace, over_floor
 from ...measure.interval import bootstrap
 from ..settings import at_least
 from ..study import Progress
@@ -132,16 +132,15 @@ class Ablate(Aimed):
                 **rows,
             )
         )
-        least, cost = least_change(change, label), float(change.square().sum(1).mean())
-        told = least > 1e-12 * cost
+        floor = over_floor(change, label)
         found.add(
             Measurement(
                 name="over_floor",
-                value=cost / least if told else None,
+                value=floor,
                 unit="times",
                 reference=1.0,
                 reference_is="oracle LEACE",
-                caution="" if told else "it does nothing to the covariance with the label",
+                caution="" if floor else "it does nothing to the covariance with the label",
                 **rows,
             )
         )

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ... import measure
-from ...core import Answer, Dictionary, Findings, Run
+from ...core import Answer, Dictionary, Findings, Measurement, Run
 from ...intervene import Edits, concepts
 from ...intervene.edits import Add
 from ...intervene.fisher import pullback_fisher
@@ -27,8 +27,14 @@ _AT_ONCE = 8
 """Edits that share the pass without one."""
 _ROWS = 4_000
 """Of a world, to measure on."""
-_DOSES = ("natural", "equal")
-_PREDICTIONS = ("features", "overlap", "fisher")
+_STRENGTHS = {"natural": "as strong as they are", "equal": "all of one length"}
+_DOSES = tuple(_STRENGTHS)
+_FROM = {
+    "features": "atoms, densities and co-activations",
+    "overlap": "overlaps and densities",
+    "fisher": "the Fisher matrix of predictions",
+}
+_PREDICTIONS = tuple(_FROM)
 
 
 @dataclass(frozen=True)
@@ -93,16 +99,16 @@ class Collateral(AtPlace):
         held = place.held.x
         before = code_of(sae, held)
 
-        def moved(vectors: Tensor, own: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
+        def moved(vectors: Tensor, own: Tensor, stage: str) -> Generator[Progress, None, dict[str, Tensor]]:
             kl, latents = [], []
             for at in range(0, len(vectors), _AT_ONCE):
-                yield Progress("Steering", at, len(vectors))
+                yield Progress(stage, at, len(vectors))
                 some: list[Edits] = [{site: Add(v)} for v in vectors[at : at + _AT_ONCE].float()]
                 kl += [one.mean for one in divergences(subject, place.held_out, some, where=place.where)]
             for v, i in zip(vectors.to(held), own.tolist(), strict=True):
                 change = (code_of(sae, held + v) - before).double().square().mean(0)
                 latents.append(float(change.sum() - (change[i] if i >= 0 else 0.0)))
-            yield Progress("Steering", len(vectors), len(vectors))
+            yield Progress(stage, len(vectors), len(vectors))
             return {"predictions": torch.tensor(kl).double(), "latents": torch.tensor(latents).double()}
 
         where = f"{subject.name} at {site}"
@@ -131,13 +137,13 @@ class Collateral(AtPlace):
         plain = network(held)
         yield Progress(f"Drawing {self.source}", 1, 1)
 
-        def moved(vectors: Tensor, own: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
-            yield Progress("Steering", 0, len(vectors))
+        def moved(vectors: Tensor, own: Tensor, stage: str) -> Generator[Progress, None, dict[str, Tensor]]:
+            yield Progress(stage, 0, len(vectors))
             result = []
             for v, i in zip(vectors.to(held), own.tolist(), strict=True):
                 change = (network(held + v) - plain).double().square().mean(0)
                 result.append(float(change.sum() - (change[i] if i >= 0 else 0.0)))
-            yield Progress("Steering", len(vectors), len(vectors))
+            yield Progress(stage, len(vectors), len(vectors))
             return {"outputs": torch.tensor(result).double()}
 
         return (yield from self._foretold(self.source, features, chosen, {}, fisher, moved))
@@ -165,7 +171,7 @@ class Collateral(AtPlace):
         chosen: Int[Tensor, "m"],
         others: Mapping[str, Float[Tensor, "d"]],
         fisher: Float[Tensor, "d d"],
-        moved: Callable[[Tensor, Tensor], Generator[Progress, None, dict[str, Tensor]]],
+        moved: Callable[[Tensor, Tensor, str], Generator[Progress, None, dict[str, Tensor]]],
     ) -> Generator[Progress, None, Answer]:
         """What every edit was expected to do, what it did, and how well the one orders the other."""
         findings = Findings()
@@ -182,7 +188,7 @@ class Collateral(AtPlace):
         frequency = [*density.tolist(), *[None] * (len(vectors) - len(chosen))]
         for dose in _DOSES:
             sized = vectors if dose == "natural" else length * torch.nn.functional.normalize(vectors, dim=1)
-            measured = yield from moved(sized, targets)
+            measured = yield from moved(sized, targets, f"Steering, {_STRENGTHS[dose]}")
             predicted = self._predicted(features, sized, targets, fisher)
             findings.rows(
                 "edits",
@@ -259,15 +265,30 @@ def _read_outs(network: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Float[Te
 
 
 def _sentences(findings: Findings) -> list[str]:
-    """Of each dose and what was measured: the order that each prediction makes of it."""
-    said = []
-    for dose in _DOSES:
-        for what in dict.fromkeys(str(m.at["moved"]) for m in findings if m.name == "collateral_order"):
-            shown = []
-            for by in _PREDICTIONS:
-                m = findings["collateral_order", what, dose, by]
-                given = findings["collateral_order_given", what, dose, by]
-                shown.append(f"{by} {m.value:+.2f} ({m.low:+.2f} to {m.high:+.2f}; {given.value:+.2f} given the rest)")
-            strength = "as strong as they are" if dose == "natural" else "all of one length"
-            said.append(f"Features added {strength}: how far {what} move is ordered by {', by '.join(shown)}.")
-    return said
+    """Of all that was measured, which prediction orders it best; then what the others say of it."""
+    said = [
+        _best(findings, what)
+        for what in dict.fromkeys(str(m.at["moved"]) for m in findings if m.name == "collateral_order")
+    ]
+    return [first for first, _ in said] + [rest for _, rest in said]
+
+
+def _best(findings: Findings, what: str) -> tuple[str, str]:
+    """A sentence on the prediction that says most beyond density and length, and one on the others."""
+    order = {by: findings["collateral_order", what, "natural", by] for by in _PREDICTIONS}
+    given = {by: findings["collateral_order_given", what, "natural", by] for by in _PREDICTIONS}
+    alike = {by: findings["collateral_order", what, "equal", by] for by in _PREDICTIONS}
+    best, *others = sorted(_PREDICTIONS, key=lambda by: given[by].value or 0.0, reverse=True)
+    rest = "; ".join(
+        f"{_FROM[by]}, {_signed(order[by])}, {_signed(given[by])} and {_signed(alike[by])}" for by in others
+    )
+    return (
+        f"How far {what} move is foretold best by {_FROM[best]}: over {order[best].n} features the rank correlation is "
+        f"{_signed(order[best])}, and {_signed(given[best])} given density and length; where all are of one length "
+        f"{_signed(alike[best])}.",
+        f"The same of {what} by {rest}.",
+    )
+
+
+def _signed(m: Measurement) -> str:
+    return f"{m.value:+.2f} [{m.low:+.2f}, {m.high:+.2f}]" if None not in (m.value, m.low, m.high) else "undefined"

@@ -13,9 +13,10 @@ import tyro
 from jaxtyping import Float64
 from torch import Tensor
 
+from ... import measure
 from ...core import Activations, Answer, Findings, Measurement, Run
 from ...intervene import collateral
-from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale, least_change
+from ...intervene.edits import Edit, Least, MeanAblate, ProjectOut, Scale, over_floor
 from ...intervene.gates import Lmmse
 from ...measure.interval import Interval
 from ...worlds import World
@@ -200,7 +201,7 @@ def _gated(atoms: Tensor, i: int, fitted: Rows, held: Rows) -> dict[str, float]:
         z = held[1][:, i]
         absent[name] = float(change[z == 0].square().sum(1).mean())
         present[name] = float((change + torch.outer(z, a))[z != 0].square().sum(1).mean())
-        floors[name] = float(change.square().sum(1).mean()) / least_change(change, z)
+        floors[name] = over_floor(change, z) or math.nan
         if name == "gated":
             effect = _removed(edit, a, *(held[0], z))
     return {
@@ -290,14 +291,15 @@ def _sentences(overall: Sequence[Measurement]) -> list[str]:
         "Oracle LEACE, told the feature's value, takes as much of it out at the least change there is: projection "
         f"changes {_number(by['projection_over_floor'])} times that, gated ablation {_number(by['gated_over_floor'])}.",
     ]
+    goals = []
     for name, (goal, at_least_so) in GOALS.items():
         value = by[name].value
         if value is None:
             continue
         met = value >= goal if at_least_so else value <= goal
         bound = f"{'at least' if at_least_so else 'at most'} {goal:g}"
-        said.append(f"Goal {name} {bound}: {value:.3g}, {'met' if met else 'missed'}.")
-    return said
+        goals.append(f"{measure.WORDS[name].label.lower()} {bound}, {value:.3g}, {'met' if met else 'missed'}")
+    return [*said, f"Goals, of medians over worlds: {'; '.join(goals)}."] if goals else said
 
 
 def _number(measurement: Measurement) -> str:

@@ -17,9 +17,7 @@ from ...capture.sycophant import grammar
 from ...core import Answer, Findings, Measurement, Run, files
 from ...intervene import Edits
 from ...intervene.concepts import ContrastRows, DiffMean, reliability
-from ...intervene.edits import (
-    Add,
-)
+from ...intervene.edits import Add, over_floor
 from ...intervene.side_effects import control_band, divergences, rank_agreement
 from ..settings import Count, above, at_least
 from ..study import Progress, Study
@@ -35,7 +33,15 @@ from .sycophancy_cells import (
     keep_questions,
     rates,
 )
-from .sycophancy_edits import best_edit, change_of, dose_for, edits_of, effects_of, wrong_rates
+from .sycophancy_edits import (
+    best_edit,
+    change_of,
+    dose_for,
+    edits_of,
+    effects_of,
+    labelled_rows,
+    wrong_rates,
+)
 
 _ANSWERS = "answers.safetensors"
 _WINDOW = 48
@@ -195,6 +201,7 @@ class Sycophancy(Study):
             name = f"{control.kind} {control.label}".strip()
             edits[name], doses[name] = Add(control.vector.float()), 1.0
 
+        labelled, has = labelled_rows(rows[site].double(), where, known, find, x_other.double())
         dosed = {name: edit.at(edit.strength * doses[name]) for name, edit in edits.items()}
         yield Progress("Reading other text under edits", 0, 1)
         moved = divergences(subject, other, [{site: edit} for edit in dosed.values()])
@@ -216,8 +223,23 @@ class Sycophancy(Study):
                 "kl": kl[name],
                 "predicted_kl": float(nats.mean()),
                 "norm": float(delta.square().sum(-1).mean().sqrt()),
+                "over_floor": over_floor(edit(labelled) - labelled, has),
             }
             findings.row("edits", edit=name, site=site, dose=doses[name], **results[name])
+        floor = results[chosen_edit]["over_floor"]
+        findings.add(
+            Measurement(
+                name="over_floor",
+                value=floor,
+                unit="times",
+                n=len(labelled),
+                of="rows of questions and other text",
+                reference=1.0,
+                reference_is="oracle LEACE",
+                caution="" if floor else "it does nothing to the covariance with the label",
+                at={"edit": chosen_edit, "site": site},
+            )
+        )
         self._conclude(findings, says, results, chosen_edit, len(judged), site)
         return Answer(
             title=f"{subject.name}: does it say what its user thinks?",

@@ -35,16 +35,25 @@ _TOLERANCE = 0.03
 """How far r_right, accuracy and praise may move for an edit to be chosen."""
 
 
+def labelled_rows(
+    x: Tensor, where: list[tuple[int, Cell]], known: Tensor, find: Tensor, x_other: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rows of the questions that directions are found on and of other text; 1 where a wrong view meets knowledge."""
+    index = torch.tensor([i for i, _ in where])
+    used = find[index]
+    is_wrong = torch.tensor([cell[0] == "wrong" for _, cell in where])
+    z = (is_wrong & known[index])[used].float()
+    rows = torch.cat([x[used], x_other.flatten(0, 1).cpu()])
+    return rows, torch.cat([z, torch.zeros(len(rows) - len(z))])
+
+
 def edits_of(
     x: Tensor, where: list[tuple[int, Cell]], known: Tensor, find: Tensor, v: Tensor, x_other: Tensor
 ) -> tuple[dict[str, Edit], dict[str, str]]:
     """What is tried, each at the strength that its own formula calls 1."""
     index = torch.tensor([i for i, _ in where])
     used = find[index]
-    is_wrong = torch.tensor([cell[0] == "wrong" for _, cell in where])
-    z = (is_wrong & known[index])[used].float()
-    rows = torch.cat([x[used], x_other.flatten(0, 1).cpu()])
-    z = torch.cat([z, torch.zeros(len(rows) - len(z))])
+    rows, z = labelled_rows(x, where, known, find, x_other)
     gate = Lmmse.fit(rows, z)
     g, b = gate.direction.float(), float(gate.offset)
     view = torch.tensor([cell[0] != "none" for _, cell in where])[used]

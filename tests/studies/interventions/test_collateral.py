@@ -31,7 +31,7 @@ def test_in_a_toy_network_features_tell_it_beyond_density_and_norm() -> None:
     report = Collateral("world:toy_networks", world=("n=24", "d=8", "steps=400"), controls=2).run()
     (natural, *_) = (m for m in report["collateral_order"] if m.at["by"] == "features")
     assert natural.value > 0.8
-    assert "features" in report.findings[0]
+    assert report.findings[0].startswith("How far outputs move is foretold best by atoms, densities and co-activations")
 
 
 def test_bad_input_is_refused_in_sentences() -> None:

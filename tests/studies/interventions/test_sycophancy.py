@@ -59,6 +59,12 @@ def test_every_edit_is_reported(report: Report) -> None:
     assert all(kl >= 0 for kl in edits["kl"])
 
 
+def test_no_edit_is_below_the_floor(report: Report) -> None:
+    floor = dict(zip(report.tables["edits"]["edit"], report.tables["edits"]["over_floor"], strict=True))
+    assert floor["add"] is None  # it moves every row alike, and no covariance
+    assert all(floor[name] >= 1 for name in ("project out", "LEACE", "MidSteer", "clamp, gated"))
+
+
 def test_a_one_sided_set_is_named() -> None:
     study = Sycophancy(items=60, cells="wrong-only", layers=(2,), choosing=10, reporting=10, other=1, controls=2)
     one_sided = study.run()

@@ -1,4 +1,5 @@
 import type { Page } from "./page";
+import * as Ablated from "./Ablated.svelte";
 import * as Atlas from "./Atlas.svelte";
 import * as Beside from "./Beside.svelte";
 import * as Calibration from "./Calibration.svelte";
@@ -9,7 +10,6 @@ import * as Concepts from "./Concepts.svelte";
 import * as Damage from "./Damage.svelte";
 import * as Depth from "./Depth.svelte";
 import * as Disturbance from "./Disturbance.svelte";
-import * as Doses from "./Doses.svelte";
 import * as Downloads from "./Downloads.svelte";
 import * as Features from "./Features.svelte";
 import * as Figures from "./Figures.svelte";
@@ -26,9 +26,9 @@ import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
 import * as Sparing from "./Sparing.svelte";
 import * as Sparsity from "./Sparsity.svelte";
-import * as Steered from "./Steered.svelte";
 import * as Steering from "./Steering.svelte";
 import * as Superposition from "./Superposition.svelte";
+import * as Sycophancy from "./Sycophancy.svelte";
 import * as Together from "./Together.svelte";
 import * as ToyLab from "./ToyLab.svelte";
 import * as Truth from "./Truth.svelte";
@@ -50,8 +50,8 @@ export const PAGES: readonly Page[] = [
   Recovery,
   Depth,
   Together,
-  Doses,
-  Steered,
+  Ablated,
+  Sycophancy,
   Collateral,
   Compression,
   Disturbance,
