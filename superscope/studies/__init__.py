@@ -39,8 +39,15 @@ STUDIES = (
         "Which features belong to one kind of text? Do those that rarely meet share directions?",
     ),
     Entry("dynamics", "networks.dynamics", "Dynamics", "When are features born, split, merged and lost in training?"),
+    Entry("scale", "networks.scale", "Scale", "How do loss, overlap, features and sparsity go with a network's width?"),
     Entry(
         "transfer", "networks.transfer", "Transfer", "Are features of one layer, text or model found in another one?"
+    ),
+    Entry(
+        "populations",
+        "networks.populations",
+        "Populations",
+        "What do a layer's activations look like laid flat, how far is that true, and in how many dimensions are they?",
     ),
     Entry("sites", "networks.sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
     Entry(
