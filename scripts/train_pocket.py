@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import json
 import lzma
-import math
 import os
 import platform
 import shutil
@@ -44,6 +43,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from superscope.capture.pocket import text as pocket_text
+from superscope.capture.pocket import training
 from superscope.capture.pocket.scoring import document_bits, ratio
 from superscope.capture.pocket.text import Document
 from superscope.capture.pocket.weights import without_progress_bars
@@ -67,14 +67,14 @@ class Recipe:
     """windows a step"""
     topic_rows: int = 2
     """of which from the topics alone: prose is a twentieth of the text"""
-    muon_lr: float = 4e-3
-    adamw_lr: float = 3e-3
-    weight_decay: float = 0.1
+    muon_lr: float = training.MUON_LR
+    adamw_lr: float = training.ADAMW_LR
+    weight_decay: float = training.WEIGHT_DECAY
     """of the matrices inside the blocks"""
-    warmup_steps: int = 50
-    decay_from: float = 0.5
+    warmup_steps: int = training.WARMUP_STEPS
+    decay_from: float = training.DECAY_FROM
     """progress at which the learning rate starts its straight line to zero"""
-    clip: float = 1.0
+    clip: float = training.CLIP
     snapshots: int = 0
     seed: int = 0
 
@@ -83,20 +83,9 @@ class Recipe:
         return self.token_budget // (self.rows * WINDOW)
 
     def config(self) -> GPT2Config:
-        """The architecture. No dropout: three passes over the text, fewer parameters than tokens."""
-        return GPT2Config(
-            vocab_size=VOCABULARY,
-            n_positions=WINDOW,
-            n_embd=self.n_embd,
-            n_layer=self.n_layer,
-            n_head=self.n_head,
-            # The same function as gelu_new, up to rounding, in one kernel.
-            activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
+        """The architecture."""
+        return training.architecture(
+            vocabulary=VOCABULARY, context=WINDOW, d=self.n_embd, layers=self.n_layer, heads=self.n_head
         )
 
     def model(self) -> GPT2LMHeadModel:
@@ -167,50 +156,6 @@ class Windows:
         return self.tokens[start : start + WINDOW + 1]
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose step is made orthogonal: W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) U V^T.
-
-    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but in float32: that one computes in bfloat16, which
-    was 4 times slower on a CPU without bfloat16 instructions.
-
-    Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; scale from Liu et al., "Muon
-    is scalable for LLM training", 2025.
-    """
-
-    def __init__(
-        self, params: Sequence[Tensor], lr: float, weight_decay: float, pool: ThreadPoolExecutor, momentum: float = 0.95
-    ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self.pool = pool
-
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for group in self.param_groups:
-            for _ in self.pool.map(lambda weight, group=group: self._move(weight, group), group["params"]):
-                pass
-
-    @torch.no_grad()
-    def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
-        assert weight.grad is not None
-        state = self.state[weight]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-        update = orthogonal(weight.grad.lerp(buffer, group["momentum"]))
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Roughly U V^T of the matrix's singular value decomposition, by five Newton-Schulz steps."""
-    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's: steepest at zero; singular values end in about [0.7, 1.2]
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / x.norm().clamp(min=1e-7)
-    for _ in range(5):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
-
-
 @dataclass
 class Progress:
     """Where a training stands; saved with the weights."""
@@ -246,13 +191,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "state.safetensors"
     model = recipe.model().train()
-    muon_weights = [weight for name, weight in model.transformer.h.named_parameters() if weight.ndim == 2]
-    known = {id(weight) for weight in muon_weights}
-    rest = [weight for weight in model.parameters() if id(weight) not in known]
     pool = ThreadPoolExecutor(threads)
-    optimizers = (
-        Muon(muon_weights, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, pool=pool),
-        torch.optim.AdamW(rest, lr=recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    optimizers = training.optimizers(
+        model, pool, muon_lr=recipe.muon_lr, adamw_lr=recipe.adamw_lr, weight_decay=recipe.weight_decay
     )
     progress = Progress(asdict(recipe), text_sha256, minutes=minutes)
     if file.exists():
@@ -277,8 +218,9 @@ def train(
         fraction = progress.fraction(recipe)
         if fraction >= 1:
             break
-        scale = min(1.0, (progress.step + 1) / recipe.warmup_steps)
-        scale *= min(1.0, (1 - fraction) / (1 - recipe.decay_from))
+        scale = training.rate(
+            progress.step, fraction, warmup_steps=recipe.warmup_steps, decay_from=recipe.decay_from
+        )
         for optimizer, lr in zip(optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr * scale

@@ -124,6 +124,9 @@ from .interval import over_seeds as over_seeds
 from .interval import wilson as wilson
 from .metric import Declaration as Declaration
 from .metric import metric as metric
+from .power_law import PowerLaw as PowerLaw
+from .power_law import power_law as power_law
+from .power_law import power_law_above_floor as power_law_above_floor
 from .reconstruction import Evaluation as Evaluation
 from .reconstruction import cross_entropy_recovered as cross_entropy_recovered
 from .reconstruction import evaluate as evaluate

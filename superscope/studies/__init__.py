@@ -39,6 +39,7 @@ STUDIES = (
         "Which features belong to one kind of text? Do those that rarely meet share directions?",
     ),
     Entry("dynamics", "networks.dynamics", "Dynamics", "When are features born, split, merged and lost in training?"),
+    Entry("scale", "networks.scale", "Scale", "How do loss, overlap, features and sparsity go with a network's width?"),
     Entry(
         "transfer", "networks.transfer", "Transfer", "Are features of one layer, text or model found in another one?"
     ),

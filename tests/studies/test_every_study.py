@@ -52,6 +52,16 @@ SMALL = {
     },
     "domains": {"sites": ("resid_post.0",), "tokens": 2000, "held_out": 2000, "n": 24, "k": 3, "steps": 2, "batch": 64},
     "dynamics": {"every": 7, "tokens": 2000, "held_out": 2000, "n": 16, "k": 3, "steps": 2, "batch": 64},
+    "scale": {
+        "widths": (4, 6, 8, 12),
+        "layers": 1,
+        "tokens": 2000,
+        "held_out": 600,
+        "n": 16,
+        "k": 3,
+        "steps": 2,
+        "batch": 64,
+    },
     "transfer": {"a": "pocket@resid_post.0", "b": "pocket@resid_post.1", "tokens": 2000}
     | {"held_out": 2000, "n": 24, "k": 3, "steps": 2, "batch": 64},
     "sites": {},

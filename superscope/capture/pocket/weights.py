@@ -60,7 +60,7 @@ def control(seed: int = 0) -> GPT2LMHeadModel:
         >>> torch.equal(control(1).lm_head.weight, control(1).lm_head.weight)
         True
     """
-    return _fresh(GPT2Config.from_pretrained(folder(), local_files_only=True), seed)
+    return fresh(GPT2Config.from_pretrained(folder(), local_files_only=True), seed)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Checkpoint:
 
     def load(self) -> GPT2LMHeadModel:
         """The twin at this step, in float32 and evaluation mode; it shares the pocket model's tokenizer."""
-        model = _fresh(GPT2Config.from_pretrained(self.file.parent, local_files_only=True), seed=0)
+        model = fresh(GPT2Config.from_pretrained(self.file.parent, local_files_only=True), seed=0)
         stored = {name: tensor.float() for name, tensor in load_file(self.file).items()}
         missing, unexpected = model.load_state_dict(stored, strict=False)
         # The unembedding is the embedding, so it is stored once and is the one name that may be missing.
@@ -122,7 +122,8 @@ def without_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _fresh(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+def fresh(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+    """A model of this architecture with random weights, in evaluation mode; the global random state is left as it was."""
     config.dtype = torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU alone; torch.manual_seed reaches every device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from ...capture import Corpus
+from ... import intervene
+from ...capture import Corpus, Subject
 from ...core import Findings, Measurement
-from ...measure import active, features_found
+from ...measure import active, bootstrap, features_found
 from ...measure.agreement.transfer import ALIKE, used
 from .readings import Reading, View
 
@@ -100,3 +101,29 @@ def found_beside_seed(
     found, best = features_found(a[0], b[0], seed=seed)
     found = replace(found, reference=own.value, reference_is="found by another seed of the same place")
     return found, replace(own, name="features_found_by_seed"), best
+
+
+def held_out_losses(subjects: Mapping[str, Subject], held_out: Corpus, findings: Findings, site: str) -> list[float]:
+    """Nats per held-out token of each model, resampled by documents; nothing where one predicts none."""
+    found = []
+    for label, subject in subjects.items():
+        if subject.kind != "causal":
+            return []
+        with torch.no_grad():
+            loss = intervene.next_token_loss(subject, held_out)
+        document = held_out.document.numpy()
+        sums = np.stack([np.bincount(document, v.double().numpy()) for v in (loss.nats, loss.counts)], 1)
+        interval = bootstrap(lambda s: s[:, 0] / s[:, 1], sums[sums[:, 1] > 0])
+        findings.add(
+            Measurement(
+                name="held_out_loss",
+                value=loss.mean,
+                unit="nats per token",
+                n=int(loss.counts.sum()),
+                of="tokens",
+                at={"site": site, "model": label},
+                **interval.fields,
+            )
+        )
+        found.append(loss.mean)
+    return found

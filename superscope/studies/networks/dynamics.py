@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 import tyro
 from scipy.stats import spearmanr
 
-from ... import capture, intervene, measure
-from ...capture import Corpus, Subject
+from ... import capture, measure
+from ...capture import Subject
 from ...core import Answer, Findings, Measurement, Run
 from ..settings import at_least
 from ..study import Progress
-from .comparing import Codes, Kept, aligned, stable
+from .comparing import Codes, Kept, aligned, held_out_losses, stable
 from .layers import Explained, Recurring
 from .readings import Activation, Interference, Neurons
 from .survey import Survey
@@ -83,7 +82,7 @@ class Dynamics(Survey):
         readings = (Activation(), Explained(), Recurring(), Interference(), Neurons(), codes)
         findings = yield from self.survey(run, subjects, [site], corpus, held_out, readings)
         kept = [codes.kept[label, str(site)] for label in labels]
-        losses = _losses(subjects, held_out, findings, str(site))
+        losses = held_out_losses(subjects, held_out, findings, str(site))
         yield Progress("Comparing checkpoints", 0, 1)
         _compare(kept, labels, findings, self.seed)
         yield Progress("Comparing checkpoints", 1, 1)
@@ -118,32 +117,6 @@ def _thinned(things: Sequence, every: int) -> list:
     """Every so manieth, and the last."""
     chosen = list(things[::every])
     return chosen if not things or chosen[-1] is things[-1] else [*chosen, things[-1]]
-
-
-def _losses(subjects: Mapping[str, Subject], held_out: Corpus, findings: Findings, site: str) -> list[float]:
-    """Nats per held-out token of each checkpoint; nothing of models that predict none."""
-    found = []
-    for label, subject in subjects.items():
-        if subject.kind != "causal":
-            return []
-        with torch.no_grad():
-            loss = intervene.next_token_loss(subject, held_out)
-        document = held_out.document.numpy()
-        sums = np.stack([np.bincount(document, v.double().numpy()) for v in (loss.nats, loss.counts)], 1)
-        interval = measure.bootstrap(lambda s: s[:, 0] / s[:, 1], sums[sums[:, 1] > 0])
-        findings.add(
-            Measurement(
-                name="held_out_loss",
-                value=loss.mean,
-                unit="nats per token",
-                n=int(loss.counts.sum()),
-                of="tokens",
-                at={"site": site, "model": label},
-                **interval.fields,
-            )
-        )
-        found.append(loss.mean)
-    return found
 
 
 def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, seed: int) -> None:
