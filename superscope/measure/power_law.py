@@ -104,8 +104,7 @@ def power_law_above_floor(x: Sequence[float], y: Sequence[float], *, of: str = "
             f"power_law_above_floor: {len(a)} values of x and {len(b)} of y; give four or more, at different x."
         )
     exponents = -np.linspace(0.01, _STEEPEST, 400)
-    fits = [_above_floor(a, b, exponent) for exponent in exponents]
-    squares = np.array([fit[0] for fit in fits])
+    squares, scales, floors = _above_floor(a, b, exponents)
     best = int(squares.argmin())
     degrees = max(len(a) - 3, 1)
     # Squares at rounding's size are none.
@@ -117,23 +116,24 @@ def power_law_above_floor(x: Sequence[float], y: Sequence[float], *, of: str = "
     total = float(((b - b.mean()) ** 2).sum())
     return PowerLaw(
         float(exponents[best]),
-        fits[best][1],
-        fits[best][2],
+        float(scales[best]),
+        float(floors[best]),
         1 - float(squares[best]) / total if total > 0 else math.nan,
         Interval(low, 0.0 if "above" in ends else high, f"95 % profile of the squares over {len(a)} {of}{beyond}"),
     )
 
 
-def _above_floor(x: np.ndarray, y: np.ndarray, exponent: float) -> tuple[float, float, float]:
-    """Squares left, scale and floor of the best fit with this exponent."""
-    power = x**exponent
-    centred = power - power.mean()
-    scale = max(float(centred @ (y - y.mean()) / (centred @ centred)), 0.0)
-    floor = float(y.mean() - scale * power.mean())
-    if floor < 0:
-        floor, scale = 0.0, max(float(power @ y / (power @ power)), 0.0)
-    left = y - scale * power - floor
-    return float(left @ left), scale, floor
+def _above_floor(x: np.ndarray, y: np.ndarray, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squares left, scale and floor of the best fit with each exponent."""
+    power = x ** exponents[:, None]
+    centred = power - power.mean(1, keepdims=True)
+    scale = (centred @ (y - y.mean()) / (centred**2).sum(1)).clip(min=0.0)
+    floor = y.mean() - scale * power.mean(1)
+    # Where the floor would be negative it is 0, and the scale that of a pure power.
+    scale = np.where(floor < 0, power @ y / (power**2).sum(1), scale)
+    floor = floor.clip(min=0.0)
+    left = y - scale[:, None] * power - floor[:, None]
+    return (left**2).sum(1), scale, floor
 
 
 def _positive(values: Sequence[float], name: str) -> np.ndarray:

@@ -621,6 +621,14 @@ WORDS = {
             by="studies.Scale",
         ),
         Word(
+            "sparsity_with_width_over_untrained",
+            "Sparsity that training gains with width",
+            "Gini index for a doubling",
+            "The same of the trained network's index less the untrained one's.",
+            "Above 0: training makes larger networks sparser than it makes smaller ones.",
+            by="studies.Scale",
+        ),
+        Word(
             "trend_with_loss",
             "Trend with loss",
             "rank correlation",

@@ -44,7 +44,7 @@ class Scale(Survey):
 
     kind: ClassVar[str] = "scale"
 
-    widths: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
+    widths: tuple[int, ...] = (16, 24, 32, 48, 64)
     """Dimensions d of the residual stream, at least four."""
     models: Annotated[int, at_least(2, why="Two of one width say how much a start matters.")] = 2
     """Models trained at each width, from different random starts."""
@@ -56,7 +56,7 @@ class Scale(Survey):
     """Times that a model reads the text in training."""
     rows: Count = 16
     """Windows in one step of training a model."""
-    tokens: Count = 400_000
+    tokens: Count = 250_000
     """Tokens that each model is trained on, and dictionaries learned from the first 100 000 of them."""
     n: Annotated[int, at_least(2)] | None = 512
     """Latents of each dictionary, as many at every width, so that no count grows for their sake."""
@@ -82,15 +82,15 @@ class Scale(Survey):
         pocket = capture.load("pocket", device=self.device)
         corpus, held_out = self.corpora(pocket)
         models = [(d, number) for d in sorted(self.widths) for number in range(self.models)]
-        subjects = {_label(d, number): self._fresh(pocket, d, self.seed + number) for d, number in models}
+        subjects = {label_of(d, number): self._fresh(pocket, d, self.seed + number) for d, number in models}
         # The start of each width's first model: what there is before training.
-        controls = {_label(d): self._fresh(pocket, d, self.seed) for d in sorted(self.widths)}
+        controls = {label_of(d): self._fresh(pocket, d, self.seed) for d in sorted(self.widths)}
         everyone = subjects | controls
-        (site,) = capture.sites(controls[_label(min(self.widths))].model, [f"resid_post.{self.layers - 1}"])
+        (site,) = capture.sites(controls[label_of(min(self.widths))].model, [f"resid_post.{self.layers - 1}"])
         part = corpus.take(torch.arange(max(1, int((corpus.keep.sum(1).cumsum(0) <= _COUNTED_TOKENS).sum()))))
         yield Progress("Reading the text", 1, 1, ahead=self._ahead(everyone, corpus) | self.ahead(everyone, [site], part, held_out))
         for d, number in models:
-            yield from self._trained(run, corpus, subjects[_label(d, number)], d, number)
+            yield from self._trained(run, corpus, subjects[label_of(d, number)], d, number)
         readings = (Activation(), Explained(), Recurring(), Hidden())
         findings = yield from self.survey(run, everyone, [site], part, held_out, readings)
         yield Progress("Fitting powers of the width", 0, 1)
@@ -98,7 +98,7 @@ class Scale(Survey):
         read = _rows_read(corpus)
         for label, subject in everyone.items():
             findings.add(overlap(subject.model.lm_head.weight[read], label))
-        table = _Table(findings, self.widths, self.models)
+        table = ByWidth(findings, self.widths, self.models)
         findings.rows("widths", table.columns())
         findings.add(laws(table))
         findings.add(sparser(table))
@@ -135,7 +135,7 @@ class Scale(Survey):
         """Trains a model in place, or takes up the one that the run folder has."""
         from ...capture.pocket import training, weights
 
-        name, stage = f"models/{_label(d, number)}", f"Training {_label(d, number)}"
+        name, stage = f"models/{label_of(d, number)}", f"Training {label_of(d, number)}"
         if (kept := run.kept(name, lambda path: path, parts=_PARTS)) is not None:
             with weights.without_progress_bars():
                 subject.model.load_state_dict(type(subject.model).from_pretrained(kept).state_dict())
@@ -210,15 +210,21 @@ _SPARSITY = {"gini": STREAM, "hidden_gini": HIDDEN}
 _LAW = {"loss": -1.0, "overlap": -1.0, "centred_overlap": -1.0}
 
 
-class _Table:
-    """What was measured of every model, by width; the untrained ones apart."""
+class ByWidth:
+    """What was measured of every model, by width; the untrained ones apart.
+
+    Args:
+        findings: with the quantities of each.
+        widths: in any order.
+        models: of each width.
+    """
 
     def __init__(self, findings: Findings, widths: Sequence[int], models: int) -> None:
         self.widths = tuple(sorted(widths))
         self.cells: list[dict[str, Any]] = []
         for d in self.widths:
             for number in (*range(models), None):
-                label = _label(d, number)
+                label = label_of(d, number)
                 row = {"d": d, "model": label, "weights": CONTROL if number is None else TRAINED}
                 for column, (name, places) in _QUANTITIES.items():
                     row[column] = findings[(name, label, *places)].value
@@ -237,7 +243,7 @@ class _Table:
         ]
 
 
-def laws(table: _Table) -> list[Measurement]:
+def laws(table: ByWidth) -> list[Measurement]:
     """Exponents of the width in every quantity, and in the loss above a floor."""
     found = []
     for column in _QUANTITIES:
@@ -246,7 +252,7 @@ def laws(table: _Table) -> list[Measurement]:
     return found
 
 
-def _law(table: _Table, column: str, fit: Callable[..., measure.PowerLaw], name: str) -> Measurement:
+def _law(table: ByWidth, column: str, fit: Callable[..., measure.PowerLaw], name: str) -> Measurement:
     each = {weights: table.of(column, weights) for weights in (TRAINED, CONTROL)}
     count = sum(map(len, each[TRAINED]))
     about: dict[str, Any] = {"unit": "exponent of the width", "n": count, "of": "models", "at": {"quantity": column}}
@@ -256,7 +262,8 @@ def _law(table: _Table, column: str, fit: Callable[..., measure.PowerLaw], name:
     of = f"widths, each the geometric mean of {len(each[TRAINED][0])} models"
     law = fit(table.widths, _means(each[TRAINED]), of=of)
     null = None
-    if all(cells and min(cells) > 0 for cells in each[CONTROL]):
+    # An untrained network's loss has no floor but its own.
+    if fit is measure.power_law and all(cells and min(cells) > 0 for cells in each[CONTROL]):
         null = measure.power_law(table.widths, _means(each[CONTROL])).exponent
     caution = ""
     if law.is_none:
@@ -282,31 +289,37 @@ def _means(cells: Sequence[Sequence[float]]) -> list[float]:
     return [float(np.exp(np.mean(np.log(each)))) for each in cells]
 
 
-def sparser(table: _Table) -> list[Measurement]:
-    """What a doubling of the width adds to the Gini index, of trained networks and of untrained ones."""
-    found = []
+def sparser(table: ByWidth) -> list[Measurement]:
+    """What a doubling of the width adds to the Gini index: as it is, and over that of the untrained network.
+
+    The index of d numbers of one law grows with d towards that of the law, so only what untrained networks do not gain
+    is of training.
+    """
     x = np.log2(table.widths)
+    found = []
     for column, role in _SPARSITY.items():
-        means = {
-            weights: [float(np.mean(cells)) for cells in table.of(column, weights)] for weights in (TRAINED, CONTROL)
-        }
-        line, null = linregress(x, means[TRAINED]), linregress(x, means[CONTROL])
-        half = float(student.ppf(0.975, len(x) - 2)) * float(line.stderr)
-        found.append(
-            Measurement(
-                name="sparsity_with_width",
-                value=float(line.slope),
-                unit="Gini index for a doubling",
-                n=sum(map(len, table.of(column, TRAINED))),
-                of="models",
-                low=float(line.slope) - half,
-                high=float(line.slope) + half,
-                how=f"95 % of least squares over {len(x)} widths, each the mean of its models",
-                chance=float(null.slope),
-                chance_is="untrained networks",
-                at={"role": role},
-            )
+        means, null = (
+            np.array([np.mean(cells) for cells in table.of(column, weights)]) for weights in (TRAINED, CONTROL)
         )
+        for name, y in (("sparsity_with_width", means), ("sparsity_with_width_over_untrained", means - null)):
+            line = linregress(x, y)
+            half = float(student.ppf(0.975, len(x) - 2)) * float(line.stderr)
+            own = name == "sparsity_with_width"
+            found.append(
+                Measurement(
+                    name=name,
+                    value=float(line.slope),
+                    unit="Gini index for a doubling",
+                    n=sum(map(len, table.of(column, TRAINED))),
+                    of="models",
+                    low=float(line.slope) - half,
+                    high=float(line.slope) + half,
+                    how=f"95 % of least squares over {len(x)} widths, each the mean of its models",
+                    chance=float(linregress(x, null).slope) if own else 0.0,
+                    chance_is="untrained networks" if own else "no difference from untrained networks",
+                    at={"role": role},
+                )
+            )
     return found
 
 
@@ -332,17 +345,19 @@ def sentences(findings: Findings) -> list[str]:
         note = f" ({m.caution})" if m.caution else ""
         said.append(f"{what} {goes} as d^{m.value:+.2f} [{m.low:+.2f}, {m.high:+.2f}]{note}{ending}.")
     for m in findings:
-        if m.name != "sparsity_with_width" or m.low is None or m.high is None:
+        if m.name != "sparsity_with_width_over_untrained" or m.low is None or m.high is None:
             continue
         which = "sparser" if m.low > 0 else "denser" if m.high < 0 else "neither sparser nor denser"
+        plain = findings["sparsity_with_width", m.at["role"]]
         said.append(
-            f"Wider networks are {which} in the {m.at['role']}: a doubling changes the Gini index by {m.value:+.4f} "
-            f"[{m.low:+.4f}, {m.high:+.4f}], of untrained ones by {m.chance:+.4f}."
+            f"Wider networks are {which} in the {m.at['role']} by their training: a doubling changes the Gini "
+            f"index by {plain.value:+.4f}, of untrained ones by {plain.chance:+.4f}; the difference by {m.value:+.4f} "
+            f"[{m.low:+.4f}, {m.high:+.4f}]."
         )
     return said
 
 
-def _label(d: int, number: int | None = None) -> str:
+def label_of(d: int, number: int | None = None) -> str:
     """What tables and folders call a model."""
     return f"d{d}-{CONTROL if number is None else number + 1}"
 
