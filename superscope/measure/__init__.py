@@ -78,6 +78,7 @@ from .codes.sparsity import participation_number as participation_number
 from .codes.sparsity import treves_rolls as treves_rolls
 from .codes.tuning import Tuning as Tuning
 from .codes.tuning import neuron_tuning as neuron_tuning
+from .counts.baselines.intrinsic import intrinsic_dimensions as intrinsic_dimensions
 from .counts.certified import Certificates as Certificates
 from .counts.certified import certified_count as certified_count
 from .counts.certified import e_benjamini_hochberg as e_benjamini_hochberg
@@ -99,6 +100,10 @@ from .geometry.flat_map import FlatMap as FlatMap
 from .geometry.flat_map import flat_map as flat_map
 from .geometry.isometry import Isometry as Isometry
 from .geometry.isometry import isometry as isometry
+from .geometry.maps import MAPS as MAPS
+from .geometry.maps import laid_flat as laid_flat
+from .geometry.maps import row_neighbours_kept as row_neighbours_kept
+from .geometry.maps import procrustes as procrustes
 from .geometry.overlap import Babel as Babel
 from .geometry.overlap import Histogram as Histogram
 from .geometry.overlap import Nearest as Nearest

@@ -43,6 +43,12 @@ STUDIES = (
     Entry(
         "transfer", "networks.transfer", "Transfer", "Are features of one layer, text or model found in another one?"
     ),
+    Entry(
+        "populations",
+        "networks.populations",
+        "Populations",
+        "What do a layer's activations look like laid flat, how far is that true, and in how many dimensions are they?",
+    ),
     Entry("sites", "networks.sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
     Entry(
         "harvest",

@@ -60,7 +60,14 @@ def nearest_atoms(unit: Float[Tensor, "n d"], count: int) -> Int[Tensor, "n coun
 
 
 @torch.no_grad()
-def flat_map(W: Dictionary, *, neighbours: int = 12, epochs: int = 120, seed: int = 0) -> FlatMap:
+def flat_map(
+    W: Dictionary,
+    *,
+    neighbours: int = 12,
+    epochs: int = 120,
+    seed: int = 0,
+    start: Float[Tensor, "n 2"] | None = None,
+) -> FlatMap:
     r"""Places $y_i$ in the plane that draw each atom to its neighbours and push it from strangers; and what that keeps.
 
     Neighbours are the atoms of largest cosine. From the two leading principal axes, `epochs` steps of gradient ascent
@@ -76,6 +83,7 @@ def flat_map(W: Dictionary, *, neighbours: int = 12, epochs: int = 120, seed: in
         neighbours: of each atom; `kept` is counted over as many.
         epochs: steps.
         seed: of the strangers.
+        start: places to begin at in stead of the axes, of another map of the same atoms; only their shape counts.
 
     Raises:
         ValueError: if there are fewer than three nonzero atoms.
@@ -97,7 +105,8 @@ def flat_map(W: Dictionary, *, neighbours: int = 12, epochs: int = 120, seed: in
         raise ValueError(f"flat_map: {m} atoms are nonzero, and a map needs three.")
     count = min(neighbours, m - 1)
     near = nearest_atoms(unit, count).numpy()
-    y = _placed(_axes(unit), near, epochs, np.random.default_rng(seed))
+    first = _axes(unit) if start is None else _spread(start[directions.index].double().cpu().numpy())
+    y = _placed(first, near, epochs, np.random.default_rng(seed))
     # The nearest point of all is the atom itself.
     _, beside = cKDTree(y).query(y, k=count + 1)
     own = np.arange(m)[:, None]
@@ -116,7 +125,12 @@ def _axes(unit: Float[Tensor, "n d"]) -> np.ndarray:
     y = (centred @ vectors[:, -2:].flip(1)).cpu().numpy()
     if y.shape[1] < 2:
         y = np.column_stack([y, np.zeros(len(y))])
-    return y / max(float(y.std()), 1e-12)
+    return _spread(y)
+
+
+def _spread(y: np.ndarray) -> np.ndarray:
+    """About its mean, with a spread of 1."""
+    return (y - y.mean(0)) / max(float(y.std()), 1e-12)
 
 
 def _placed(y: np.ndarray, near: np.ndarray, epochs: int, random: np.random.Generator) -> np.ndarray:

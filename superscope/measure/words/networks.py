@@ -629,6 +629,24 @@ WORDS = {
             by="studies.Scale",
         ),
         Word(
+            "row_neighbours_kept",
+            "Neighbours kept by a map of rows",
+            "share of neighbours",
+            "Of each row's nearest others, by distance, the share that are among as many nearest on the map of two "
+            "dimensions, averaged over rows.",
+            "How far a map may be believed. Gaussian rows of the same covariance keep some too: less than that is nothing.",
+            by="measure.row_neighbours_kept",
+        ),
+        Word(
+            "map_agreement",
+            "Agreement with the map before",
+            "share of variance",
+            "Share of the variance of the map of the layer before that this layer's map meets, once it is turned, "
+            "mirrored, scaled and shifted onto it.",
+            "A map that began at the one before agrees with it in part for that alone; principal axes have no beginning.",
+            by="measure.procrustes",
+        ),
+        Word(
             "trend_with_loss",
             "Trend with loss",
             "rank correlation",

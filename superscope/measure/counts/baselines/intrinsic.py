@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ....core import Measurement
@@ -63,11 +64,18 @@ def two_nn(x: Float[Tensor, "rows d"], discard: float = 0.1) -> float:
         True
     """
     distances = neighbour_distances(x, 2)
-    ratios = (distances[:, 1] / distances[:, 0]).sort().values
-    kept = int(len(x) * (1 - discard))
-    logarithms = ratios[:kept].log()
-    empirical = torch.arange(1, kept + 1, dtype=torch.float64, device=x.device) / len(x)
-    return float(-(logarithms * torch.log1p(-empirical)).sum() / logarithms.square().sum())
+    return float(_slope((distances[:, 1] / distances[:, 0]).log().cpu().numpy(), np.ones((1, len(x))), discard)[0])
+
+
+def _slope(logarithms: np.ndarray, weights: np.ndarray, discard: float) -> np.ndarray:
+    """`two_nn` of the ratios' logarithms, rows counted as often as each of (draws, rows) weights says."""
+    order = np.argsort(logarithms, kind="stable")
+    logarithms, weights = logarithms[order], weights[:, order]
+    empirical = weights.cumsum(1) / weights.sum(1, keepdims=True)
+    used = weights * (empirical <= 1 - discard + 1e-12)
+    tail = np.log1p(-np.minimum(empirical, 1 - 0.5 * discard))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -(used * logarithms * tail).sum(1) / (used * logarithms**2).sum(1)
 
 
 def neighbour_likelihood(x: Float[Tensor, "rows d"], k: int = 20) -> float:
@@ -92,6 +100,72 @@ def neighbour_likelihood(x: Float[Tensor, "rows d"], k: int = 20) -> float:
     distances = neighbour_distances(x, k)
     inverse = (distances[:, -1:] / distances[:, :-1]).log().sum(1) / (k - 1)
     return 1 / float(inverse.mean())
+
+
+def intrinsic_dimensions(
+    x: Float[Tensor, "rows d"],
+    *,
+    documents: Int[Tensor, "rows"] | None = None,
+    k: int = 20,
+    draws: int = 200,
+    seed: int = 0,
+) -> tuple[Measurement, Measurement]:
+    """`two_nn` and `neighbour_likelihood` of rows, with intervals that resample documents.
+
+    A row's distances are kept in every draw, so that no row becomes its own neighbour. Copies of rows are left out.
+
+    Args:
+        x: rows.
+        documents: of each row; rows by themselves without it.
+        k: neighbours of the likelihood.
+        draws: resamples.
+        seed: of the resampling.
+    """
+    _, kind = x.unique(dim=0, return_inverse=True)
+    first = torch.full((int(kind.max()) + 1,), len(x), device=x.device).scatter_reduce(
+        0, kind, torch.arange(len(x), device=x.device), "amin"
+    )
+    chosen = first.sort().values
+    number = np.arange(len(chosen)) if documents is None else documents.cpu().numpy()[chosen.cpu().numpy()]
+    about = {"unit": "dimensions", "n": len(chosen), "of": "rows"}
+    names = NearestNeighbours.name, NeighbourLikelihood.name
+    if len(chosen) < _FEWEST:
+        reason = f"{len(chosen)} different rows are too few: {_FEWEST} are needed at the least."
+        first_one, second_one = (Measurement(name=name, value=None, caution=reason, **about) for name in names)
+        return first_one, second_one
+    distances = neighbour_distances(x[chosen], k).cpu().numpy()
+    groups, index = np.unique(number, return_inverse=True)
+    counts = np.random.default_rng(seed).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=draws)
+    weights = np.concatenate([np.ones((1, len(chosen))), counts[:, index]])
+    inverse = np.log(distances[:, -1:] / distances[:, :-1]).sum(1) / (k - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        likelihoods = weights.sum(1) / (weights @ inverse)
+    slopes = _slope(np.log(distances[:, 1] / distances[:, 0]), weights, 0.1)
+    copies = len(x) - len(chosen)
+    found = []
+    for name, values in zip(names, (slopes, likelihoods), strict=True):
+        if not np.isfinite(values[0]):
+            found.append(Measurement(name=name, value=None, caution="neighbours are all at one distance.", **about))
+            continue
+        sure = len(groups) > 1 and bool(np.isfinite(values).all())
+        low, high = np.quantile(values[1:], (0.025, 0.975)).tolist() if sure else (None, None)
+        of = "rows" if documents is None else "documents"
+        found.append(
+            Measurement(
+                name=name,
+                value=float(values[0]),
+                low=low,
+                high=high,
+                how=f"95% percentile bootstrap over {len(groups)} {of}, {draws} draws, neighbours kept"
+                if sure
+                else f"no interval: {len(groups)} {of}",
+                reference=float(x.shape[1]),
+                reference_is="dimensions",
+                caution=f"{copies} copies of other rows left out" if copies else "",
+                **about,
+            )
+        )
+    return found[0], found[1]
 
 
 def _measured(name: str, estimate: Callable[[Tensor], float], x: Float[Tensor, "rows d"]) -> Iterable[Measurement]:
