@@ -26,6 +26,9 @@ _SPREAD = 1e-4
 """Of the start of t-SNE along its first axis, as scikit-learn's own start by principal axes has it: a wide start holds
 clusters apart that belong together."""
 
+_LIFT = 4.0
+"""Of rows onto a sphere, in lengths of the longest one about the mean."""
+
 Map = Callable[[Float[Tensor, "rows d"], Float[Tensor, "rows 2"] | None, int, int], Float[Tensor, "rows 2"]]
 """From rows, places to start from, neighbours and a seed to places."""
 
@@ -40,7 +43,11 @@ def _pca(x: Tensor, start: Tensor | None, neighbours: int, seed: int) -> Tensor:
 
 
 def _flat(x: Tensor, start: Tensor | None, neighbours: int, seed: int) -> Tensor:
-    return flat_map(Dictionary(x - x.mean(0)), neighbours=neighbours, seed=seed, start=start).places.nan_to_num(0.0)
+    centred = x - x.mean(0)
+    # One more coordinate, the same for all and long against the others: then the nearest by cosine are the nearest.
+    lift = _LIFT * centred.norm(dim=1).max().clamp(min=1e-12)
+    lifted = torch.cat([centred, lift.expand(len(x), 1)], 1)
+    return flat_map(Dictionary(lifted), neighbours=neighbours, seed=seed, start=start).places
 
 
 def _tsne(x: Tensor, start: Tensor | None, neighbours: int, seed: int) -> Tensor:
@@ -64,7 +71,7 @@ def _umap(x: Tensor, start: Tensor | None, neighbours: int, seed: int) -> Tensor
 
 
 MAPS: dict[str, Map] = {"pca": _pca, "flat": _flat, "tsne": _tsne, "umap": _umap}
-"""Ways to lay rows flat: two principal axes; `flat_map` of the rows about their mean; t-SNE (scikit-learn, extra
+"""Ways to lay rows flat: two principal axes; `flat_map` of the rows, by distance; t-SNE (scikit-learn, extra
 `classical`); UMAP (umap-learn, extra `umap`)."""
 
 

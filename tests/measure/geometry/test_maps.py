@@ -24,7 +24,7 @@ def normal(rows: int, d: int, seed: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def plane() -> torch.Tensor:
     """A square of two dimensions hidden in 16, shifted away from zero."""
-    square = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    square = torch.rand(250, 2, generator=torch.Generator().manual_seed(0))
     frame, _ = torch.linalg.qr(normal(16, 2, 1))
     return square @ frame.T + 3.0
 
@@ -32,7 +32,7 @@ def plane() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def noise() -> torch.Tensor:
     """Sixteen dimensions and nothing to see."""
-    return normal(400, 16, 2)
+    return normal(250, 16, 2)
 
 
 def score(x: torch.Tensor, how: str) -> Measurement:
@@ -42,26 +42,26 @@ def score(x: torch.Tensor, how: str) -> Measurement:
 def test_a_plane_hidden_in_16_dimensions_is_kept_and_has_two(plane: torch.Tensor) -> None:
     assert score(plane, "pca").value == pytest.approx(1.0, abs=0.005)
     assert (score(plane, "tsne").value or 0) > 0.6
-    assert (score(plane, "flat").value or 0) > 0.5
+    assert (score(plane, "flat").value or 0) > 0.6
     for m in intrinsic_dimensions(plane):
         assert m.low is not None
         assert m.high is not None
-        assert 1.7 < m.low < m.high < 2.4
+        assert 1.5 < m.low < m.high < 2.5
         assert m.reference == 16
 
 
 @pytest.mark.parametrize("how", ["pca", "flat", "tsne"])
 def test_noise_keeps_few_of_its_neighbours_on_any_map(noise: torch.Tensor, how: str) -> None:
     found = score(noise, how)
-    assert found.chance == pytest.approx(10 / 399)
+    assert found.chance == pytest.approx(10 / 249)
     assert found.value is not None
-    # No map of 16-dimensional noise keeps a third; a random one keeps one in forty.
-    assert found.value < {"pca": 0.12, "flat": 0.33, "tsne": 0.33}[how]
+    # No map of 16-dimensional noise keeps half; a random one keeps one in 25.
+    assert found.value < {"pca": 0.15, "flat": 0.45, "tsne": 0.45}[how]
     assert all((m.value or 0) > 8 for m in intrinsic_dimensions(noise))
 
 
 def test_the_score_of_a_random_map_is_its_chance(noise: torch.Tensor) -> None:
-    found = row_neighbours_kept(noise, normal(400, 2, 3), neighbours=10)
+    found = row_neighbours_kept(noise, normal(250, 2, 3), neighbours=10)
     assert found.low is not None
     assert found.high is not None
     assert found.chance is not None
@@ -78,7 +78,7 @@ def test_rows_at_one_place_are_no_neighbours_of_themselves() -> None:
 def test_an_interval_over_documents_is_wider_where_they_differ(noise: torch.Tensor, plane: torch.Tensor) -> None:
     both = torch.cat([noise, plane - plane.mean(0) + 50])
     places = laid_flat(both, "pca")
-    documents = torch.arange(800) // 100
+    documents = torch.arange(500) // 50
     by_rows, by_documents = (
         row_neighbours_kept(both, places, documents=given) for given in (None, documents)
     )
@@ -94,25 +94,28 @@ def test_a_map_turned_mirrored_and_scaled_is_laid_back(plane: torch.Tensor) -> N
     back, share = procrustes(7 * places @ turn - 2, places)
     torch.testing.assert_close(back, places, atol=1e-4, rtol=1e-4)
     assert share == pytest.approx(1.0)
-    _, other = procrustes(places[torch.randperm(400, generator=torch.Generator().manual_seed(0))], places)
+    _, other = procrustes(places[torch.randperm(250, generator=torch.Generator().manual_seed(0))], places)
     assert other < 0.05
-    level, none = procrustes(torch.zeros(400, 2), places)
+    level, none = procrustes(torch.zeros(250, 2), places)
     assert none == 0
     assert torch.isfinite(level).all()
 
 
-@pytest.mark.parametrize("how", ["pca", "flat", "tsne"])
-def test_a_seed_gives_one_map_and_a_start_is_taken_up(plane: torch.Tensor, how: str) -> None:
-    x = plane[:120]
-    first = laid_flat(x, how, seed=1)
-    torch.testing.assert_close(first, laid_flat(x, how, seed=1))
-    if how == "pca":
-        return
-    # A mirrored start gives a mirrored map: nearer to it than to the unmirrored one, shape for shape.
-    start = laid_flat(x, "pca") * torch.tensor([-1.0, 1.0])
-    begun = laid_flat(x, how, start=start, seed=1)
-    centred, onto = begun - begun.mean(0), start - start.mean(0)
-    assert float((centred * onto).sum()) > 0.7 * float(centred.norm() * onto.norm())
+@pytest.mark.parametrize("how", ["flat", "tsne"])
+def test_a_seed_gives_one_map_and_clusters_stand_as_the_start_has_them(how: str) -> None:
+    three = 8 * torch.eye(6)[:3].repeat_interleave(30, 0) + normal(90, 6, 0)
+    start = laid_flat(three, "pca")
+    mirrored = start * torch.tensor([-1.0, 1.0])
+    first = laid_flat(three, how, start=start, seed=1)
+    torch.testing.assert_close(first, laid_flat(three, how, start=start, seed=1))
+    turns = [clockwise(each) for each in (start, first, laid_flat(three, how, start=mirrored, seed=1))]
+    assert turns[0] == turns[1] != turns[2]
+
+
+def clockwise(places: torch.Tensor) -> bool:
+    """Which way round three clusters stand."""
+    a, b, c = places.view(3, -1, 2).mean(1)
+    return bool((b - a)[0] * (c - a)[1] < (b - a)[1] * (c - a)[0])
 
 
 def test_what_cannot_be_laid_flat_is_said(monkeypatch: pytest.MonkeyPatch, plane: torch.Tensor) -> None:
@@ -125,7 +128,7 @@ def test_what_cannot_be_laid_flat_is_said(monkeypatch: pytest.MonkeyPatch, plane
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ModuleNotFoundError, match=rf"pip install 'superscope\[{command}\]'"):
             laid_flat(plane, how)
-    with pytest.raises(ShapeError, match="10 places for 400 rows"):
+    with pytest.raises(ShapeError, match="10 places for 250 rows"):
         row_neighbours_kept(plane, torch.zeros(10, 2))
     with pytest.raises(ShapeError, match="cannot be laid onto"):
         procrustes(torch.zeros(4, 2), torch.zeros(5, 2))
