@@ -218,9 +218,7 @@ def train(
         fraction = progress.fraction(recipe)
         if fraction >= 1:
             break
-        scale = training.rate(
-            progress.step, fraction, warmup_steps=recipe.warmup_steps, decay_from=recipe.decay_from
-        )
+        scale = training.rate(progress.step, fraction, warmup_steps=recipe.warmup_steps, decay_from=recipe.decay_from)
         for optimizer, lr in zip(optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr * scale

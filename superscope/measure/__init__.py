@@ -102,8 +102,8 @@ from .geometry.isometry import Isometry as Isometry
 from .geometry.isometry import isometry as isometry
 from .geometry.maps import MAPS as MAPS
 from .geometry.maps import laid_flat as laid_flat
-from .geometry.maps import row_neighbours_kept as row_neighbours_kept
 from .geometry.maps import procrustes as procrustes
+from .geometry.maps import row_neighbours_kept as row_neighbours_kept
 from .geometry.overlap import Babel as Babel
 from .geometry.overlap import Histogram as Histogram
 from .geometry.overlap import Nearest as Nearest
@@ -132,6 +132,7 @@ from .metric import metric as metric
 from .power_law import PowerLaw as PowerLaw
 from .power_law import power_law as power_law
 from .power_law import power_law_above_floor as power_law_above_floor
+from .power_law import straight_line as straight_line
 from .reconstruction import Evaluation as Evaluation
 from .reconstruction import cross_entropy_recovered as cross_entropy_recovered
 from .reconstruction import evaluate as evaluate

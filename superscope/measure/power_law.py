@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import f as f_distribution
@@ -23,7 +23,7 @@ class PowerLaw:
     Args:
         exponent: with its sign.
         scale, floor: of the fit; floor is 0 for a pure power.
-        explained: share of the variance of log y, or of y above a floor, that the law takes up; NaN where y is constant.
+        explained: share of the variance of log y, or of y above a floor, that the law has; NaN where y is constant.
         interval: of the exponent.
     """
 
@@ -59,28 +59,43 @@ def power_law(x: Sequence[float], y: Sequence[float], *, of: str = "points") -> 
         (-1.0, 8.0)
     """
     a, b = (np.log(_positive(each, name)) for each, name in ((x, "x"), (y, "y")))
-    if len(a) < 3 or len(a) != len(b) or np.ptp(a) == 0:
-        raise ValueError(
-            f"power_law: {len(a)} values of x and {len(b)} of y are no line; give three or more, at different x."
-        )
-    centred = a - a.mean()
-    slope = float(centred @ b / (centred @ centred))
-    left = b - b.mean() - slope * centred
-    degrees = len(a) - 2
-    half = float(t_distribution.ppf(0.975, degrees)) * math.sqrt(float(left @ left) / degrees / float(centred @ centred))
+    slope, interval, left = straight_line(a, b, of=of)
     total = float(((b - b.mean()) ** 2).sum())
-    how = f"95 % of least squares in log-log over {len(a)} {of}; if the law is no power, the interval is too narrow"
     return PowerLaw(
         slope,
         math.exp(float(b.mean()) - slope * float(a.mean())),
         0.0,
-        1 - float(left @ left) / total if total > 1e-24 else math.nan,
-        Interval(slope - half, slope + half, how),
+        1 - left / total if total > 1e-24 else math.nan,
+        replace(interval, how=f"{interval.how} in log-log; if the law is no power, the interval is too narrow"),
     )
 
 
+def straight_line(x: Sequence[float], y: Sequence[float], *, of: str = "points") -> tuple[float, Interval, float]:
+    """The slope of y against x by least squares, its 95 % interval by Student's t, and the squares that are left.
+
+    Args:
+        x, y: any numbers; one point for each x, for the interval takes them as independent.
+        of: what the points are.
+
+    Raises:
+        ValueError: if there are fewer than three points, or x is one number.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(a) < 3 or len(a) != len(b) or np.ptp(a) == 0:
+        raise ValueError(
+            f"straight_line: {len(a)} values of x and {len(b)} of y are no line; give three or more, at different x."
+        )
+    centred = a - a.mean()
+    across = float(centred @ centred)
+    slope = float(centred @ b) / across
+    left = float(((b - b.mean() - slope * centred) ** 2).sum())
+    degrees = len(a) - 2
+    half = float(t_distribution.ppf(0.975, degrees)) * math.sqrt(left / degrees / across)
+    return slope, Interval(slope - half, slope + half, f"95 % of least squares over {len(a)} {of}"), left
+
+
 def power_law_above_floor(x: Sequence[float], y: Sequence[float], *, of: str = "points") -> PowerLaw:
-    r"""$y = c\, x^b + y_\infty$ with $c, y_\infty \ge 0$ and $b \in [-4, 0)$, by least squares; the interval by profile.
+    r"""$y = c\, x^b + y_\infty$ with $c, y_\infty \ge 0$ and $b \in [-4, 0)$, by least squares; interval by profile.
 
     In the interval is each b whose best fit leaves no more than $1 + F_{.95}(1, m - 3) / (m - 3)$ times the squares
     that the best of all leaves, m points. Where it reaches -4 or 0 the points do not tell the exponent from the floor,
@@ -139,5 +154,7 @@ def _above_floor(x: np.ndarray, y: np.ndarray, exponents: np.ndarray) -> tuple[n
 def _positive(values: Sequence[float], name: str) -> np.ndarray:
     found = np.asarray(values, dtype=np.float64)
     if not (np.isfinite(found).all() and (found > 0).all()):
-        raise ValueError(f"a power law has positive numbers; {name} holds {found[~(found > 0)].tolist() or 'no number'}.")
+        raise ValueError(
+            f"a power law has positive numbers; {name} holds {found[~(found > 0)].tolist() or 'no number'}."
+        )
     return found

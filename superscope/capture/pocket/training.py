@@ -1,4 +1,4 @@
-"""How are models of the pocket model's architecture made and trained? For the pocket model itself, and for other widths."""
+"""How are models of the pocket model's architecture made and trained, at its own width and at others?"""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def optimizers(
     )
 
 
-def rate(
-    step: int, progress: float, *, warmup_steps: int = WARMUP_STEPS, decay_from: float = DECAY_FROM
-) -> float:
+def rate(step: int, progress: float, *, warmup_steps: int = WARMUP_STEPS, decay_from: float = DECAY_FROM) -> float:
     """The share of the full learning rate at a step: a straight warm-up, a plateau, a straight line to zero.
 
     Args:
@@ -149,7 +147,9 @@ def train(
         full = [[group["lr"] for group in optimizer.param_groups] for optimizer in both]
         for step in range(steps):
             if step % each == 0:
-                order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed * 1_000_003 + step // each))
+                order = torch.randperm(
+                    len(ids), generator=torch.Generator().manual_seed(seed * 1_000_003 + step // each)
+                )
             batch = order[step % each * rows : (step % each + 1) * rows]
             scale = rate(step, step / steps, warmup_steps=warmup)
             for optimizer, rates in zip(both, full, strict=True):

@@ -123,7 +123,7 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def fresh(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
-    """A model of this architecture with random weights, in evaluation mode; the global random state is left as it was."""
+    """A model of this architecture with random weights, in evaluation mode; the global random state stays."""
     config.dtype = torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU alone; torch.manual_seed reaches every device

@@ -185,7 +185,9 @@ def row_neighbours_kept(
     )
 
 
-def procrustes(places: Float[Tensor, "rows 2"], onto: Float[Tensor, "others 2"]) -> tuple[Float[Tensor, "others 2"], float]:
+def procrustes(
+    places: Float[Tensor, "rows 2"], onto: Float[Tensor, "others 2"]
+) -> tuple[Float[Tensor, "others 2"], float]:
     r"""The places turned, mirrored, scaled and shifted to lie as near to another map as they can; and $R^2$.
 
     With both about their means, $Y^\top Z = U S V^\top$: the places are $\mathrm{tr} S / |Y|^2\, Y U V^\top$, and

@@ -634,7 +634,7 @@ WORDS = {
             "share of neighbours",
             "Of each row's nearest others, by distance, the share that are among as many nearest on the map of two "
             "dimensions, averaged over rows.",
-            "How far a map may be believed. Gaussian rows of the same covariance keep some too: less than that is nothing.",
+            "How far a map may be believed. Gaussian rows of the same covariance keep some too: no more is nothing.",
             by="measure.row_neighbours_kept",
         ),
         Word(
@@ -643,7 +643,7 @@ WORDS = {
             "share of variance",
             "Share of the variance of the map of the layer before that this layer's map meets, once it is turned, "
             "mirrored, scaled and shifted onto it.",
-            "A map that began at the one before agrees with it in part for that alone; principal axes have no beginning.",
+            "A map that began at the one before agrees in part for that alone; principal axes have no beginning.",
             by="measure.procrustes",
         ),
         Word(

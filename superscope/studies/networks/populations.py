@@ -1,4 +1,4 @@
-"""What do the activations of a layer look like laid flat, in how many dimensions do they lie, and how far is a map true?"""
+"""What do activations look like laid flat, how far is that true, and in how many dimensions do they lie?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Populations(Study):
     """What do the activations of each layer look like laid flat?
 
     Reads the same tokens at several layers, and lays them in the plane by principal axes, by neighbours and by t-SNE
-    (and UMAP, where it is asked for and installed): each layer's map begins at the map of the layer before and is turned
+    (and UMAP, where it is asked for and installed): each layer's map begins at the map of the layer before and is laid
     onto it. Beside every map stands the share of neighbours that it keeps, and what it keeps of Gaussian rows of the
     same covariance, in which there is nothing to see. Then in how many dimensions the rows lie, by their spread and by
     the distances of neighbours, beside the same network with random weights.
@@ -77,7 +77,9 @@ class Populations(Study):
         layers = chosen(loaded, self.layers)
         sites = list(sites_of(loaded, layers, [self.role]))
         if not sites:
-            raise ValueError(f"'{loaded.name}' has no {self.role} that can be read. `superscope sites` lists what it has.")
+            raise ValueError(
+                f"'{loaded.name}' has no {self.role} that can be read. `superscope sites` lists what it has."
+            )
         yield Progress(f"Loading {self.model}", 1, 1, f"{len(sites)} sites")
         subjects = {TRAINED: loaded} | ({CONTROL: capture.control(loaded, self.seed)} if self.control else {})
         corpus = capture.tokens(
@@ -112,7 +114,9 @@ class Populations(Study):
             sentences=[*sentences, *_dimensions(findings, sites)],
         )
 
-    def _read(self, subject: Subject, sites: Sequence[Site], corpus: Corpus) -> tuple[Tensor, Tensor, dict[Site, Tensor]]:
+    def _read(
+        self, subject: Subject, sites: Sequence[Site], corpus: Corpus
+    ) -> tuple[Tensor, Tensor, dict[Site, Tensor]]:
         """The same rows at every site: their places and tokens, and x."""
         limits = capture.outlier_limits(subject.model, sites, corpus)
         recorded = result_of(capture.record(subject, sites, corpus, None, limits=limits))
@@ -123,8 +127,8 @@ class Populations(Study):
             assert isinstance(source, MemorySource)
             if len(source) < self.rows:
                 raise ValueError(
-                    f"the text gives {len(source):,} rows of the {self.rows:,} asked for. Give more text with --text, or "
-                    "fewer --rows."
+                    f"the text gives {len(source):,} rows of the {self.rows:,} asked for. Give more text with --text, "
+                    "or fewer --rows."
                 )
             order = torch.randperm(len(source), generator=torch.Generator().manual_seed(self.seed))[: self.rows]
             assert source.places is not None
@@ -178,9 +182,7 @@ class Populations(Study):
         return measure.laid_flat(x, how, start=start, neighbours=self.neighbours, seed=self.seed)
 
     def _kept(self, x: Tensor, places: Tensor, documents: Tensor | None) -> Measurement:
-        return measure.row_neighbours_kept(
-            x, places, neighbours=self.neighbours, documents=documents, seed=self.seed
-        )
+        return measure.row_neighbours_kept(x, places, neighbours=self.neighbours, documents=documents, seed=self.seed)
 
 
 def _rows(loaded: Subject, tokens: Tensor, places: Tensor, documents: Tensor) -> dict[str, list[Any]]:
@@ -204,8 +206,8 @@ def _sentence(kept: Measurement, null: Measurement, how: str, site: Site) -> str
     less = known and (kept.high or 0) < (null.low or 0)
     verdict = "more than" if more else "less than" if less else "no more than"
     return (
-        f"By {how} {site} keeps {kept.value:.2f}{span} of {kept.n:,} rows' neighbours, {verdict} Gaussian rows of the same "
-        f"covariance, {null.value:.2f}; a random map keeps {kept.chance:.3f}."
+        f"By {how} {site} keeps {kept.value:.2f}{span} of {kept.n:,} rows' neighbours, {verdict} Gaussian rows of the "
+        f"same covariance, {null.value:.2f}; a random map keeps {kept.chance:.3f}."
     )
 
 

@@ -10,8 +10,6 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import linregress
-from scipy.stats import t as student
 
 from ... import capture, measure
 from ...capture import Corpus, Subject
@@ -75,7 +73,9 @@ class Scale(Survey):
             )
         for d in self.widths:
             if d % self.heads:
-                raise ValueError(f"a width of {d} does not part into {self.heads} heads. Give another, or other --heads.")
+                raise ValueError(
+                    f"a width of {d} does not part into {self.heads} heads. Give another, or other --heads."
+                )
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the text", 0, 1)
@@ -88,7 +88,9 @@ class Scale(Survey):
         everyone = subjects | controls
         (site,) = capture.sites(controls[label_of(min(self.widths))].model, [f"resid_post.{self.layers - 1}"])
         part = corpus.take(torch.arange(max(1, int((corpus.keep.sum(1).cumsum(0) <= _COUNTED_TOKENS).sum()))))
-        yield Progress("Reading the text", 1, 1, ahead=self._ahead(everyone, corpus) | self.ahead(everyone, [site], part, held_out))
+        yield Progress(
+            "Reading the text", 1, 1, ahead=self._ahead(everyone, corpus) | self.ahead(everyone, [site], part, held_out)
+        )
         for d, number in models:
             yield from self._trained(run, corpus, subjects[label_of(d, number)], d, number)
         readings = (Activation(), Explained(), Recurring(), Hidden())
@@ -105,7 +107,7 @@ class Scale(Survey):
         yield Progress("Fitting powers of the width", 1, 1)
         run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
         return Answer(
-            title=f"{len(self.widths)} widths from {min(self.widths)} to {max(self.widths)}, {self.models} models of each",
+            title=f"Widths {', '.join(map(str, sorted(self.widths)))}, {self.models} models of each",
             findings=findings,
             sentences=tuple(sentences(findings)),
         )
@@ -116,7 +118,9 @@ class Scale(Survey):
         config = training.architecture(
             vocabulary=len(pocket.tokenizer), context=self.context, d=d, layers=self.layers, heads=self.heads
         )
-        return Subject(weights.fresh(config, seed).to(self.device), pocket.tokenizer, f"{d} wide", "causal")
+        return Subject(
+            weights.fresh(config, seed).to(torch.device(self.device)), pocket.tokenizer, f"{d} wide", "causal"
+        )
 
     def _ahead(self, subjects: Mapping[str, Subject], corpus: Corpus) -> dict[str, float]:
         """Multiply-adds of training each model, forwards and back."""
@@ -238,7 +242,11 @@ class ByWidth:
     def of(self, column: str, weights: str) -> list[list[float]]:
         """What each width's models have, None left out."""
         return [
-            [row[column] for row in self.cells if (row["d"], row["weights"]) == (d, weights) and row[column] is not None]
+            [
+                row[column]
+                for row in self.cells
+                if (row["d"], row["weights"]) == (d, weights) and row[column] is not None
+            ]
             for d in self.widths
         ]
 
@@ -257,7 +265,9 @@ def _law(table: ByWidth, column: str, fit: Callable[..., measure.PowerLaw], name
     count = sum(map(len, each[TRAINED]))
     about: dict[str, Any] = {"unit": "exponent of the width", "n": count, "of": "models", "at": {"quantity": column}}
     if any(not cells or min(cells) <= 0 for cells in each[TRAINED]):
-        return Measurement(name=name, value=None, caution="nothing was found at one width, so there is no power", **about)
+        return Measurement(
+            name=name, value=None, caution="nothing was found at one width, so there is no power", **about
+        )
     # One point for each width, since the models of one share what bends the law there.
     of = f"widths, each the geometric mean of {len(each[TRAINED][0])} models"
     law = fit(table.widths, _means(each[TRAINED]), of=of)
@@ -301,23 +311,23 @@ def sparser(table: ByWidth) -> list[Measurement]:
         means, null = (
             np.array([np.mean(cells) for cells in table.of(column, weights)]) for weights in (TRAINED, CONTROL)
         )
-        for name, y in (("sparsity_with_width", means), ("sparsity_with_width_over_untrained", means - null)):
-            line = linregress(x, y)
-            half = float(student.ppf(0.975, len(x) - 2)) * float(line.stderr)
-            own = name == "sparsity_with_width"
+        null_slope, *_ = measure.straight_line(x, null)
+        for name, y, chance, chance_is in (
+            ("sparsity_with_width", means, null_slope, "untrained networks"),
+            ("sparsity_with_width_over_untrained", means - null, 0.0, "no difference from untrained networks"),
+        ):
+            slope, interval, _ = measure.straight_line(x, y, of="widths, each the mean of its models")
             found.append(
                 Measurement(
                     name=name,
-                    value=float(line.slope),
+                    value=slope,
                     unit="Gini index for a doubling",
                     n=sum(map(len, table.of(column, TRAINED))),
                     of="models",
-                    low=float(line.slope) - half,
-                    high=float(line.slope) + half,
-                    how=f"95 % of least squares over {len(x)} widths, each the mean of its models",
-                    chance=float(linregress(x, null).slope) if own else 0.0,
-                    chance_is="untrained networks" if own else "no difference from untrained networks",
+                    chance=chance,
+                    chance_is=chance_is,
                     at={"role": role},
+                    **interval.fields,
                 )
             )
     return found

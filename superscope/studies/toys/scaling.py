@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from scipy.stats import linregress, t
 
 from ...core import Answer, Findings, Measurement, Run
 from ...features import Uniform, Zipf
+from ...measure import power_law
 from ...toys import Ensemble, Recipe, Tied
 from ..settings import Count, above, at_least
 from ..study import Progress, Study
@@ -100,27 +100,26 @@ class ToyScaling(Study):
         measurements = []
         for regime in REGIMES:
             rows = [i for i, name in enumerate(table["regime"]) if name == regime]
-            x, y = (np.log([table[key][i] for i in rows]) for key in ("d", "loss"))
-            line = linregress(x, y)
-            half = float(t.ppf(0.975, len(x) - 2)) * float(line.stderr)
+            law = power_law(*([table[key][i] for i in rows] for key in ("d", "loss")), of="models")
+            low, high = law.interval.low, law.interval.high
             measurements.append(
                 Measurement(
                     name="width_exponent",
-                    value=-float(line.slope),
+                    value=-law.exponent,
                     unit="loss ~ d^-exponent",
                     n=len(rows),
                     of="models",
-                    low=-float(line.slope) - half,
-                    high=-float(line.slope) + half,
-                    how="95 % of least squares in log-log; if the law is no power, the interval is too narrow",
+                    low=None if high is None else -high,
+                    high=None if low is None else -low,
+                    how=law.interval.how,
                     reference=1.0 if regime == "strong" else self.alpha - 1,
                     reference_is="overlaps of 1/d"
                     if regime == "strong"
                     else "alpha - 1: the tail of features left out",
                     at={"regime": regime},
                     caution=""
-                    if line.rvalue**2 > 0.95
-                    else f"a power law explains only {line.rvalue**2:.0%} of log loss",
+                    if law.explained > 0.95
+                    else f"a power law explains only {law.explained:.0%} of log loss",
                 )
             )
             shares = [table["represented"][i] for i in rows]

@@ -1,4 +1,4 @@
-"""Training models of the pocket architecture: its optimizer obeys its formula, its schedule its shape, and it learns."""
+"""Training models of the pocket architecture: optimizer and schedule obey their formulas, and it learns."""
 
 from __future__ import annotations
 

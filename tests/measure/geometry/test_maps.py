@@ -79,9 +79,7 @@ def test_an_interval_over_documents_is_wider_where_they_differ(noise: torch.Tens
     both = torch.cat([noise, plane - plane.mean(0) + 50])
     places = laid_flat(both, "pca")
     documents = torch.arange(500) // 50
-    by_rows, by_documents = (
-        row_neighbours_kept(both, places, documents=given) for given in (None, documents)
-    )
+    by_rows, by_documents = (row_neighbours_kept(both, places, documents=given) for given in (None, documents))
     assert by_rows.low is not None
     assert by_documents.low is not None
     assert by_rows.value == by_documents.value

@@ -126,7 +126,9 @@ def test_known_laws_are_found_and_what_has_none_is_said_to_have_none() -> None:
     above = found["scaling_exponent_above_floor", "loss"]
     assert above.value == pytest.approx(-1, abs=0.1)
     assert "floor 2.0" in above.caution
-    assert found["scaling_exponent", "loss"].value == pytest.approx(-0.35, abs=0.1), "a pure power is blind to the floor"
+    assert found["scaling_exponent", "loss"].value == pytest.approx(-0.35, abs=0.1), (
+        "a pure power is blind to the floor"
+    )
     assert "no law is seen" in found["scaling_exponent", "recurring"].caution
     for m in found:
         if m.name == "sparsity_with_width":
