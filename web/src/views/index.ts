@@ -21,6 +21,7 @@ import * as Neurons from "./Neurons.svelte";
 import * as Others from "./Others.svelte";
 import * as Overview from "./Overview.svelte";
 import * as Phase from "./Phase.svelte";
+import * as Populations from "./Populations.svelte";
 import * as Reconstruction from "./Reconstruction.svelte";
 import * as Recovery from "./Recovery.svelte";
 import * as Site from "./Site.svelte";
@@ -32,6 +33,7 @@ import * as Superposition from "./Superposition.svelte";
 import * as Together from "./Together.svelte";
 import * as ToyLab from "./ToyLab.svelte";
 import * as Truth from "./Truth.svelte";
+import * as Widths from "./Widths.svelte";
 
 /** The sections in the page's order. */
 export const PAGES: readonly Page[] = [
@@ -49,6 +51,8 @@ export const PAGES: readonly Page[] = [
   Phase,
   Recovery,
   Depth,
+  Widths,
+  Populations,
   Together,
   Doses,
   Steered,
