@@ -99,8 +99,10 @@ def test_a_map_turned_mirrored_and_scaled_is_laid_back(plane: torch.Tensor) -> N
     assert torch.isfinite(level).all()
 
 
-@pytest.mark.parametrize("how", ["flat", "tsne"])
+@pytest.mark.parametrize("how", ["flat", "tsne", pytest.param("umap", marks=pytest.mark.slow)])
 def test_a_seed_gives_one_map_and_clusters_stand_as_the_start_has_them(how: str) -> None:
+    if how == "umap":
+        pytest.importorskip("umap", reason="needs the extra superscope[umap]")
     three = 8 * torch.eye(6)[:3].repeat_interleave(30, 0) + normal(90, 6, 0)
     start = laid_flat(three, "pca")
     mirrored = start * torch.tensor([-1.0, 1.0])
