@@ -211,7 +211,8 @@ _QUANTITIES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Columns of the table that powers are fitted to: the measurement's name, and where."""
 _SPARSITY = {"gini": STREAM, "hidden_gini": HIDDEN}
-_LAW = {"loss": -1.0, "overlap": -1.0, "centred_overlap": -1.0}
+_LAW = {("loss", True): -1.0, ("overlap", False): -1.0, ("centred_overlap", False): -1.0}
+"""The published exponents, of the loss above a floor."""
 
 
 class ByWidth:
@@ -275,6 +276,7 @@ def _law(table: ByWidth, column: str, fit: Callable[..., measure.PowerLaw], name
     # An untrained network's loss has no floor but its own.
     if fit is measure.power_law and all(cells and min(cells) > 0 for cells in each[CONTROL]):
         null = measure.power_law(table.widths, _means(each[CONTROL])).exponent
+    published = _LAW.get((column, fit is measure.power_law_above_floor))
     caution = ""
     if law.is_none:
         caution = "the interval holds 0: no law is seen"
@@ -285,8 +287,8 @@ def _law(table: ByWidth, column: str, fit: Callable[..., measure.PowerLaw], name
     return Measurement(
         name=name,
         value=law.exponent,
-        reference=_LAW.get(column),
-        reference_is="published law of strong superposition, 1/d" if column in _LAW else "",
+        reference=published,
+        reference_is="published law of strong superposition, 1/d" if published else "",
         chance=null,
         chance_is="untrained networks" if null is not None else "",
         caution=caution,
