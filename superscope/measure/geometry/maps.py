@@ -188,10 +188,11 @@ def row_neighbours_kept(
 def procrustes(
     places: Float[Tensor, "rows 2"], onto: Float[Tensor, "others 2"]
 ) -> tuple[Float[Tensor, "others 2"], float]:
-    r"""The places turned, mirrored, scaled and shifted to lie as near to another map as they can; and $R^2$.
+    r"""The places turned, mirrored, shifted and made as wide as another map, to lie as near to it as they can; and R^2.
 
-    With both about their means, $Y^\top Z = U S V^\top$: the places are $\mathrm{tr} S / |Y|^2\, Y U V^\top$, and
-    $R^2 = (\mathrm{tr} S)^2 / (|Y|^2 |Z|^2)$ of the other map's variance is met.
+    With both about their means, $Y^\top Z = U S V^\top$: the places are $|Z| / |Y|\, Y U V^\top$, and
+    $R^2 = (\mathrm{tr} S)^2 / (|Y|^2 |Z|^2)$ of the other map's variance is met at the best scale. That scale shrinks what
+    fits badly, and so is not the one of the places.
 
     Args:
         places: Y.
@@ -215,7 +216,7 @@ def procrustes(
     if norm == 0 or other == 0:
         return onto.mean(0).expand_as(onto).clone(), 0.0
     total = float(s.sum())
-    return ((total / norm) * y @ u @ vh + onto.double().mean(0)).float(), total**2 / (norm * other)
+    return ((other / norm) ** 0.5 * y @ u @ vh + onto.double().mean(0)).float(), total**2 / (norm * other)
 
 
 def _extra(module: str, what: str, package: str, extra: str) -> ModuleType:
