@@ -188,11 +188,11 @@ def row_neighbours_kept(
 def procrustes(
     places: Float[Tensor, "rows 2"], onto: Float[Tensor, "others 2"]
 ) -> tuple[Float[Tensor, "others 2"], float]:
-    r"""The places turned, mirrored, shifted and made as wide as another map, to lie as near to it as they can; and R^2.
+    r"""The places turned, mirrored, shifted and made as wide as another map, to lie near it; and R^2.
 
     With both about their means, $Y^\top Z = U S V^\top$: the places are $|Z| / |Y|\, Y U V^\top$, and
-    $R^2 = (\mathrm{tr} S)^2 / (|Y|^2 |Z|^2)$ of the other map's variance is met at the best scale. That scale shrinks what
-    fits badly, and so is not the one of the places.
+    $R^2 = (\mathrm{tr} S)^2 / (|Y|^2 |Z|^2)$ of the other map's variance is met at the best scale. That one
+    shrinks what fits badly, and so is not given to the places.
 
     Args:
         places: Y.
