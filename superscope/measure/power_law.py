@@ -70,7 +70,9 @@ def power_law(x: Sequence[float], y: Sequence[float], *, of: str = "points") -> 
     )
 
 
-def straight_line(x: Sequence[float], y: Sequence[float], *, of: str = "points") -> tuple[float, Interval, float]:
+def straight_line(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, *, of: str = "points"
+) -> tuple[float, Interval, float]:
     """The slope of y against x by least squares, its 95 % interval by Student's t, and the squares that are left.
 
     Args:

@@ -118,9 +118,9 @@ class Scale(Survey):
         config = training.architecture(
             vocabulary=len(pocket.tokenizer), context=self.context, d=d, layers=self.layers, heads=self.heads
         )
-        return Subject(
-            weights.fresh(config, seed).to(torch.device(self.device)), pocket.tokenizer, f"{d} wide", "causal"
-        )
+        # transformers gives `to` a type of its own.
+        model: Any = weights.fresh(config, seed)
+        return Subject(model.to(self.device), pocket.tokenizer, f"{d} wide", "causal")
 
     def _ahead(self, subjects: Mapping[str, Subject], corpus: Corpus) -> dict[str, float]:
         """Multiply-adds of training each model, forwards and back."""
