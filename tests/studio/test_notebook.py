@@ -185,6 +185,11 @@ def test_the_views_in_a_cell_are_those_of_the_single_file(
     assert complaints == []
 
 
+def listening(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.jupyter
 def test_a_notebook_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
     """JUPYTER is the `jupyter-lab` of an environment with Superscope and its extra `notebook`: see scripts/notebook."""
@@ -214,7 +219,7 @@ def test_a_notebook_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 1400})
     try:
         until = time.monotonic() + 180
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not listening(port):
             assert time.monotonic() < until
             time.sleep(0.5)
         context.set_default_timeout(180_000)
@@ -231,7 +236,7 @@ def test_a_notebook_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
         page = context.new_page()
         page.goto(f"{home}lab/tree/run.ipynb?token=key")
         page.locator(".jp-Notebook").wait_for()
-        page.get_by_text("Python 3", exact=False).first.wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
         page.locator(".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-Toolbar").first.wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -247,12 +252,13 @@ def test_a_notebook_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
         expect(still.locator("svg > circle").first).to_be_attached()
         if shots := os.environ.get("SHOTS"):
             page.screenshot(path=f"{shots}/jupyterlab.png")
-        page.get_by_role("menuitem", name="File", exact=True).click()
-        page.get_by_role("menuitem", name="Save Notebook", exact=True).click()
+        page.locator(".jp-InputPrompt").last.click()
+        page.keyboard.press("Control+s")
         saved = ""
         while '"text/html"' not in saved:
             assert time.monotonic() < until + 180
-            time.sleep(0.5)
+            # Not asleep: the request that saves waits to be let through.
+            page.wait_for_timeout(500)
             saved = (tmp_path / "run.ipynb").read_text()
         assert "superscope.show(report)" in saved
         assert len(saved) < 100_000
