@@ -249,7 +249,7 @@ def main() -> None:
                 f"wall {median(walls):.2f}",
             )
         browser.close()
-    sys.stdout.write("sae-dashboard and sae_vis are left out: neither was run beside this yet.\n")
+    sys.stdout.write("sae-dashboard stands beside a scan's pages in benchmarks/studio_peers.py.\n")
     if budgets.over:
         raise SystemExit(f"Over budget: {', '.join(budgets.over)}.")
 
