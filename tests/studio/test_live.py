@@ -196,7 +196,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     expect(page.get_by_label("n", exact=True)).to_have_value("4")
     page.get_by_label("densities").fill("0.5 2")
     page.get_by_label("seeds").fill("0")
-    page.get_by_label("steps").fill("30000")
+    page.get_by_label("steps").fill("90000")
     page.get_by_label("batch").fill("64")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("densities must be numbers in (0, 1]")
@@ -228,14 +228,14 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     page.goto(jobs)
     expect(job).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
     job.get_by_role("button", name="Resume").click()
-    expect(job).to_have_attribute("data-job-state", "finished", timeout=120_000)
+    expect(job).to_have_attribute("data-job-state", "finished", timeout=300_000)
     assert serious(page) == []
     job.get_by_role("link", name="Open the run").click()
     page.locator('[data-view="report"]').wait_for()
     ready(page)
     expect(page.locator("h1")).to_contain_text("4 features in 2 dimensions")
     run = page.url.rsplit("/", 1)[1].split("#")[0]
-    assert Report.load(studio.root / run).arrays["snapshot_steps"][-1] == 30_000
+    assert Report.load(studio.root / run).arrays["snapshot_steps"][-1] == 90_000
     assert seen.complaints == []
     assert seen.requests == []
 
