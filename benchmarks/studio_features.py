@@ -169,7 +169,7 @@ def main() -> None:
         budgets.line(f"JavaScript of {name}.html, gzipped", len(gzip.compress(script.encode())) / 1000, "KB", 250)
     size = len(html(six_columns(n)).encode())
     budgets.line(f"one file of {n:,} features x 6 columns", size / 1e6, "MB", 4)
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium-headless-shell") or shutil.which("chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         root = Path(folder)
         made_up(n).save(root / "large")

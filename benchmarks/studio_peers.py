@@ -111,7 +111,9 @@ def look(folder: Path) -> None:
         "sae_dashboard": (folder / "sae_dashboard.html", "", ".token"),
     }
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium-headless-shell") or shutil.which("chromium"), args=["--no-sandbox"]
+        )
         for name, (file, hashmark, shown) in pages.items():
             made = json.loads((folder / f"{name}.json").read_text())
             line = f"{name:14} {made['cpu_seconds']:6.1f} processor s  {made['megabytes']:6.2f} MB"

@@ -53,7 +53,9 @@ def main() -> None:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         home = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium-headless-shell") or shutil.which("chromium"), args=["--no-sandbox"]
+        )
         jobs = [
             ("bounds", {"n": 256, "d": 32}),
             ("toy", {"n": 6, "d": 2, "steps": 1_000_000}),

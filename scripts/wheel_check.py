@@ -37,7 +37,7 @@ def told(*command: str | Path, cwd: Path, path: str | None = None) -> None:
 def look(address: str, screens: Sequence[str]) -> list[str]:
     """Opens each screen; what went wrong, in sentences."""
     home, wrong = address.split("/?")[0], []
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium-headless-shell") or shutil.which("chromium")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)

@@ -41,9 +41,9 @@ def page_file(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if found is None:
-        pytest.fail("The page is tested in Chromium and there is none. Install it: apt-get install chromium")
+        pytest.fail("The page is tested in Chromium and there is none. Install it: scripts/chromium")
     # Without the flags against background networking Chromium asks for its own services at every start.
     flags = (
         "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "

@@ -31,17 +31,21 @@ def _spelled(tokenizer: Any, token: str | None, i: int) -> str:
     return tokenizer.decode([i], clean_up_tokenization_spaces=False)
 
 
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def pieces(tokenizer: Any, ids: Sequence[int], texts: Sequence[str] | None = None) -> list[str]:
     """The text of each id in its place; a character spread over several tokens is written at the last of them.
 
     Args:
         tokenizer: of `transformers`.
         ids: a stretch of text.
+        texts: what `spelling` says, for who asks often; without, the ids are asked for one by one.
     """
-    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    if texts is None:
+        raw = tokenizer.convert_ids_to_tokens(list(ids))
+        alone = [_spelled(tokenizer, token, i) for token, i in zip(raw, ids, strict=True)]
+    else:
+        alone = [texts[i] if i < len(texts) else "" for i in ids]
     written, waiting = [], []
-    for token, i in zip(raw, ids, strict=True):
-        text = _spelled(tokenizer, token, i)
+    for text, i in zip(alone, ids, strict=True):
         waiting.append(i)
         if _UNFINISHED in text:
             text = tokenizer.decode(waiting, clean_up_tokenization_spaces=False)

@@ -231,9 +231,8 @@ class Probes(Reading):
             torch.cat([part for batch in parts if (part := getattr(batch, name)) is not None])
             for name in ("x", "tokens", "places")
         )
-        spelled = capture.spelling(seen.subject.tokenizer)
         batch = Activations(x, tokens=tokens, places=places)
-        for _ in probed(seen.sae, batch, seen.held_out, spelled, seen.seed, findings, seen.at):
+        for _ in probed(seen.sae, batch, seen.held_out, seen.texts, seen.seed, findings, seen.at):
             pass
 
 

@@ -50,6 +50,7 @@ def test_a_character_cut_at_either_end_is_marked(byte_level: Any) -> None:
     ids = byte_level("🙂")["input_ids"]
     assert len(ids) > 1
     assert "".join(pieces(byte_level, ids[:-1])).endswith("\N{REPLACEMENT CHARACTER}")
+    assert pieces(byte_level, ids[:-1], spelling(byte_level)) == pieces(byte_level, ids[:-1])
     assert len(pieces(byte_level, ids[1:])) == len(ids) - 1
 
 

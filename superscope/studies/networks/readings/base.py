@@ -65,6 +65,11 @@ class View(Evidence):
         return self.subject.kind_of(self.site)
 
     @cached_property
+    def texts(self) -> list[str]:
+        """How each token is spelled."""
+        return capture.spelling(self.subject.tokenizer)
+
+    @cached_property
     def nearest(self) -> Nearest:
         """Each atom's nearest other one."""
         return nearest(self.sae.dictionary)

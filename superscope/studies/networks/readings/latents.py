@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from .... import measure
-from ....capture import spelling
 from ....core import Findings
 from ....measure import TopContexts
 from .base import Reading, View
@@ -34,11 +33,10 @@ class Latents(Reading):
     def read(self, seen: View, findings: Findings) -> None:
         # Tables are made where the corpus is, on the CPU.
         codes = [(seen.sae.encode(batch.x).to("cpu"), batch) for batch in seen.rows]
-        corpus, tokenizer, sae = seen.corpus, seen.subject.tokenizer, seen.sae
+        corpus, texts, sae = seen.corpus, seen.texts, seen.sae
         places = [(code, batch.places.cpu()) for code, batch in codes if batch.places is not None]
         shares = measure.token_shares((code, batch.tokens.cpu()) for code, batch in codes if batch.tokens is not None)
         top = measure.top_contexts(places, count=_CONTEXTS, documents=corpus.document)
-        texts = spelling(tokenizer)
         clear = measure.clarity(
             top,
             corpus.ids,
@@ -91,7 +89,7 @@ class Latents(Reading):
                 sequence, position = int(drawn.sequences[latent, rank]), int(drawn.positions[latent, rank])
                 if sequence < 0:
                     continue
-                text, inside = stretch(corpus, tokenizer, sequence, position)
+                text, inside = stretch(seen, corpus, sequence, position)
                 band = "strongest" if rank < _STRONGEST else _BANDS[bands.band(rank - _STRONGEST)]
                 # A draw from a band knows its lot, and its value stands in the middle of its window.
                 row = {"latent": latent, "rank": rank, "band": band, "activation": float(around[latent, rank, BEFORE])}

@@ -121,7 +121,7 @@ class Neurons(Reading):
             for rank, row in enumerate(found.examples[j].tolist()):
                 if row < 0:
                     continue
-                text, inside = stretch(seen.held_out, seen.subject.tokenizer, *places[row].tolist())
+                text, inside = stretch(seen, seen.held_out, *places[row].tolist())
                 used = found.example_features[j, rank] >= 0
                 cells = {
                     "neuron": neuron,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from .... import measure
-from ....capture import Corpus, spelling
+from ....capture import Corpus
 from ....core import Activations, Findings, Measurement, Site
 from .base import TRAINED, Reading, View
 
@@ -141,7 +141,7 @@ def _rows(parts: Mapping[str, tuple[Activations | None, Corpus]], seen: View) ->
     for part, (left_out, corpus) in parts.items():
         if left_out is None or left_out.places is None or left_out.tokens is None or not len(left_out):
             continue
-        texts, median = spelling(seen.subject.tokenizer), _median_norm(seen)
+        texts, median = seen.texts, _median_norm(seen)
         norms = left_out.x.float().norm(dim=1)
         for i in norms.argsort(descending=True, stable=True)[:_SHOWN_ROWS].tolist():
             sequence, place = left_out.places[i].tolist()
