@@ -19,7 +19,8 @@ from .rows import WhiteRows, rows_of, white_rows
 # Sign flips of the groups: the largest of 19 is the edge that noise exceeds once in 20 times.
 _FLIPS = 19
 _ROUNDS = 8
-_LANCZOS = 50
+_LANCZOS, _LANCZOS_LEAST = 50, 20
+_LANCZOS_SETTLED = 1e-5
 _CHUNK = 4096
 # Rows for each entry of the symmetric basis, below which the noise of the matrix hides nearly every feature.
 _ROWS_PER_PRODUCT = 8
@@ -208,7 +209,7 @@ def _above_noise(eigenvalues: Tensor, eigenvectors: Tensor, noise: Tensor) -> tu
     for _ in range(_ROUNDS):
         if rank == len(eigenvalues):
             break
-        edge = float(_largest(noise, eigenvectors[:, :rank].to(noise)).max())
+        edge = float(_largest(noise, eigenvectors[:, :rank].to(noise)))
         more = int((eigenvalues > edge).sum())
         settled, rank = more <= 1.01 * rank, max(more, rank)
         if settled:
@@ -216,27 +217,33 @@ def _above_noise(eigenvalues: Tensor, eigenvectors: Tensor, noise: Tensor) -> tu
     return rank, edge
 
 
-def _largest(matrices: Float[Tensor, "b m m"], without: Float[Tensor, "m k"]) -> Float[Tensor, "b"]:
-    """The largest eigenvalue of each symmetric matrix on what is orthogonal to some columns, by Lanczos steps."""
+def _largest(matrices: Float[Tensor, "b m m"], without: Float[Tensor, "m k"]) -> Float[Tensor, ""]:
+    """The largest eigenvalue of all symmetric matrices on what is orthogonal to some columns, by Lanczos steps."""
     b, m, _ = matrices.shape
     steps = min(_LANCZOS, m - without.shape[1])
     v = torch.randn(b, m, generator=torch.Generator().manual_seed(0)).to(matrices)
-    vectors = matrices.new_zeros(b, 0, m)
+    vectors = matrices.new_zeros(b, steps, m)
     tridiagonal = matrices.new_zeros(b, steps, steps)
+    largest = matrices.new_tensor(-torch.inf)
     for step in range(steps):
         # Twice, for what rounding leaves.
         for _ in range(2):
-            v = v - (v @ without) @ without.T
-            v = v - torch.einsum("bs,bsm->bm", torch.einsum("bsm,bm->bs", vectors, v), vectors)
+            v = torch.addmm(v, v @ without, without.T, alpha=-1)
+            before = vectors[:, :step]
+            v = torch.baddbmm(v[:, None], torch.bmm(v[:, None], before.mT), before, alpha=-1)[:, 0]
         length = v.norm(dim=1)
         if step:
             tridiagonal[:, step, step - 1] = tridiagonal[:, step - 1, step] = length
         v = v / length.clamp(min=torch.finfo(v.dtype).tiny)[:, None]
-        vectors = torch.cat([vectors, v[:, None]], 1)
+        vectors[:, step] = v
         w = torch.bmm(matrices, v[:, :, None])[:, :, 0]
         tridiagonal[:, step, step] = (w * v).sum(1)
         v = w
-    return torch.linalg.eigvalsh(tridiagonal)[:, -1]
+        if step == steps - 1 or (step >= _LANCZOS_LEAST and not step % 5):
+            last, largest = largest, torch.linalg.eigvalsh(tridiagonal[:, : step + 1, : step + 1])[:, -1].max()
+            if float(largest - last) <= _LANCZOS_SETTLED * float(largest.abs()):
+                break
+    return largest
 
 
 def _lifted(white: WhiteRows, y: Tensor, units: Tensor) -> Float[Tensor, "n d"]:
