@@ -183,7 +183,8 @@ def test_scores_are_those_of_each_sequence_alone(name):
     subject = subject_of(name)
     edits = {blocks(subject.model)[1]: Add(torch.linspace(-1, 1, 16))}
     for given_edits in (None, edits):
-        for positions in ("all", "last", "after", "answering", 1, -1):
+        # Where nothing is edited, where it is edited says nothing.
+        for positions in ("all", "last", "after", "answering", 1, -1) if given_edits else ("all",):
             scores = log_probabilities(subject, PROMPTS, ANSWERS, edits=given_edits, positions=positions)
             for prompt, answer, score in zip(PROMPTS, ANSWERS, scores):
                 n = len(prompt)

@@ -112,7 +112,7 @@ EVERYWHERE = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(model_folder: Callable[[str], Path], text_folder: Path) -> Callable[..., Scan]:
     def scan(family: str = "GPT-2", **changes: Any) -> Scan:
         settings: dict[str, Any] = {
@@ -128,6 +128,11 @@ def small(model_folder: Callable[[str], Path], text_folder: Path) -> Callable[..
         return Scan(**(settings | changes))
 
     return scan
+
+
+@pytest.fixture(scope="module")
+def whole(small: Callable[..., Scan], tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return small().run(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_a_scan_with_control_writes_everything_its_views_read(small: Callable[..., Scan], tmp_path: Path) -> None:
@@ -185,14 +190,13 @@ def test_every_family_can_be_scanned(family: str, small: Callable[..., Scan], tm
     assert report.tables["contexts"]["tokens"]
 
 
-def test_the_same_settings_give_the_same_figures(small: Callable[..., Scan], tmp_path: Path) -> None:
-    one, two = small().run(tmp_path / "one"), small().run(tmp_path / "two")
-    assert one.measurements == two.measurements
-    assert one.tables == two.tables
+def test_the_same_settings_give_the_same_figures(small: Callable[..., Scan], whole: Report, tmp_path: Path) -> None:
+    again = small().run(tmp_path / "again")
+    assert again.measurements == whole.measurements
+    assert again.tables == whole.tables
 
 
-def test_an_interrupted_scan_resumes_and_ends_alike(small: Callable[..., Scan], tmp_path: Path) -> None:
-    whole = small().run(tmp_path / "whole")
+def test_an_interrupted_scan_resumes_and_ends_alike(small: Callable[..., Scan], whole: Report, tmp_path: Path) -> None:
     stages = small().stages(tmp_path / "part")
     saved = tmp_path / "part" / "saes" / "trained" / "transformer.h.1" / "seed0" / "training.json"
     while not saved.exists():
@@ -218,9 +222,8 @@ def test_an_interrupted_scan_resumes_and_ends_alike(small: Callable[..., Scan], 
 
 
 def test_rows_that_do_not_fit_in_memory_are_kept_on_disk_while_the_scan_runs(
-    small: Callable[..., Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., Scan], whole: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = small().run()
     monkeypatch.setattr("superscope.studies.networks.survey._ROOM", 10**4)
     folder = tmp_path / "run" / "activations" / "trained"
     stages = small().stages(tmp_path / "run")
@@ -238,7 +241,7 @@ def test_rows_that_do_not_fit_in_memory_are_kept_on_disk_while_the_scan_runs(
     assert RunFolder.open(tmp_path / "run").about["state"] == "finished"
     # Another order of the same rows: what is counted over rows is equal, and what was learned is another dictionary.
     for name in ("tokens", "dimensions", "activation_gini", "activation_hoyer"):
-        for one, two in zip(held[name], report[name], strict=True):
+        for one, two in zip(whole[name], report[name], strict=True):
             assert one.value == pytest.approx(two.value, rel=1e-4)
             assert one.n == two.n
     assert small().run().measurements == report.measurements
