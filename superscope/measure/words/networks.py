@@ -626,6 +626,15 @@ WORDS = {
             by="studies.Dynamics",
         ),
         Word(
+            "mixture_over_dense",
+            "Mixture of experts less its dense twin",
+            "of the quantity",
+            "Mean difference of a quantity between mixtures of experts and dense networks of as many active "
+            "parameters, trained alike.",
+            "An interval that holds 0 shows no difference.",
+            by="studies.Scale",
+        ),
+        Word(
             "embedding_overlap",
             "Overlap of embeddings",
             "squared cosine",
