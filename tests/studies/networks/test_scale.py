@@ -195,8 +195,11 @@ def test_twins_have_as_many_active_parameters_and_what_they_differ_by_is_told_wi
                     findings.add(Measurement(name=name, value=value, unit="", n=1, of="tokens", at=at))
             for site in ("s", "m"):
                 at = {"model": twins.label_of(kind, number), "site": site}
-                value = None if number == 2 else 3.0
-                findings.add(Measurement(name="participation_ratio", value=value, unit="", n=1, of="tokens", at=at))
+                value, caution = (None, "too few rows") if number == 2 else (3.0, "")
+                m = Measurement(
+                    name="participation_ratio", value=value, unit="", n=1, of="tokens", at=at, caution=caution
+                )
+                findings.add(m)
     places = {"resid_post": "s", "mlp_out": "m"}
     found = twins.compared(findings, {twins.MIXTURE: places, twins.DENSE: places}, 3)
     said = {(m.at["quantity"], m.at["role"]): m for m in found}
