@@ -14,7 +14,7 @@ import tyro
 
 from ... import capture
 from ...capture import Corpus, Subject
-from ...core import Activations, Answer, Findings, Measurement, Run, Site
+from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode
 from ..settings import above, at_least
 from ..study import Progress
 from . import domains, layers, transfer
@@ -233,7 +233,9 @@ class Probes(Reading):
         )
         spelled = capture.spelling(seen.subject.tokenizer)
         batch = Activations(x, tokens=tokens, places=places)
-        for _ in probed(seen.sae, batch, seen.held_out, spelled, seen.seed, findings, seen.at):
+        codes = [seen.reader.encode(part.x) for part in parts]
+        code = SparseCode(torch.cat([c.values for c in codes]), torch.cat([c.indices for c in codes]), codes[0].n)
+        for _ in probed(seen.sae, batch, seen.held_out, spelled, seen.seed, findings, seen.at, code):
             pass
 
 
