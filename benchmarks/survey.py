@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -118,8 +119,9 @@ class Text:
 def text(subject: Subject) -> Text:
     asked = (STEPS * BATCH // CONTEXT + HELD) * CONTEXT
     corpus = capture.tokens(subject.tokenizer, capture.documents(None), context=CONTEXT, limit=2 * asked)
-    # Whole windows without separators, so that every position counts for both.
+    # Whole windows, of which every position counts for both.
     whole = (corpus.length == CONTEXT).nonzero().flatten()
+    corpus = dataclasses.replace(corpus, keep=torch.ones_like(corpus.keep))
     held, learn = corpus.take(whole[:HELD]), corpus.take(whole[HELD : HELD + STEPS * BATCH // CONTEXT])
     kind = measure.token_kinds(capture.spelling(subject.tokenizer))[held.ids.flatten()]
     most = kind.bincount(minlength=len(measure.KINDS)).topk(KINDS).indices.tolist()
