@@ -40,6 +40,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+# SAEBench 0.6.0 refuses its own shapes where its checks are on.
+os.environ.setdefault("JAXTYPING_DISABLE", "1")
 
 import torch
 from results import commit, numbers, report
@@ -49,6 +51,7 @@ from superscope import capture, measure
 from superscope.capture import Corpus, Subject
 from superscope.core import Findings, Run, SparseCode
 from superscope.intervene.side_effects import divergences
+from superscope.measure.evaluations.probing import sparse_probing
 from superscope.measure.evaluations.recovered import divergence_recovered
 from superscope.studies import FullSurvey
 from superscope.studies.networks.readings import Reading, View
@@ -191,9 +194,7 @@ class Shared(Reading):
             others = (kinds != number).nonzero().flatten()
             part = torch.cat([(kinds == number).nonzero().flatten(), others[:: len(self.given.names) - 1]])
             picked = SparseCode(code.values[part], code.indices[part], code.n)
-            for m in measure.sparse_probing(
-                picked, rows[part], kinds[part] == number, ks=KS, folds=5, shuffles=2, name=name
-            ):
+            for m in sparse_probing(picked, rows[part], kinds[part] == number, ks=KS, folds=5, shuffles=2, name=name):
                 found.setdefault(f"probe of {m.at['k']}", []).append(m.value or 0.0)
                 found.setdefault("probe of x", []).append(m.reference or 0.0)
         return {name: statistics.mean(values) for name, values in found.items()}
