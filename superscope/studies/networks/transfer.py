@@ -133,14 +133,16 @@ class Transfer(Survey):
         )
         documents = held_out.document.numpy()[rows.numbers // held_out.context]
         codes = [sae.from_site(rows.part(place), place) for place in range(2)]
+        left: dict[tuple[str, str], Measurement] = {}
         for one, code in zip("AB", codes, strict=True):
             with torch.no_grad():
                 rebuilt = sae.decode(code).split(rows.widths, dim=1)
             for place, other in enumerate("AB"):
-                findings.add(unexplained(rows.part(place), rebuilt[place], documents), at={"from": one, "to": other})
+                left[one, other] = unexplained(rows.part(place), rebuilt[place], documents)
+                findings.add(left[one, other], at={"from": one, "to": other})
         shared = measure.latents_shared(*(measure.active([code]) for code in codes), seed=self.seed)
         findings.add(shared)
-        across, within = (findings["universal_unexplained", one, "B"] for one in "AB")
+        across, within = left["A", "B"], left["B", "B"]
         if shared.value is None:
             return f"Of the dictionary of both nothing can be said: {shared.caution}."
         return (
