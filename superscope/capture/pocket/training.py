@@ -13,8 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, PreTrainedModel
 
-from ..models.roles import blocks
-
 MUON_LR, ADAMW_LR, WEIGHT_DECAY, CLIP = 4e-3, 3e-3, 0.1, 1.0
 """Of the matrices inside the blocks, of all else, of those matrices again; and the longest gradient."""
 WARMUP_STEPS, DECAY_FROM = 50, 0.5
@@ -94,9 +92,9 @@ def optimizers(
     weight_decay: float = WEIGHT_DECAY,
 ) -> tuple[Muon, torch.optim.AdamW]:
     """Muon for the matrices inside the blocks, AdamW for the rest."""
-    inside = [
-        weight for block in blocks(model) for weight in model.get_submodule(block).parameters() if weight.ndim > 1
-    ]
+    depth = model.config.num_hidden_layers
+    blocks = next(each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == depth)
+    inside = [weight for weight in blocks.parameters() if weight.ndim > 1]
     known = {id(weight) for weight in inside}
     rest = [weight for weight in model.parameters() if id(weight) not in known]
     return (
