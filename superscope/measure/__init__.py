@@ -34,6 +34,7 @@ from .agreement.stability import recurring_features as recurring_features
 from .agreement.transfer import Lineage as Lineage
 from .agreement.transfer import features_found as features_found
 from .agreement.transfer import latent_correlations as latent_correlations
+from .agreement.transfer import latents_shared as latents_shared
 from .agreement.transfer import lineage as lineage
 from .choice import decoder_projection as decoder_projection
 from .choice import description_length as description_length

@@ -60,9 +60,14 @@ class Evidence:
         return next(iter(self.learned.values()))
 
     @cached_property
+    def readers(self) -> Mapping[Wanted, SparseCoder]:
+        """Each dictionary's coder for `held`, which many measurements read: it encodes each batch once."""
+        return {wanted: Remembered(coder) for wanted, coder in self.learned.items()}
+
+    @property
     def reader(self) -> SparseCoder:
-        """The main dictionary's coder for `held`, which many measurements read: it encodes each batch once."""
-        return Remembered(self.main)
+        """The main one of the readers."""
+        return next(iter(self.readers.values()))
 
     @property
     def d(self) -> int:
@@ -78,10 +83,8 @@ class Evidence:
     def evaluations(self) -> Mapping[Wanted, Evaluation]:
         """How well each dictionary explains what was held out."""
         return {
-            wanted: evaluate(
-                self.reader if coder is self.main else coder, self.held, documents=self.documents, seed=self.seed
-            )
-            for wanted, coder in self.learned.items()
+            wanted: evaluate(coder, self.held, documents=self.documents, seed=self.seed)
+            for wanted, coder in self.readers.items()
         }
 
     def recurrence(self, wanted: tuple[Wanted, ...]) -> Recurrence:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, PreTrainedModel
 
 MUON_LR, ADAMW_LR, WEIGHT_DECAY, CLIP = 4e-3, 3e-3, 0.1, 1.0
 """Of the matrices inside the blocks, of all else, of those matrices again; and the longest gradient."""
@@ -65,9 +65,11 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-        update = orthogonal(weight.grad.lerp(buffer, group["momentum"]))
+        towards = weight.grad.lerp(buffer, group["momentum"])
+        # The experts of a mixture lie stacked, a matrix each.
+        update = torch.stack([orthogonal(one) for one in towards]) if towards.ndim == 3 else orthogonal(towards)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+        weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape[-2:])))
 
 
 def orthogonal(matrix: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
@@ -82,7 +84,7 @@ def orthogonal(matrix: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
 
 
 def optimizers(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     pool: ThreadPoolExecutor,
     *,
     muon_lr: float = MUON_LR,
@@ -90,7 +92,9 @@ def optimizers(
     weight_decay: float = WEIGHT_DECAY,
 ) -> tuple[Muon, torch.optim.AdamW]:
     """Muon for the matrices inside the blocks, AdamW for the rest."""
-    inside = [weight for _, weight in model.transformer.h.named_parameters() if weight.ndim == 2]
+    depth = model.config.num_hidden_layers
+    blocks = next(each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == depth)
+    inside = [weight for weight in blocks.parameters() if weight.ndim > 1]
     known = {id(weight) for weight in inside}
     rest = [weight for weight in model.parameters() if id(weight) not in known]
     return (
@@ -112,7 +116,7 @@ def rate(step: int, progress: float, *, warmup_steps: int = WARMUP_STEPS, decay_
 
 
 def train(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     ids: Int[Tensor, "windows context"],
     targets: Bool[Tensor, "windows context"],
     *,
@@ -126,7 +130,7 @@ def train(
     window once, in an order of its own. The model ends in evaluation mode.
 
     Args:
-        model: fresh or not.
+        model: causal, fresh or not; what balances the experts of a mixture is added to its loss.
         ids: windows of tokens.
         targets: which of them are to be predicted; the first of a window never is.
         passes: over the windows.
@@ -142,6 +146,7 @@ def train(
     steps = passes * each
     warmup = max(1, min(WARMUP_STEPS, steps // 4))
     device = model.device
+    balanced = {"output_router_logits": True} if hasattr(model.config, "router_aux_loss_coef") else {}
     with ThreadPoolExecutor(1) as pool:
         both = optimizers(model.train(), pool)
         full = [[group["lr"] for group in optimizer.param_groups] for optimizer in both]
@@ -157,9 +162,10 @@ def train(
                     group["lr"] = lr * scale
             tokens = ids[batch].to(device)
             wanted = torch.where(targets[batch].to(device), tokens, -100)[:, 1:]
-            logits = model(tokens[:, :-1], use_cache=False).logits
-            loss = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-            loss.backward()
+            said = model(tokens[:, :-1], use_cache=False, **balanced)
+            loss = functional.cross_entropy(said.logits.flatten(0, 1), wanted.flatten())
+            balance = getattr(said, "aux_loss", None)
+            (loss if balance is None else loss + model.config.router_aux_loss_coef * balance).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             for optimizer in both:
                 optimizer.step()

@@ -30,6 +30,9 @@ class Crosscoder(SAE):
         n: number of latents.
         k: latents kept per row.
         widths: numbers of each site, in the order they stand in x.
+        one_site: whether a row is coded from one of its sites in training, by turns, and all sites are rebuilt from
+            that: latents then stand for what every site shows. In use the code is that of the sites' mean
+            pre-activations; `from_site` is what one of them says.
         seed: of the random start.
 
     Attributes:
@@ -43,7 +46,8 @@ class Crosscoder(SAE):
         Lindsey et al., "Sparse crosscoders for cross-layer features and model diffing", Transformer Circuits 2024
         (there with an L1 penalty weighted by the parts' norms; here the k largest, which Minder et al., "Robustly
         identifying concepts introduced during chat fine-tuning using crosscoders", 2025, found to leave fewer latents
-        that only seem to live at one site).
+        that only seem to live at one site). With `one_site` the objective of Thasarathan et al., "Universal sparse
+        autoencoders", 2025 (arXiv 2502.03714), who draw a site for each batch; here the rows of a batch take turns.
 
     Example:
         >>> sae = Crosscoder(d=7, n=8, k=2, widths=(4, 3))
@@ -61,7 +65,7 @@ class Crosscoder(SAE):
             raise ValueError("Crosscoder learns of several sites at once; got one. Name further ones, or take TopK.")
         return Beside(sources)
 
-    def __init__(self, d: int, n: int, k: int, widths: Sequence[int], seed: int = 0) -> None:
+    def __init__(self, d: int, n: int, k: int, widths: Sequence[int], one_site: bool = False, seed: int = 0) -> None:
         if not 1 <= k <= n:
             raise ValueError(f"Crosscoder: k must be in 1..n = {n}, the latents of a row; got k = {k}.")
         if not widths or min(widths) < 1 or sum(widths) != d:
@@ -69,8 +73,8 @@ class Crosscoder(SAE):
                 f"Crosscoder: widths must be positive and sum to d = {d}; got {tuple(widths)}. "
                 "Give one width per site, in the order in which they stand side by side."
             )
-        super().__init__(d, n, k=k, widths=list(widths), seed=seed)
-        self.k, self.widths = k, tuple(widths)
+        super().__init__(d, n, k=k, widths=list(widths), one_site=one_site, seed=seed)
+        self.k, self.widths, self.one_site = k, tuple(widths), one_site
         self.register_buffer("centre", torch.zeros(d))
         self.register_buffer("gain", torch.ones(d))
         self.centre: Tensor
@@ -80,21 +84,54 @@ class Crosscoder(SAE):
         """z: every site about its centre, all with one spread."""
         return (x - self.centre) * self.gain
 
+    def read(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """What the encoder is given of z: all of it; with `one_site` the sites' mean, each for its own part."""
+        return z / len(self.widths) if self.one_site else z
+
     def pre_activations(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
-        return super().pre_activations(self.levelled(x))
+        return super().pre_activations(self.read(self.levelled(x)))
+
+    @torch.no_grad()
+    def from_site(self, x: Float[Tensor, "b _"], site: int) -> SparseCode:
+        """The code that one site gives by itself, the others at their centres.
+
+        Args:
+            x: rows of that site alone.
+            site: its number.
+
+        Raises:
+            ShapeError: if the rows have another length than the site's.
+        """
+        if x.shape[1] != self.widths[site]:
+            raise ShapeError(
+                f"Crosscoder.from_site: site {site} has rows of {self.widths[site]} numbers; got {x.shape[1]}."
+            )
+        whole = self.centre.repeat(len(x), 1)
+        whole.split(self.widths, dim=1)[site].copy_(x)
+        return self.sparsify(super().pre_activations(self.levelled(whole)))
+
+    def _by_turns(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """z with one site left in each row: the batch's rows are in no order, so that turns are draws."""
+        site = torch.repeat_interleave(torch.tensor(self.widths, device=z.device))
+        turn = torch.arange(len(z), device=z.device) % len(self.widths)
+        return torch.where(site == turn[:, None], z, 0.0)
 
     def sparsify(self, pre: Float[Tensor, "b n"]) -> SparseCode:
         return choose_largest(pre, self.k)
 
     def _levelled_reconstruction(
-        self, x: Float[Tensor, "b d"]
+        self, x: Float[Tensor, "b d"], *, by_turns: bool = False
     ) -> tuple[SparseCode, Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """The code, z and its reconstruction."""
         with torch.no_grad():
-            code = self.encode(x)
             z = self.levelled(x)
+            if by_turns:
+                given = self._by_turns(z)
+                code = self.sparsify(super().pre_activations(given))
+            else:
+                given, code = self.read(z), self.encode(x)
         chosen = sparse.Chosen(code.indices, self.n)
-        pre = sparse.pre_activations(z, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
+        pre = sparse.pre_activations(given, self.encoder, self.encoder_bias, self.bias, code.values, chosen)
         values = pre.relu()
         return SparseCode(values, code.indices, self.n), z, sparse.decode(values, self.atoms, chosen) + self.bias
 
@@ -121,7 +158,7 @@ class Crosscoder(SAE):
                 f"Crosscoder: predicts all of x, d = {self.d}; got a target with rows of {target.shape[-1]} numbers. "
                 "Put it beside x as one more site."
             )
-        code, z, z_hat = self._levelled_reconstruction(x)
+        code, z, z_hat = self._levelled_reconstruction(x, by_turns=self.one_site)
         wanted = z if target is None else self.levelled(target)
         return Fit(code, z_hat / self.gain + self.centre, self.squared(z_hat, wanted, scale))
 
@@ -161,7 +198,7 @@ class Crosscoder(SAE):
     def auxiliary(self, x: Tensor, error: Tensor, dead: Tensor, k: int) -> Tensor:
         """The share of the levelled error's energy that the dead latents' own reconstruction of it leaves."""
         rows = dead.nonzero().squeeze(1)
-        z = self.levelled(x) - self.bias.detach()
+        z = self.read(self.levelled(x)) - self.bias.detach()
         pre = torch.addmm(self.encoder_bias[rows], z, self.encoder[rows].T)
         return residual_share(error * self.gain, pre, self.atoms[rows], k)
 

@@ -75,12 +75,13 @@ def sparse_probing(
     random = np.random.default_rng(seed)
     fold = random.permutation(count)[which] % folds
     ceiling = _crossed(_scaled(x.double().numpy()), y, fold, None)
+    latents = _Folds(f, fold)
     found = []
     for k in ks:
         if not 1 <= k <= f.shape[1]:
             raise ValueError(f"sparse_probing: k must be in 1..n = {f.shape[1]}; got {k}.")
-        scores = _crossed(f, y, fold, k)
-        chance = [float(np.mean(_crossed(f, _shuffled(y, which, count, random), fold, k))) for _ in range(shuffles)]
+        scores = latents.probed(y, k)
+        chance = [float(np.mean(latents.probed(_shuffled(y, which, count, random), k))) for _ in range(shuffles)]
         found.append(
             Measurement(
                 name="probe_accuracy",
@@ -200,19 +201,45 @@ def _scaled(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
 
 
-def _crossed(f: np.ndarray, y: np.ndarray, fold: np.ndarray, k: int | None) -> list[float]:
+class _Folds:
+    """Latents over rows in folds. What choosing among them needs of a fold is summed once, whatever the labels."""
+
+    def __init__(self, f: np.ndarray, fold: np.ndarray) -> None:
+        self.f, self.fold = f, fold
+        self.member = np.unique(fold)[:, None] == fold
+        self.sums, self.squares = self.member.astype(float) @ f, self.member.astype(float) @ f**2
+
+    def probed(self, y: np.ndarray, k: int) -> list[float]:
+        """Balanced accuracies on each fold of a probe of the k latents that differ most on the others."""
+        chosen = np.argsort(-self._apart(y), axis=1, kind="stable")[:, :k]
+        return _crossed(self.f, y, self.fold, chosen)
+
+    def _apart(self, y: np.ndarray) -> np.ndarray:
+        """(folds, n): on the rows of all other folds, difference of means over the deviation."""
+
+        def others(sums: np.ndarray) -> np.ndarray:
+            return sums.sum(0) - sums
+
+        count, positive = others(self.member.sum(1)), others((self.member & y).sum(1))
+        total, on = others(self.sums), others((self.member & y).astype(float) @ self.f)
+        mean = total / count[:, None]
+        spread = np.sqrt(np.maximum(others(self.squares) / count[:, None] - mean**2, 0.0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # A fold without whose rows a class is empty is left out later.
+            apart = np.abs(on / positive[:, None] - (total - on) / (count - positive)[:, None])
+        return np.nan_to_num(apart) / np.maximum(spread, 1e-9)
+
+
+def _crossed(f: np.ndarray, y: np.ndarray, fold: np.ndarray, chosen: np.ndarray | None) -> list[float]:
+    """Balanced accuracies on each fold of a probe fitted to the others: of the columns chosen for it, or of all."""
     scores = []
-    for each in np.unique(fold):
+    for number, each in enumerate(np.unique(fold)):
         learned, held = fold != each, fold == each
         if not (y[learned].any() and (~y[learned]).any() and y[held].any() and (~y[held]).any()):
             continue
-        chosen = np.arange(f.shape[1])
-        if k is not None:
-            spread = np.maximum(f[learned].std(0), 1e-9)
-            apart = np.abs(f[learned & y].mean(0) - f[learned & ~y].mean(0)) / spread
-            chosen = np.argsort(-apart, kind="stable")[:k]
-        scale = np.maximum(f[learned][:, chosen].std(0), 1e-9)
-        design = np.column_stack([f[:, chosen] / scale, np.ones(len(f))])
+        x = f if chosen is None else f[:, chosen[number]]
+        scale = np.maximum(x[learned].std(0), 1e-9)
+        design = np.column_stack([x / scale, np.ones(len(f))])
         weights = _logistic(design[learned], y[learned])
         guess = design[held] @ weights > 0
         scores.append(float((guess[y[held]].mean() + (~guess[~y[held]]).mean()) / 2))

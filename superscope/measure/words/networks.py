@@ -532,6 +532,26 @@ WORDS = {
             by="studies.Transfer",
         ),
         Word(
+            "latents_shared",
+            "Latents of both places",
+            "share of latents",
+            "Share of the latents of one dictionary learned of two places that fire alike whichever place they are "
+            "read from: correlation of activations 0.5 or more.",
+            "At least so many features are in both: one that is may still have a latent for each place. Chance shifts "
+            "the rows.",
+            by="measure.latents_shared",
+        ),
+        Word(
+            "universal_unexplained",
+            "Unexplained by the other place's code",
+            "share of variance",
+            "Share of a place's variance that is left when it is rebuilt from the code read at one place, by the "
+            "dictionary of both.",
+            "From A to A it says how good the dictionary is; from A to B how much of B is in what A shows. Chance has "
+            "the rows in another order.",
+            by="studies.Transfer",
+        ),
+        Word(
             "held_out_loss",
             "Held-out loss",
             "nats per token",
@@ -580,12 +600,39 @@ WORDS = {
             by="measure.lineage",
         ),
         Word(
+            "crosscoder_born",
+            "Latents born, by a crosscoder",
+            "share of latents",
+            "Of the latents of one dictionary of all checkpoints that live at one of them, the share that do not live "
+            "at the one before. A latent lives where its part is at least half as long as its longest.",
+            "Beside what checkpoints in other orders give. A feature that turns may have several latents.",
+            by="studies.Dynamics",
+        ),
+        Word(
+            "crosscoder_died",
+            "Latents that died, by a crosscoder",
+            "share of latents",
+            "Of the latents of one dictionary of all checkpoints that live at one of them, the share that do not live "
+            "at the next one.",
+            "Beside what checkpoints in other orders give.",
+            by="studies.Dynamics",
+        ),
+        Word(
             "features_kept_in_order",
             "Features kept from moment to moment",
             "share of features",
             "Mean over neighbouring checkpoints of the share of features that is kept.",
             "Above other orders: training changes features bit by bit.",
             by="studies.Dynamics",
+        ),
+        Word(
+            "mixture_over_dense",
+            "Mixture of experts less its dense twin",
+            "of the quantity",
+            "Mean difference of a quantity between mixtures of experts and dense networks of as many active "
+            "parameters, trained alike.",
+            "An interval that holds 0 shows no difference.",
+            by="studies.Scale",
         ),
         Word(
             "embedding_overlap",

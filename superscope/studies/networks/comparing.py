@@ -48,7 +48,7 @@ class Codes(Reading):
         where = torch.cat([each for each in places if each is not None]).cpu().numpy()
         rows = where[:, 0] * seen.held_out.context + where[:, 1]
         order = np.argsort(rows, kind="stable")
-        codes = tuple(active(seen.learned[w].encode(batch.x) for batch in seen.held)[order] for w in seen.wanted)
+        codes = tuple(active(seen.readers[w].encode(batch.x) for batch in seen.held)[order] for w in seen.wanted)
         self.kept[seen.label, str(seen.site)] = Kept(rows[order], codes)
 
 

@@ -15,8 +15,7 @@ from scipy.stats import rankdata
 
 from ... import capture, intervene, measure
 from ...capture import Corpus, Subject
-from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode
-from ...dictionaries import SAE
+from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode, SparseCoder
 from ...measure.codes.co_occurrence import active
 from ...measure.stream import Groups
 from ..settings import at_least
@@ -300,7 +299,7 @@ class Together(Reading):
         codes, W = [seen.reader.encode(batch.x) for batch in seen.held], seen.sae.dictionary
         try:
             found = measure.co_occurrence(W, codes, among=among, seed=seen.seed)
-            null = measure.co_occurrence(W, independent(seen.sae, seen.held, seen.seed), among=among, seed=seen.seed)
+            null = measure.co_occurrence(W, independent(seen.reader, seen.held, seen.seed), among=among, seed=seen.seed)
         except ValueError as error:
             seen.notes.append(f"Co-occurrence was not measured: {error}")
             return
@@ -326,7 +325,7 @@ class Together(Reading):
 
 
 @torch.no_grad()
-def independent(sae: SAE, rows: Sequence[Activations], seed: int) -> list[SparseCode]:
+def independent(sae: SparseCoder, rows: Sequence[Activations], seed: int) -> list[SparseCode]:
     """Codes of rows made of the same latents' activations, each latent's dealt over rows by itself."""
     random = np.random.default_rng(seed)
     codes = [sae.encode(batch.x) for batch in rows]

@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
+import torch
 import tyro
 from scipy.stats import spearmanr
 
 from ... import capture, measure
 from ...capture import Subject
 from ...core import Answer, Findings, Measurement, Run
+from ...dictionaries import BatchTopK
+from ...measure.agreement.transfer import used
 from ..settings import at_least
 from ..study import Progress
 from .comparing import Codes, Kept, aligned, held_out_losses, stable
 from .layers import Explained, Recurring
-from .readings import Activation, Interference, Neurons
+from .readings import Activation, Interference, Neurons, Reading
 from .survey import Survey
+from .together import Sides, Together, lives, taught
 
 HISTORY = "pocket"
 _AGAINST = (
@@ -40,6 +44,9 @@ class Dynamics(Survey):
     follows features from each checkpoint to the next by what they fire on. Beside it: what two dictionaries of one and
     the same checkpoint seem to lose and gain, and how much is kept between checkpoints in a wrong order. Then how the
     number of features, their interference and the polysemanticity of neurons go with the loss.
+
+    Then, unless --no-crosscoder, one dictionary of all checkpoints together (k latents a row on average), whose latents
+    each have a part at every one of them: a latent lives where its part is at least half as long as its longest.
     """
 
     kind: ClassVar[str] = "dynamics"
@@ -55,6 +62,8 @@ class Dynamics(Survey):
         int, at_least(3, why="Two say what is a feature, and a third what two dictionaries of one moment differ by.")
     ] = 3
     """Dictionaries learned at each checkpoint, from different random starts."""
+    crosscoder: bool = True
+    """Learn one dictionary of all checkpoints together as well."""
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Loading checkpoints", 0, 1)
@@ -78,20 +87,44 @@ class Dynamics(Survey):
         yield Progress("Reading the text", 0, 1)
         corpus, held_out = self.corpora(first)
         yield Progress("Reading the text", 1, 1, ahead=self.ahead(subjects, [site], corpus, held_out))
-        codes = Codes()
-        readings = (Activation(), Explained(), Recurring(), Interference(), Neurons(), codes)
+        codes, sides = Codes(), Sides(places=len(labels))
+        readings: tuple[Reading, ...] = (Activation(), Explained(), Recurring(), Interference(), Neurons(), codes)
+        readings += (sides,) if self.crosscoder else ()
         findings = yield from self.survey(run, subjects, [site], corpus, held_out, readings)
         kept = [codes.kept[label, str(site)] for label in labels]
         losses = held_out_losses(subjects, held_out, findings, str(site))
         yield Progress("Comparing checkpoints", 0, 1)
         _compare(kept, labels, findings, self.seed)
         yield Progress("Comparing checkpoints", 1, 1)
+        if self.crosscoder:
+            yield from self._together(sides, [(label, str(site)) for label in labels], run, findings)
         _against_loss(findings, labels, losses)
         return Answer(
             title=f"{len(labels)} checkpoints at {site}: what became of features",
             findings=findings,
             sentences=_sentences(findings),
         )
+
+    def _together(
+        self, sides: Sides, places: Sequence[tuple[str, str]], run: Run, findings: Findings
+    ) -> Generator[Progress, None, None]:
+        """A crosscoder of all checkpoints, whose batches keep k latents a row on average."""
+        rows = Together.of([sides.learned[at] for at in places], [sides.held[at] for at in places])
+        n = self.n or 8 * rows.widths[0]
+        made = BatchTopK(sum(rows.widths), n, self.k, seed=self.seed)
+        sae = yield from taught(
+            made, rows.learned, run, "saes/together", steps=self.steps, batch=self.batch,
+            stage="Learning one dictionary of all checkpoints", seed=self.seed,
+        )  # fmt: skip
+        with torch.no_grad():
+            code = sae.encode(rows.held)
+            rebuilt = sae.decode(code).split(rows.widths, dim=1)
+        alive = lives(sae.atoms, rows.widths)[used(measure.active([code]))]
+        for place, (label, _) in enumerate(places):
+            x = rows.part(place)
+            left = float((x - rebuilt[place]).square().sum() / (x - x.mean(0)).square().sum())
+            findings.row("crosscoder", checkpoint=label, latents=int(alive[:, place].sum()), unexplained=left)
+        findings.add(from_moment_to_moment(alive, [label for label, _ in places]))
 
     def _subjects(self) -> dict[str, Subject]:
         """Each checkpoint by its name."""
@@ -176,6 +209,42 @@ def _compare(kept: Sequence[Kept], labels: Sequence[str], findings: Findings, se
         )
 
 
+def from_moment_to_moment(alive: np.ndarray, labels: Sequence[str]) -> list[Measurement]:
+    """Shares of a crosscoder's latents that are born and that die between neighbours, beside all other orders.
+
+    Args:
+        alive: (latents, moments), where each one lives.
+        labels: of the moments.
+    """
+    others = [pair for pair in itertools.permutations(range(len(labels)), 2) if pair[1] != pair[0] + 1]
+    found = []
+    for before, after in itertools.pairwise(range(len(labels))):
+        for name, counted, gone in (("born", after, before), ("died", before, after)):
+            hits, size = _lost(alive, counted, gone)
+            null = [_lost(alive, *(pair[::-1] if name == "born" else pair)) for pair in others]
+            shares = [one / all_ for one, all_ in null if all_]
+            found.append(
+                Measurement(
+                    name=f"crosscoder_{name}",
+                    value=hits / size if size else None,
+                    unit="share of latents",
+                    n=size,
+                    of=f"latents alive {'after' if name == 'born' else 'before'}",
+                    chance=sum(shares) / len(shares) if shares else None,
+                    chance_is=f"checkpoints in other orders, {len(shares)} pairs" if shares else "",
+                    caution="" if size else "no latent lives there",
+                    at={"from": labels[before], "to": labels[after]},
+                    **measure.wilson(hits, size, of="latents, as if independent").fields,
+                )
+            )
+    return found
+
+
+def _lost(alive: np.ndarray, at: int, other: int) -> tuple[int, int]:
+    """Of the latents alive at a moment how many are not at another, and how many there are."""
+    return int((alive[:, at] & ~alive[:, other]).sum()), int(alive[:, at].sum())
+
+
 def _share_kept(before: Kept, after: Kept, features: np.ndarray) -> float | None:
     (a, *_), (b, *_) = aligned(before, after)
     nothing: list[int] = []
@@ -230,6 +299,15 @@ def _sentences(findings: Findings) -> list[str]:
             f"From one checkpoint to the next {kept.value:.0%} of features are kept; between checkpoints in other "
             f"orders {kept.chance:.0%}."
         )
+    for name, what in (("born", "are new"), ("died", "are gone")):
+        found = [m for m in findings if m.name == f"crosscoder_{name}" and m.value is not None]
+        if found:
+            most = max(found, key=lambda m: m.value or 0)
+            beside = "" if most.chance is None else f", between checkpoints in other orders {most.chance:.0%}"
+            said.append(
+                f"By one dictionary of all checkpoints at most {most.value:.0%} [{most.low:.0%}, {most.high:.0%}] of "
+                f"{most.n} latents {what}, from {most.at['from']} to {most.at['to']}{beside}."
+            )
     for m in findings:
         if m.name == "trend_with_loss" and m.value is not None:
             said.append(

@@ -172,6 +172,7 @@ def probed(
     seed: int,
     findings: Findings,
     at: Mapping[str, str | int | float] | None = None,
+    code: SparseCode | None = None,
 ) -> Generator[Progress, None, None]:
     """Probes of kinds of token and of first letters, absorption, and the contrast of documents, added to `findings`.
 
@@ -183,10 +184,14 @@ def probed(
         seed: of folds and shuffles.
         findings: to add to.
         at: where, for each.
+        code: of the batch, where it is known.
     """
     part = _first([batch], _PROBED)
-    with torch.no_grad():
-        code = coder.encode(part.x)
+    if code is None:
+        with torch.no_grad():
+            code = coder.encode(part.x)
+    else:
+        code = SparseCode(code.values[:_PROBED], code.indices[:_PROBED], code.n)
     assert part.tokens is not None
     assert part.places is not None
     groups = corpus.document[part.places[:, 0].cpu()]

@@ -14,7 +14,7 @@ import tyro
 
 from ... import capture
 from ...capture import Corpus, Subject
-from ...core import Activations, Answer, Findings, Measurement, Run, Site
+from ...core import Activations, Answer, Findings, Measurement, Run, Site, SparseCode
 from ..settings import above, at_least
 from ..study import Progress
 from . import domains, layers, transfer
@@ -232,7 +232,9 @@ class Probes(Reading):
             for name in ("x", "tokens", "places")
         )
         batch = Activations(x, tokens=tokens, places=places)
-        for _ in probed(seen.sae, batch, seen.held_out, seen.texts, seen.seed, findings, seen.at):
+        codes = [seen.reader.encode(part.x) for part in parts]
+        code = SparseCode(torch.cat([c.values for c in codes]), torch.cat([c.indices for c in codes]), codes[0].n)
+        for _ in probed(seen.sae, batch, seen.held_out, seen.texts, seen.seed, findings, seen.at, code):
             pass
 
 

@@ -16,9 +16,10 @@ from ...capture import Corpus, Subject
 from ...core import Answer, Dictionary, Findings, Measurement, Run, result_of
 from ..settings import Count, at_least
 from ..study import Progress
+from . import twins
 from .comparing import held_out_losses
 from .layers import Explained, Recurring
-from .readings import CONTROL, TRAINED, Activation, Reading, View
+from .readings import CONTROL, TRAINED, Activation, Interference, Reading, View
 from .survey import Survey
 
 STREAM, HIDDEN = "stream", "hidden layer"
@@ -38,6 +39,9 @@ class Scale(Survey):
     width: to the held-out loss (as it is, and above a floor), to the mean squared cosine of token embeddings (1/d is
     what random directions have), to directions that recur and to the dimensions in use; and says whether activations
     grow sparser with width. Beside each the same of networks that were not trained.
+
+    With --experts, mixtures of experts of the largest width and their dense twins of as many active parameters are
+    trained in the same way and compared.
     """
 
     kind: ClassVar[str] = "scale"
@@ -64,12 +68,19 @@ class Scale(Survey):
     """Dictionaries learned of each model, from different random starts."""
     steps: Count = 100
     """Training steps of each dictionary."""
+    experts: Annotated[int, at_least(0)] = 0
+    """Experts of a mixture, two of which read each token, beside a dense twin; 0 trains neither."""
 
     def check(self) -> None:
         if len(set(self.widths)) < max(len(self.widths), _FEWEST_WIDTHS) or min(self.widths) < 2:
             raise ValueError(
                 f"widths must be at least {_FEWEST_WIDTHS} different numbers from 2 on: a law above a floor has three "
                 f"unknowns. Got {self.widths}."
+            )
+        if 0 < self.experts <= twins.CHOSEN:
+            raise ValueError(
+                f"a mixture of {self.experts} is dense, since {twins.CHOSEN} experts read each token. Give more "
+                "--experts, or 0."
             )
         for d in self.widths:
             if d % self.heads:
@@ -92,7 +103,8 @@ class Scale(Survey):
             "Reading the text", 1, 1, ahead=self._ahead(everyone, corpus) | self.ahead(everyone, [site], part, held_out)
         )
         for d, number in models:
-            yield from self._trained(run, corpus, subjects[label_of(d, number)], d, number)
+            label = label_of(d, number)
+            yield from self._trained(run, corpus, subjects[label], label, self.seed + number)
         readings = (Activation(), Explained(), Recurring(), Hidden())
         findings = yield from self.survey(run, everyone, [site], part, held_out, readings)
         yield Progress("Fitting powers of the width", 0, 1)
@@ -105,12 +117,44 @@ class Scale(Survey):
         findings.add(laws(table))
         findings.add(sparser(table))
         yield Progress("Fitting powers of the width", 1, 1)
+        said = sentences(findings)
+        if self.experts:
+            said += yield from self._twins(run, pocket, corpus, part, held_out, findings)
         run.note(text=f"{len(set(corpus.document.tolist()))} documents", window=str(corpus.policy))
         return Answer(
             title=f"Widths {', '.join(map(str, sorted(self.widths)))}, {self.models} models of each",
             findings=findings,
-            sentences=tuple(sentences(findings)),
+            sentences=tuple(said),
         )
+
+    def _twins(
+        self, run: Run, pocket: Subject, corpus: Corpus, part: Corpus, held_out: Corpus, findings: Findings
+    ) -> Generator[Progress, None, list[str]]:
+        """Mixtures and their dense twins, trained and measured as the others."""
+        places: dict[str, dict[str, str]] = {}
+        for kind in (twins.MIXTURE, twins.DENSE):
+            subjects = {}
+            for number in range(self.models):
+                label, seed = twins.label_of(kind, number), self.seed + number
+                subject = subjects[label] = twins.fresh(
+                    kind, pocket.tokenizer, context=self.context, d=max(self.widths), layers=self.layers,
+                    heads=self.heads, experts=self.experts, seed=seed,
+                )  # fmt: skip
+                subject.model.to(self.device)
+                yield from self._trained(run, corpus, subject, label, seed)
+                active, everything = twins.parameters(subject)
+                findings.row("twins", model=label, kind=kind, active_parameters=active, parameters=everything)
+            sites = {role: capture.sites(subject.model, [f"{role}.{self.layers - 1}"])[0] for role in twins.ROLES}
+            places[kind] = {role: str(site) for role, site in sites.items()}
+            readings = (Activation(), Explained(), Recurring(), Interference())
+            also = yield from self.survey(run, subjects, list(sites.values()), part, held_out, readings)
+            findings.add(also)
+            for name, table in also.tables.items():
+                findings.rows(name, table)
+            held_out_losses(subjects, held_out, findings, str(sites[twins.ROLES[0]]))
+        found = twins.compared(findings, places, self.models)
+        findings.add(found)
+        return twins.sentences(found)
 
     def _fresh(self, pocket: Subject, d: int, seed: int) -> Subject:
         from ...capture.pocket import training, weights
@@ -134,21 +178,19 @@ class Scale(Survey):
         }
 
     def _trained(
-        self, run: Run, corpus: Corpus, subject: Subject, d: int, number: int
+        self, run: Run, corpus: Corpus, subject: Subject, label: str, seed: int
     ) -> Generator[Progress, None, None]:
         """Trains a model in place, or takes up the one that the run folder has."""
         from ...capture.pocket import training, weights
 
-        name, stage = f"models/{label_of(d, number)}", f"Training {label_of(d, number)}"
+        name, stage = f"models/{label}", f"Training {label}"
         if (kept := run.kept(name, lambda path: path, parts=_PARTS)) is not None:
             with weights.without_progress_bars():
                 subject.model.load_state_dict(type(subject.model).from_pretrained(kept).state_dict())
             yield Progress(stage, 1, 1, resumed=True)
             return
         loss = math.nan
-        batches = training.train(
-            subject.model, corpus.ids, corpus.keep, passes=self.passes, rows=self.rows, seed=self.seed + number
-        )
+        batches = training.train(subject.model, corpus.ids, corpus.keep, passes=self.passes, rows=self.rows, seed=seed)
         for step, steps, loss in batches:
             if step % 10 == 1:
                 yield Progress(stage, step - 1, steps, f"{loss:.3f} nats per token")

@@ -1,8 +1,8 @@
-"""Are the features of one layer, text, seed or model found in another? By what they fire on, beside another seed."""
+"""Are the features of one layer, text, seed or model found in another? By what they fire on, and by one dictionary."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -10,15 +10,17 @@ import numpy as np
 import torch
 import tyro
 
-from ... import capture
+from ... import capture, measure
 from ...capture import Corpus, Subject
 from ...core import Answer, Findings, Measurement, Run, Site
+from ...dictionaries import Crosscoder
 from ..settings import at_least
 from ..study import Progress
 from .comparing import Codes, aligned, found_beside_seed, joined
 from .layers import Explained
-from .readings import Activation
+from .readings import Activation, Reading
 from .survey import Survey
+from .together import Sides, Together, taught, unexplained
 
 _EDGES = np.linspace(0.0, 1.0, 21)
 
@@ -31,6 +33,9 @@ class Transfer(Survey):
     text to learn from. Dictionaries of each are learned apart and read the same held-out rows; a feature of A is found
     if some latent of B fires as it does. Beside the share: what another seed of A itself finds, which is as much as may
     be expected, and what remains when rows are shifted against each other.
+
+    Then, unless --no-universal, one dictionary is learned of both: a row is coded from A or from B, and both are
+    rebuilt from that. Its latents that fire alike whichever place they are read from are those of both.
     """
 
     kind: ClassVar[str] = "transfer"
@@ -43,6 +48,8 @@ class Transfer(Survey):
     """Text that B's dictionaries are learned from; A's without it. They are compared on held-out text of both."""
     seeds: Annotated[int, at_least(2, why="The second says how much one place finds of itself.")] = 2
     """Dictionaries learned of each, from different random starts."""
+    universal: bool = True
+    """Learn one dictionary of both places as well; where they learn from one text."""
 
     def check(self) -> None:
         for name in ("a", "b"):
@@ -77,10 +84,12 @@ class Transfer(Survey):
         yield Progress("Reading the text", 0, 1)
         texts, held_out = self._texts(first)
         yield Progress("Reading the text", 1, 1, f"{held_out.n_tokens:,} tokens to compare on")
-        codes, findings = Codes(), Findings()
+        codes, sides, findings = Codes(), Sides(places=2), Findings()
+        together = self.universal and texts[0] is texts[1]
+        kept: tuple[Reading, ...] = (codes, sides) if together else (codes,)
         for label, subject, site, corpus in zip("AB", (first, second), sites, texts, strict=True):
             found = yield from self.survey(
-                run, {label: subject}, [site], corpus, held_out, (Activation(), Explained(), codes)
+                run, {label: subject}, [site], corpus, held_out, (Activation(), Explained(), *kept)
             )
             findings.add(found)
             for name, table in found.tables.items():
@@ -100,10 +109,46 @@ class Transfer(Survey):
                 at=at,
             )
             yield Progress("Comparing features", done + 1, 2)
+        if together:
+            places = [(label, str(site)) for label, site in zip("AB", sites, strict=True)]
+            sentences.append((yield from self._of_both(sides, places, held_out, run, findings)))
+        elif self.universal:
+            sentences.append("A and B learn from different texts, so that no dictionary was learned of both together.")
         return Answer(
             title=f"Features of {self.a} in {self.b}",
             findings=findings,
             sentences=sentences,
+        )
+
+    def _of_both(
+        self, sides: Sides, places: Sequence[tuple[str, str]], held_out: Corpus, run: Run, findings: Findings
+    ) -> Generator[Progress, None, str]:
+        """One dictionary of both, and what its codes from either tell of either."""
+        rows = Together.of([sides.learned[at] for at in places], [sides.held[at] for at in places])
+        n = self.n or 8 * min(rows.widths)
+        sae = Crosscoder(sum(rows.widths), n, self.k, rows.widths, one_site=True, seed=self.seed)
+        stage = "Learning one dictionary of both"
+        sae = yield from taught(
+            sae, rows.learned, run, "saes/both", steps=self.steps, batch=self.batch, stage=stage, seed=self.seed
+        )
+        documents = held_out.document.numpy()[rows.numbers // held_out.context]
+        codes = [sae.from_site(rows.part(place), place) for place in range(2)]
+        left: dict[tuple[str, str], Measurement] = {}
+        for one, code in zip("AB", codes, strict=True):
+            with torch.no_grad():
+                rebuilt = sae.decode(code).split(rows.widths, dim=1)
+            for place, other in enumerate("AB"):
+                left[one, other] = unexplained(rows.part(place), rebuilt[place], documents)
+                findings.add(left[one, other], at={"from": one, "to": other})
+        shared = measure.latents_shared(*(measure.active([code]) for code in codes), seed=self.seed)
+        findings.add(shared)
+        across, within = left["A", "B"], left["B", "B"]
+        if shared.value is None:
+            return f"Of the dictionary of both nothing can be said: {shared.caution}."
+        return (
+            f"By one dictionary of both A's code leaves {across.value:.0%} of B's variance unexplained, where B's own "
+            f"leaves {within.value:.0%}; at least {shared.value:.0%} [{shared.low:.0%}, {shared.high:.0%}] of its "
+            f"{shared.n} latents fire alike whichever place they are read from (shifted rows {shared.chance:.1%})."
         )
 
     def _texts(self, loaded: Subject) -> tuple[tuple[Corpus, Corpus], Corpus]:

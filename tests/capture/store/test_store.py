@@ -318,15 +318,13 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, loaded: Subject) -> 
             tmp_path / str(times), loaded, SITES, windows, policy, per_unit=24, batch_tokens=96, dtype=torch.float32
         )
         gc.collect()
+        gc.unfreeze()
         # Held to the end of the round: what others left behind is not counted, and its memory not given to new tensors.
         before = [each for each in gc.get_objects() if type(each) is Tensor]
         known = {each.untyped_storage().data_ptr() for each in before}
         # Frozen, the million objects of the packages need not be looked through at every unit.
         gc.freeze()
-        try:
-            peaks = [_bytes_alive(known, windows) for _ in capture.fill(store, loaded, windows)]
-        finally:
-            gc.unfreeze()
+        peaks = [_bytes_alive(known, windows) for _ in capture.fill(store, loaded, windows)]
         widths = sum(said["d"] for said in store.manifest.sites.values())
         unit = max(record.rows for record in store.records()) * (widths + 5) * 4
         batch = store.manifest.batch_tokens * widths * 4

@@ -226,3 +226,54 @@ def test_sources_out_of_step_are_refused():
 
     with pytest.raises(ValueError, match="has 4 rows in one source and 3 in another"):
         next(Beside([Text(3, known=False), Odd(3, known=False)]).batches(4, seed=0))
+
+
+@pytest.fixture(scope="module")
+def universal():
+    source = Sites()
+    sae = Crosscoder(24, 64, 1, (12, 12), one_site=True)
+    for _ in train(sae, source, steps=200, batch=128, lr=0.02, dead_after=2000):
+        pass
+    return source, sae
+
+
+def test_a_code_of_one_site_rebuilds_the_other_where_features_are_shared_and_only_there(universal):
+    source, sae = universal
+    generator = torch.Generator().manual_seed(5)
+    left = {}
+    for name, features in (("shared", range(8, 16)), ("first's own", range(8))):
+        which = torch.tensor(features)[torch.randint(8, (512,), generator=generator)]
+        x = source.W[which] * (0.5 + torch.rand(512, 1, generator=generator))
+        rebuilt = sae.decode(sae.from_site(x[:, :12], 0)).detach()
+        away = x - x.mean(0)
+        left[name] = [
+            float((x - rebuilt)[:, part].square().sum() / (away[:, part].square().sum() + 1e-9 * len(x)))
+            for part in (slice(0, 12), slice(12, 24))
+        ]
+    assert max(left["shared"]) < 0.3
+    assert left["first's own"][0] < 0.3
+    # What only the first site has says nothing of the second, so that no part of a latent is there.
+    W = source.W / source.W.norm(dim=1, keepdim=True)
+    latent = (W @ sae.atoms.detach().T).argmax(1)
+    assert float(sae.shares()[latent[:8], 1].mean()) < 0.1
+    assert float((sae.shares()[latent[8:16]] - 0.5).abs().mean()) < 0.15
+
+
+def test_it_hears_one_site_of_a_row_in_training_and_the_mean_of_them_in_use(universal):
+    source, sae = universal
+    x = next(source.batches(6, seed=5)).x
+    turns = sae._by_turns(sae.levelled(x))
+    assert (turns[::2, 12:] == 0).all()
+    assert (turns[1::2, :12] == 0).all()
+    assert (turns[::2, :12] == sae.levelled(x)[::2, :12]).all()
+    apart = []
+    for site, part in enumerate((slice(0, 12), slice(12, 24))):
+        whole = sae.centre.repeat(6, 1)
+        whole[:, part] = x[:, part]
+        one = Crosscoder(24, 64, 1, (12, 12))
+        one.load_state_dict(sae.state_dict())
+        apart.append(one.pre_activations(whole))
+        assert torch.equal(one.from_site(x[:, part], site).values, sae.from_site(x[:, part], site).values)
+    torch.testing.assert_close(sae.pre_activations(x), (apart[0] + apart[1]) / 2, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ShapeError, match="site 1 has rows of 12 numbers; got 24"):
+        sae.from_site(x, 1)

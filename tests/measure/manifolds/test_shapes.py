@@ -73,6 +73,32 @@ def test_the_first_two_components_would_have_missed_it() -> None:
     assert shape(x[:400], x[400:]).components == (2, 3)
 
 
+def _controls(x: torch.Tensor, rows: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+    """What a ring leaves where its coordinates are dealt anew, and Gaussian rows of its mean and covariance."""
+    away = x - x.mean(0)
+    root = torch.linalg.cholesky(away.T @ away / len(x) + 1e-9 * torch.eye(x.shape[1]))
+    dealt = [column[torch.randperm(len(x), generator=random)] for column in x.T]
+    return {
+        "shuffled": torch.stack(dealt, 1)[:rows],
+        "matched": torch.randn(rows, x.shape[1], generator=random) @ root.T + x.mean(0),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_hidden_rings_are_found_from_fresh_seeds_and_not_in_controls(name: str) -> None:
+    seeds, found, false = range(1000, 1020), 0, {"shuffled": 0, "matched": 0}
+    for seed in seeds:
+        random = torch.Generator().manual_seed(seed)
+        discovery, test = (PLANTED[name](rows, random) for rows in (700, 500))
+        found += shape(discovery, test).is_circular
+        first, second = _controls(discovery, 700, random), _controls(discovery, 500, random)
+        for control in false:
+            false[control] += shape(first[control], second[control]).is_circular
+    assert found >= 18
+    assert max(false.values()) <= 2, false
+
+
 @pytest.mark.parametrize("name", NONE)
 def test_what_is_no_ring_is_not_called_one(name: str) -> None:
     random = torch.Generator().manual_seed(2)

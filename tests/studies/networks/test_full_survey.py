@@ -9,9 +9,11 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 
 from superscope import capture
 from superscope.core import Report
+from superscope.dictionaries import SAE
 from superscope.studies import FullSurvey, learned
 from superscope.studies.networks import full_survey
 from superscope.studies.networks.concepts import Concept
@@ -38,10 +40,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def surveyed(
     model_folder: Callable[[str], Path], text: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Report, Counter[str], list[str]]:
-    """A survey that was killed while measuring and taken up again; how often what was done; and what was learned."""
+) -> tuple[Report, Counter[str], list[str], Counter[Any]]:
+    """A survey that was killed while measuring and taken up again: its report, and how often what was done then."""
     done: Counter[str] = Counter()
     taught: list[str] = []
+    encoded: Counter[Any] = Counter()
     folder = tmp_path_factory.mktemp("survey") / "run"
     study = FullSurvey(**SMALL, model=str(model_folder("GPT-2")), text=str(text))
     with pytest.MonkeyPatch.context() as patch:
@@ -61,6 +64,15 @@ def surveyed(
             taught.append(f"{wanted} of {source.site}")
             return own_training(wanted, source, *args)
 
+        def encoding(sae: SAE, x: torch.Tensor, **given: Any) -> Any:
+            if len(x) != SMALL["batch"]:  # what a step of training reads
+                rows = x.reshape(-1, sae.d)
+                encoded[id(sae), len(rows), tuple(rows[:3].flatten().tolist())] += 1
+                kept.append(sae)  # so that its id is not given to another
+            return own_encode(sae, x, **given)
+
+        own_encode, kept = SAE.encode, []
+        patch.setattr(SAE, "encode", encoding)
         own_training = learned._training
         patch.setattr(learned, "_training", teaching)
         for name in ("documents", "record"):
@@ -72,6 +84,7 @@ def surveyed(
         stages.close()
         before, first = len(taught), Counter(done)
         done.clear()
+        encoded.clear()
         report, resumed = None, 0
         again = study.stages(folder)
         while report is None:
@@ -82,11 +95,11 @@ def surveyed(
         assert before
         assert resumed >= before
         assert first["documents"] == 1
-    return report, done, taught
+    return report, done, taught, encoded
 
 
 def test_the_text_is_read_once_and_each_dictionary_is_learned_once(surveyed: Any) -> None:
-    _, done, taught = surveyed
+    _, done, taught, _ = surveyed
     # To learn from and to measure on, of the model and of its control.
     assert done == {"documents": 1, "record": 4}
     assert max(Counter(taught).values()) <= 2, "a dictionary is learned again, beside the control's of the same place"
@@ -95,8 +108,16 @@ def test_the_text_is_read_once_and_each_dictionary_is_learned_once(surveyed: Any
     assert wanted_at_each == int(wanted_at_each) >= 2
 
 
+def test_codes_are_computed_once_for_each_dictionary_and_batch(surveyed: Any) -> None:
+    *_, encoded = surveyed
+    # Of two sites of the model and of its control: rows held out by two dictionaries at least, and rows learned from.
+    assert len(encoded) >= 2 * 2 * 3
+    # The model itself encodes them again, once, where it runs on the reconstruction of the first dictionary.
+    assert sum(encoded.values()) <= len(encoded) + 2 * 2, [key[:2] for key, count in encoded.items() if count > 1]
+
+
 def test_one_report_holds_what_every_study_says(surveyed: Any) -> None:
-    report, _, _ = surveyed
+    report, *_ = surveyed
     names = {m.name for m in report}
     assert {
         "recurring_per_dimension", "cross_entropy_recovered", "attention_entropy", "sparsity_with_depth",

@@ -15,8 +15,11 @@ SMALL: dict[str, Any] = {"tokens": 8000, "held_out": 6000, "batch": 512, "n": 48
 
 
 @pytest.mark.slow
-def test_rings_are_found_and_more_than_in_the_controls(tmp_path: Path) -> None:
-    study = Manifolds(source="world:rings", world=("n=16", "d=32", "l0=2"), tokens=20_000, held_out=20_000, steps=400)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rings_are_found_and_more_than_in_the_controls(tmp_path: Path, seed: int) -> None:
+    study = Manifolds(
+        source="world:rings", world=("n=16", "d=32", "l0=2"), tokens=20_000, held_out=20_000, steps=400, seed=seed
+    )
     report = study.run(tmp_path / "run")
     assert report.findings[0].startswith("Yes: ")
     assert (report["planes_found"][0].value or 0) >= 0.75

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import torch
 
 from superscope.core import Findings, Measurement, Report, result_of
 from superscope.studies import Scale
@@ -40,7 +42,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A run that is stopped once its first models are trained, and gone on with; and the stages that were resumed."""
     folder = tmp_path_factory.mktemp("scale") / "run"
-    study = Scale(**SMALL, text=str(text))
+    study = Scale(**SMALL, text=str(text), experts=3)
     stages = study.stages(folder)
     for progress in stages:
         if progress.stage == "Training d6-1":
@@ -78,7 +80,8 @@ def test_untrained_embeddings_obey_the_law_of_chance(run: tuple[Path, list[str]]
     assert laws["overlap"].reference == -1
     assert set(laws) == {"loss", "overlap", "centred_overlap", "recurring", "participation"}
     assert len(report["sparsity_with_width"]) == len(report["sparsity_with_width_over_untrained"]) == 2
-    assert len(report["held_out_loss"]) == len(report.tables["widths"]["d"]) == 12
+    assert len(report["held_out_loss"]) == len(report.tables["widths"]["d"]) + len(report.tables["twins"]["model"])
+    assert len(report.tables["widths"]["d"]) == 12
 
 
 def measured(quantities: Callable[[int, int | None], dict[str, float]]) -> ByWidth:
@@ -176,3 +179,63 @@ def test_too_little_text_to_train_on(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match="give more text"):
         Scale(**SMALL, text=str(tmp_path / "a.txt")).run()
+
+
+def test_twins_have_as_many_active_parameters_and_what_they_differ_by_is_told_with_its_interval() -> None:
+    from superscope.studies.networks import twins
+
+    findings = Findings()
+    for number in range(3):
+        for kind, more in ((twins.MIXTURE, 0.5), (twins.DENSE, 0.0)):
+            for name in ("held_out_loss", "recurring_per_dimension", "interference_energy_ratio", "activation_gini"):
+                # Loss is lower by half in every pair; the rest differs by chance alone.
+                value = 4 - more + number / 10 if name == "held_out_loss" else 1 + (more > 0) * (number - 1) / 10
+                for site in ("s", "m") if name != "held_out_loss" else ("s",):
+                    at = {"model": twins.label_of(kind, number), "site": site}
+                    findings.add(Measurement(name=name, value=value, unit="", n=1, of="tokens", at=at))
+            for site in ("s", "m"):
+                at = {"model": twins.label_of(kind, number), "site": site}
+                value, caution = (None, "too few rows") if number == 2 else (3.0, "")
+                m = Measurement(
+                    name="participation_ratio", value=value, unit="", n=1, of="tokens", at=at, caution=caution
+                )
+                findings.add(m)
+    places = {"resid_post": "s", "mlp_out": "m"}
+    found = twins.compared(findings, {twins.MIXTURE: places, twins.DENSE: places}, 3)
+    said = {(m.at["quantity"], m.at["role"]): m for m in found}
+    loss = said["held_out_loss", "network"]
+    assert (loss.value, loss.low, loss.high) == pytest.approx((-0.5, -0.5, -0.5))
+    gini = said["activation_gini", "mlp_out"]
+    # Three differences of -0.1, 0 and 0.1: 4.303 times 0.1 / sqrt 3.
+    assert gini.high == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+    assert said["participation_ratio", "resid_post"].value is None
+    sentences = twins.sentences(found)
+    assert sum("no difference shown" in sentence for sentence in sentences) == 6
+    assert "less (mixture 3.6, dense 4.1)" in sentences[0]
+
+
+def test_a_mixture_and_its_twin_are_trained_and_compared(run: tuple[Path, list[str]]) -> None:
+    from superscope.capture.pocket import training
+    from superscope.studies.networks import twins
+
+    report = Report.load(run[0])
+    table = report.tables["twins"]
+    active = dict(zip(table["model"], table["active_parameters"], strict=True))
+    # The router reads 12 numbers for each of 3 experts.
+    assert active["mixture-1"] - active["dense-1"] == 36
+    assert len(report["mixture_over_dense"]) == 9
+    assert {m.at["role"] for m in report["mixture_over_dense"]} == {"network", "resid_post", "mlp_out"}
+    assert any("Mixture of experts less its dense twin" in sentence for sentence in report.findings)
+    with pytest.raises(ValueError, match="a mixture of 2 is dense"):
+        Scale(experts=2)
+    # A stack of experts is stepped matrix by matrix.
+    subject = twins.fresh("mixture", range(8), context=8, d=4, layers=1, heads=1, experts=3, seed=0)
+    (stack,) = [weight for name, weight in subject.model.named_parameters() if name.endswith("down_proj")]
+    muon, _ = training.optimizers(subject.model, ThreadPoolExecutor(1))
+    before = stack.detach().clone()
+    stack.grad = torch.randn(stack.shape, generator=torch.Generator().manual_seed(0))
+    muon._move(stack, muon.param_groups[0])
+    lr, decay = training.MUON_LR, training.WEIGHT_DECAY
+    for one, was, gradient in zip(stack.detach(), before, stack.grad, strict=True):
+        step = (was * (1 - lr * decay) - one) / (lr * 0.2 * max(one.shape) ** 0.5)
+        torch.testing.assert_close(step, training.orthogonal(gradient), rtol=1e-3, atol=1e-3)

@@ -123,6 +123,10 @@ def test_features_transfer_to_the_same_place_and_what_cannot_be_compared_is_said
     assert ["of A are found in B" in report.findings[0], "of B are found in A" in report.findings[1]] == [True, True]
     assert [m.value for m in report["features_found"]] == [1.0, 1.0]
     assert all((m.chance or 0) < 0.2 for m in report["features_found"])
+    left = {(m.at["from"], m.at["to"]): m.value for m in report["universal_unexplained"]}
+    assert set(left) == {("A", "A"), ("A", "B"), ("B", "A"), ("B", "B")}
+    assert left["A", "B"] == pytest.approx(left["A", "A"], abs=0.2), "the same place twice"
+    assert f"B's own leaves {left['B', 'B']:.0%}" in report.findings[2]
     with pytest.raises(ValueError, match="one tokenizer"):
         Transfer(**SMALL, a=f"{model}@embed", b="pocket@embed", text=str(text)).run()
     with pytest.raises(ValueError, match="too few to compare"):
