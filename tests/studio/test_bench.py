@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 from starlette.testclient import TestClient
 
 from superscope.core import Report
+from superscope.core.files import sha256
 from superscope.studies import Bench
 from superscope.studies.interventions import bench
 from superscope.studio import html
@@ -282,5 +283,10 @@ def test_what_cannot_be_compared_is_refused(client: TestClient, tmp_path_factory
     report = ask("@toy", "@toy-3d").json()
     assert report["kind"] == "compare"
     assert report["tables"]["measured"]["source"]
+    # It may travel, so it says what was read and not where this machine has it.
+    assert report["settings"]["sources"] == ["superscope/studio/examples/toy", "superscope/studio/examples/toy-3d"]
+    assert report["tables"]["sources"]["path"] == report["settings"]["sources"]
+    assert report["environment"]["sha256 of superscope/studio/examples/toy"] == sha256(BUNDLED / "toy" / "about.json")
+    assert str(BUNDLED) not in json.dumps(report)
     assert re.search("None of these 2 sources", " ".join(report["findings"]))
     assert json.dumps(report)
