@@ -128,6 +128,17 @@ SECTIONS = {
     "bounds": "recovery",
     "bench": "damage",
     "spare": "sparing",
+    "ablate": "ablated",
+    "collateral": "collateral",
+    "compare": "compare",
+    "compare-world": "truth",
+    "compress": "compression",
+    "domains": "together",
+    "layers": "depth",
+    "perturb": "disturbance",
+    "populations": "populations",
+    "scale": "widths",
+    "sycophancy": "sycophancy",
 }
 
 
