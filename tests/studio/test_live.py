@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, expect
 
 from superscope.core import Report
 from superscope.studio.server.app import BUNDLED
+from superscope.studio.server.forms import forms
 
 # The command that a job is, but that its training waits at the step that stands in a file beside it, if one does: until
 # a test has seen it and cancelled it, however fast the machine.
@@ -54,6 +55,8 @@ def studio(report: Report, serve: Callable, tmp_path_factory: pytest.TempPathFac
     (root / "damaged" / "about.json").write_text("{")
     report.save(root / "partial")
     (root / "partial" / "latents.parquet").write_bytes(b"PAR1")
+    # Forms import every study, which on a busy machine takes longer than a page is waited for.
+    forms()
     studio = serve(root)
     script = root / ".held.py"
     script.write_text(HELD)
