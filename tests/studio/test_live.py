@@ -137,7 +137,6 @@ SECTIONS = {
     "compare-world": "truth",
     "compress": "compression",
     "domains": "together",
-    "layers": "depth",
     "perturb": "disturbance",
     "populations": "populations",
     "scale": "widths",
