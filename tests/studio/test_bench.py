@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 from starlette.testclient import TestClient
 
 from superscope.core import Report
+from superscope.core.files import sha256
+from superscope.studies import Bench
+from superscope.studies.interventions import bench
 from superscope.studio import html
-from superscope.studio.server import Place, make_app, server_of
+from superscope.studio.server import Place, make_app
 from superscope.studio.server.app import BUNDLED
 
 JSON = {"origin": "http://127.0.0.1", "content-type": "application/json"}
@@ -28,74 +29,28 @@ OWN = "targets=own&towards=raise+ValueError(x)%0Araise+TypeError(name)&away=the+
 SMALL = f"{OWN}&doses=0.1+0.3&tokens=200&matrix=off&prompt=If+the"
 
 
-@dataclass
-class Seen:
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
-    root = tmp_path_factory.mktemp("bench")
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Place(root))
-    server = server_of(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.token, root
-    server.should_exit = True
-    thread.join()
+def studio(serve: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return serve(tmp_path_factory.mktemp("bench"))
 
 
-@pytest.fixture
-def visit(browser: Browser, home: tuple[str, str, Path]) -> Iterator[Callable[..., Seen]]:
-    contexts: list[BrowserContext] = []
-    start, key, _ = home
+@dataclass(frozen=True)
+class Quick(Bench):
+    """A bench that is content with a rough Fisher matrix."""
 
-    def visit(address: str, *, scheme: str = "light", width: int = 1280) -> Seen:
-        context = browser.new_context(
-            color_scheme=scheme,  # type: ignore[arg-type]
-            viewport={"width": width, "height": 900},
-            accept_downloads=True,
-        )
-        contexts.append(context)
-        context.set_default_timeout(60_000)
-        seen = Seen(context.new_page())
-
-        def handle(route) -> None:  # type: ignore[no-untyped-def]
-            if route.request.url.startswith(f"{start}/"):
-                route.continue_()
-            else:
-                seen.requests.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", handle)
-        seen.page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
-        seen.page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
-        path, mark, rest = address.partition("#")
-        seen.page.goto(f"{start}{path}{'&' if '?' in path else '?'}token={key}{mark}{rest}")
-        ready(seen.page)
-        return seen
-
-    yield visit
-    for context in contexts:
-        context.close()
-
-
-def ready(page: Page) -> None:
-    page.locator('[data-view="report"]').wait_for()
-    page.wait_for_function('() => !document.querySelector(\'[data-state="loading"], [data-state="working"]\')')
-
-
-def serious(page: Page) -> list[str]:
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{v['id']}: {[n['target'] for n in v['nodes']]}" for v in found if v["impact"] in ("serious", "critical")]
+    fisher_tokens: int = 300
+    draws: int = 1
 
 
 def test_a_direction_is_steered_on_the_pocket_model(
-    visit: Callable[..., Seen], home: tuple[str, str, Path], open_page: Callable[..., Any], tmp_path: Path
+    visit: Callable[..., Any],
+    ready: Callable[[Page], None],
+    studio: Any,
+    open_page: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bench, "Bench", Quick)
     seen = visit(f"/bench?{SMALL}")
     page = seen.page
     expect(page.locator(".bench .note")).to_contain_text("an example that travels in the package")
@@ -129,7 +84,7 @@ def test_a_direction_is_steered_on_the_pocket_model(
     page.get_by_role("link", name="Open the run").click()
     ready(page)
     expect(page.locator("#steering")).to_be_visible()
-    (folder,) = home[2].glob("bench-*")
+    (folder,) = studio.root.glob("bench-*")
     report = Report.load(folder)
     assert report.tables["doses"]["dose"] == [0.1, 0.3]
     assert report.tables["doses"]["kl"][0] < report.tables["doses"]["kl"][1]
@@ -137,7 +92,7 @@ def test_a_direction_is_steered_on_the_pocket_model(
     assert seen.requests == []
 
 
-def test_runs_are_compared_live_and_saved(visit: Callable[..., Seen]) -> None:
+def test_runs_are_compared_live_and_saved(visit: Callable[..., Any], ready: Callable[[Page], None]) -> None:
     seen = visit("/compare")
     page = seen.page
     expect(page.locator(".compare .note")).to_contain_text("an example that travels")
@@ -176,7 +131,14 @@ LOOKS = (
 
 @pytest.mark.parametrize(("name", "address", "section", "scheme", "width"), LOOKS, ids=[look[0] for look in LOOKS])
 def test_what_is_in_the_package_stands_in_one_file(
-    open_page: Callable[..., Any], tmp_path: Path, name: str, address: str, section: str, scheme: str, width: int
+    open_page: Callable[..., Any],
+    serious: Callable[[Page], list[str]],
+    tmp_path: Path,
+    name: str,
+    address: str,
+    section: str,
+    scheme: str,
+    width: int,
 ) -> None:
     file = tmp_path / f"{name}.html"
     file.write_text(html(BUNDLED / name), encoding="utf-8")
@@ -234,7 +196,6 @@ def test_the_bench_of_a_read_only_studio_rests(tmp_path: Path) -> None:
 
 
 def test_a_trial_can_be_stopped_and_fails_in_a_sentence(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    from superscope.studies import Bench
     from superscope.studies.study import Progress
 
     waits, closed = threading.Event(), threading.Event()
@@ -269,7 +230,6 @@ def test_a_trial_can_be_stopped_and_fails_in_a_sentence(client: TestClient, monk
 
 def test_a_trial_stopped_in_its_last_step_has_no_answer(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from superscope.core import Answer, Findings
-    from superscope.studies import Bench
     from superscope.studies.study import Progress
 
     waits = threading.Event()
@@ -323,5 +283,10 @@ def test_what_cannot_be_compared_is_refused(client: TestClient, tmp_path_factory
     report = ask("@toy", "@toy-3d").json()
     assert report["kind"] == "compare"
     assert report["tables"]["measured"]["source"]
+    # It may travel, so it says what was read and not where this machine has it.
+    assert report["settings"]["sources"] == ["superscope/studio/examples/toy", "superscope/studio/examples/toy-3d"]
+    assert report["tables"]["sources"]["path"] == report["settings"]["sources"]
+    assert report["environment"]["sha256 of superscope/studio/examples/toy"] == sha256(BUNDLED / "toy" / "about.json")
+    assert str(BUNDLED) not in json.dumps(report)
     assert re.search("None of these 2 sources", " ".join(report["findings"]))
     assert json.dumps(report)

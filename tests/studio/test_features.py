@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from superscope.core import Report
@@ -21,16 +20,6 @@ def latent_with_company(report: Report, site: str = "transformer.h.0") -> int:
     table = report.tables["partners"]
     rows = zip(table["site"], table["model"], table["latent"], strict=True)
     return next(latent for at, model, latent in rows if (at, model) == (site, "trained"))
-
-
-def serious(page: Page) -> list[str]:
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [
-        f"{violation['id']}: {node['target']} {node['failureSummary']}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
 
 
 def counts(page: Page) -> tuple[int, int, int]:
@@ -207,7 +196,7 @@ def test_two_places_stand_side_by_side(open_page) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
-def test_everyone_can_use_them(open_page, report: Report, scheme: str, width: int) -> None:
+def test_everyone_can_use_them(open_page, serious, report: Report, scheme: str, width: int) -> None:
     latent = latent_with_company(report, SITE)
     opened = open_page(f"#/atlas?site={SITE}&feature={latent}&neuron=2", scheme=scheme, width=width)
     assert serious(opened.page) == []

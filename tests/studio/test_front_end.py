@@ -164,9 +164,14 @@ OUTSIDE = """
 """
 
 
-def test_a_section_is_one_file_and_its_name_in_the_list(hook: ModuleType, tmp_path: Path) -> None:
+def test_a_section_is_one_file_and_its_name_in_the_list(
+    hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Built with the section added, the page has it in its list; App.svelte and the other sections are as they were."""
+    monkeypatch.setattr(hook, "PAGES", ("report.html",))
     shutil.copytree(ROOT / "web", tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist"))
+    if hook._is_installed(ROOT / "web"):
+        (tmp_path / "web" / "node_modules").symlink_to(ROOT / "web" / "node_modules")
     (tmp_path / "superscope" / "studio").mkdir(parents=True)
     views = tmp_path / "web" / "src" / "views"
     (views / "Outside.svelte").write_text(OUTSIDE)

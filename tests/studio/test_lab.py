@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from superscope.core import Report
@@ -46,13 +45,8 @@ def own(page: Page) -> str:
     return page.evaluate("location.hash")
 
 
-def serious(page: Page) -> list[str]:
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{v['id']}: {[n['target'] for n in v['nodes']]}" for v in found if v["impact"] in ("serious", "critical")]
-
-
 @pytest.mark.parametrize(("name", "scheme", "width"), LOOKS, ids=[look[0] for look in LOOKS])
-def test_every_look_is_sound(runs, open_page, name: str, scheme: str, width: int) -> None:
+def test_every_look_is_sound(runs, open_page, serious, name: str, scheme: str, width: int) -> None:
     section = {"phase": "phases"}.get(name, "toy")
     opened = open_page(f"#/{section}?cell=8&pin=0", scheme=scheme, width=width, file=runs[name][1])
     page = opened.page
@@ -162,7 +156,7 @@ def test_a_cell_of_the_phases_opens_its_model(runs, open_page) -> None:
     assert opened.complaints == []
 
 
-def test_recovery_stands_beside_donoho_and_tanner(runs, open_page) -> None:
+def test_recovery_stands_beside_donoho_and_tanner(runs, open_page, serious) -> None:
     report, file = runs["recover"]
     page = open_page("#/recovery", file=file).page
     weak = dict(zip(report.tables["predictions"]["criterion"], report.tables["predictions"]["k"], strict=True))

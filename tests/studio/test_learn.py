@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from superscope import frames, measure, theory
@@ -251,7 +250,7 @@ def test_counts_of_directions_in_the_text_are_the_library_s(learn: tuple[Page, l
     assert "1 096" in text
 
 
-def test_an_address_restores_a_lesson_and_nothing_is_amiss(learn: tuple[Page, list[str]]) -> None:
+def test_an_address_restores_a_lesson_and_nothing_is_amiss(learn: tuple[Page, list[str]], violations: Callable) -> None:
     page, complaints = learn
     page.set_viewport_size({"width": 400, "height": 900})
     for lesson in ANSWERS:
@@ -265,8 +264,7 @@ def test_an_address_restores_a_lesson_and_nothing_is_amiss(learn: tuple[Page, li
         visit(page, lesson)
         outcome(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, lesson
-        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        assert [(v["id"], [node["target"] for node in v["nodes"]]) for v in found] == [], lesson
+        assert [(v["id"], [node["target"] for node in v["nodes"]]) for v in violations(page)] == [], lesson
     page.set_viewport_size({"width": 1280, "height": 900})
 
     visit(page, "measuring", n=30, later="kept")  # type: ignore[arg-type]

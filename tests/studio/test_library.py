@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import torch
 from starlette.testclient import TestClient
 
 from superscope.core import Measurement, Report
-from superscope.core.files import read_json, seal
+from superscope.core.files import read_json, seal, sha256
 from superscope.studio.html import payload
 from superscope.studio.server import Place, library, make_app, shapes
+from superscope.studio.server.app import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = [
@@ -249,6 +251,28 @@ def test_the_types_of_the_page_are_those_of_the_server() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PATH.read_text(encoding="utf-8") == module.text(), "Run: python scripts/api_types.py"
+
+
+def test_what_was_read_is_named_without_its_place_on_this_machine(runs: Path) -> None:
+    shelf = library.Library(runs, BUNDLED)
+    save(runs / "own")
+    shutil.copytree(BUNDLED / "world-sae" / "sae", runs / "own" / "sae")
+    sources = [shelf.source(name) for name in ("own:sae", "@world-sae:sae", "own")]
+    settings = {"dictionary": str(sources[0]), "sources": tuple(map(str, sources)), "n": 3}
+    report = Report(title="Tried", kind="bench", measurements=(), settings=settings, tables={"rows": {"x": [1.0]}})
+    named = shelf.portable(report, sources)
+    assert named.settings == {
+        "dictionary": "own/sae",
+        "sources": ["own/sae", "superscope/studio/examples/world-sae/sae", "own"],
+        "n": 3,
+    }
+    weights = sha256(BUNDLED / "world-sae" / "sae" / "weights.safetensors")
+    assert named.environment == {
+        "sha256 of own/sae": weights,
+        "sha256 of superscope/studio/examples/world-sae/sae": weights,
+        "sha256 of own": sha256(runs / "own" / "about.json"),
+    }
+    assert named.tables == report.tables
 
 
 def test_a_large_table_gives_the_rows_that_are_asked_for(runs: Path, ask: Callable) -> None:

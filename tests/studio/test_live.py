@@ -2,108 +2,69 @@
 
 from __future__ import annotations
 
+import os
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, expect
 
 from superscope.core import Report
-from superscope.studio.server import Place, make_app, server_of
 from superscope.studio.server.app import BUNDLED
+from superscope.studio.server.forms import forms
+
+# The command that a job is, but that its training waits at the step that stands in a file beside it, if one does: until
+# a test has seen it and cancelled it, however fast the machine.
+HELD = """
+import pathlib, sys, time
+from superscope.cli import main
+from superscope.studies.toys import sweep
+held, train = pathlib.Path(__file__).with_suffix(".step"), sweep.train
+def waits(step):
+    try: return step >= int(held.read_text())
+    except FileNotFoundError: return False
+def held_back(*given, **named):
+    for step in train(*given, **named):
+        yield step
+        while waits(step.index): time.sleep(0.02)
+sweep.train = held_back
+# All that is recorded is kept at once, to be watched.
+sweep._PAUSE = sweep._SHARE = 0.0
+sys.exit(main())
+"""
 
 
-@dataclass
-class Studio:
-    """A server with its address, and its key."""
-
-    home: str
-    key: str
-    root: Path
+def hold(studio: Any, step: int | None) -> None:
+    """Lets the trainings of a studio go on to a step, and no further; None: to their end."""
+    held = studio.root / ".held.step"
+    if step is None:
+        held.unlink()
+        return
+    held.with_suffix(".new").write_text(str(step))
+    os.replace(held.with_suffix(".new"), held)
 
 
 @pytest.fixture(scope="module")
-def studio(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def studio(report: Report, serve: Callable, tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("studio")
     report.save(root / "hostile")
     (root / "damaged").mkdir()
     (root / "damaged" / "about.json").write_text("{")
     report.save(root / "partial")
     (root / "partial" / "latents.parquet").write_bytes(b"PAR1")
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Place(root))
-    server = server_of(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    home = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    yield Studio(home, app.state.token, root)
-    server.should_exit = True
-    thread.join()
+    # Forms import every study, which on a busy machine takes longer than a page is waited for.
+    forms()
+    studio = serve(root)
+    script = root / ".held.py"
+    script.write_text(HELD)
+    studio.app.state.jobs.command = (sys.executable, "-P", str(script))
+    return studio
 
 
-@dataclass
-class Seen:
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-Visit = Callable[..., Seen]
-
-
-@pytest.fixture
-def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
-    """Opens an address of the studio; whatever is asked of another server is refused and written down."""
-    contexts: list[BrowserContext] = []
-
-    def visit(address: str = "/", *, scheme: str = "light", width: int = 1280) -> Seen:
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
-        contexts.append(context)
-        context.set_default_timeout(60_000)
-        page = context.new_page()
-        seen = Seen(page)
-
-        def handle(route) -> None:  # type: ignore[no-untyped-def]
-            if route.request.url.startswith(f"{studio.home}/"):
-                route.continue_()
-            else:
-                seen.requests.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", handle)
-        page.on("console", lambda m: seen.complaints.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
-        page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
-        path, hashmark, rest = address.partition("#")
-        page.goto(f"{studio.home}{path}{'&' if '?' in path else '?'}token={studio.key}{hashmark}{rest}")
-        ready(page)
-        return seen
-
-    yield visit
-    for context in contexts:
-        context.close()
-
-
-def ready(page: Page) -> None:
-    page.locator("[data-view]").first.wait_for()
-    page.wait_for_function("() => !document.querySelector('[data-state=\"loading\"]')")
-
-
-def serious(page: Page) -> list[str]:
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [
-        f"{violation['id']}: {node['target']}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
-
-
-def test_runs_are_listed_found_and_opened(visit: Visit, studio: Studio) -> None:
+def test_runs_are_listed_found_and_opened(visit: Callable, studio: Any, ready: Callable) -> None:
     seen = visit()
     page = seen.page
     assert "token" not in page.url
@@ -128,7 +89,7 @@ def test_runs_are_listed_found_and_opened(visit: Visit, studio: Studio) -> None:
     assert seen.requests == []
 
 
-def test_the_live_run_is_its_single_file(visit: Visit, open_page: Callable, page_file: Path) -> None:
+def test_the_live_run_is_its_single_file(visit: Callable, open_page: Callable, page_file: Path) -> None:
     address = "#/features?q=the"
     alive, alone = visit(f"/run/hostile{address}"), open_page(address)
     shown = [seen.page.locator('section[data-view="features"]').inner_text() for seen in (alive, alone)]
@@ -144,7 +105,7 @@ def test_the_live_run_is_its_single_file(visit: Visit, open_page: Callable, page
     assert alive.requests == []
 
 
-def test_what_cannot_be_read_is_told_where_it_is_missed(visit: Visit) -> None:
+def test_what_cannot_be_read_is_told_where_it_is_missed(visit: Callable) -> None:
     page = visit("/run/partial").page
     expect(page.get_by_role("alert")).to_contain_text("latents.parquet has changed since the run wrote it")
     expect(page.locator('section[data-view="superposition"]')).to_be_visible()
@@ -155,7 +116,7 @@ def test_what_cannot_be_read_is_told_where_it_is_missed(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
-def test_everyone_can_use_it(visit: Visit, scheme: str, width: int) -> None:
+def test_everyone_can_use_it(visit: Callable, serious: Callable, scheme: str, width: int) -> None:
     for address in ("/", "/start", "/start/toy", "/jobs", "/nowhere"):
         seen = visit(address, scheme=scheme, width=width)
         assert serious(seen.page) == [], address
@@ -170,11 +131,21 @@ SECTIONS = {
     "bounds": "recovery",
     "bench": "damage",
     "spare": "sparing",
+    "ablate": "ablated",
+    "collateral": "collateral",
+    "compare": "compare",
+    "compare-world": "truth",
+    "compress": "compression",
+    "domains": "together",
+    "perturb": "disturbance",
+    "populations": "populations",
+    "scale": "widths",
+    "sycophancy": "sycophancy",
 }
 
 
 @pytest.mark.parametrize("name", sorted(place.name for place in BUNDLED.iterdir()))
-def test_a_run_of_the_package_opens_live_where_its_address_says(visit: Visit, name: str) -> None:
+def test_a_run_of_the_package_opens_live_where_its_address_says(visit: Callable, serious: Callable, name: str) -> None:
     section = SECTIONS.get(name, "method")
     scheme, width = [("light", 1280), ("dark", 400)][sum(map(ord, name)) % 2]
     seen = visit(f"/run/%40{name}#/{section}", scheme=scheme, width=width)
@@ -190,13 +161,16 @@ def test_a_run_of_the_package_opens_live_where_its_address_says(visit: Visit, na
     assert seen.requests == []
 
 
-def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Studio) -> None:
+def test_a_study_is_started_cancelled_resumed_and_read(
+    visit: Callable, ready: Callable, serious: Callable, studio: Any
+) -> None:
+    hold(studio, 1_000)
     seen = visit("/start/toy?n=4&d=2")
     page = seen.page
     expect(page.get_by_label("n", exact=True)).to_have_value("4")
     page.get_by_label("densities").fill("0.5 2")
     page.get_by_label("seeds").fill("0")
-    page.get_by_label("steps").fill("90000")
+    page.get_by_label("steps").fill("4000")
     page.get_by_label("batch").fill("64")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("densities must be numbers in (0, 1]")
@@ -219,6 +193,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     scrub.wait_for()
     frames = int(scrub.get_attribute("max") or 0)
     scrub.press("Home")
+    hold(studio, 2_000)
     page.wait_for_function("max => document.querySelector('.scrub input').max > max", arg=frames)
     expect(page.locator("#toy [role=status]").first).to_contain_text("step 0:")
     bar = page.locator(".live")
@@ -227,6 +202,7 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     assert serious(page) == []
     page.goto(jobs)
     expect(job).to_have_attribute("data-job-state", "cancelled", timeout=60_000)
+    hold(studio, None)
     job.get_by_role("button", name="Resume").click()
     expect(job).to_have_attribute("data-job-state", "finished", timeout=300_000)
     assert serious(page) == []
@@ -235,22 +211,19 @@ def test_a_study_is_started_cancelled_resumed_and_read(visit: Visit, studio: Stu
     ready(page)
     expect(page.locator("h1")).to_contain_text("4 features in 2 dimensions")
     run = page.url.rsplit("/", 1)[1].split("#")[0]
-    assert Report.load(studio.root / run).arrays["snapshot_steps"][-1] == 90_000
+    assert Report.load(studio.root / run).arrays["snapshot_steps"][-1] == 4_000
     assert seen.complaints == []
     assert seen.requests == []
 
 
-def test_a_page_says_when_the_server_has_gone(browser: Browser, tmp_path: Path) -> None:
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Place(tmp_path))
-    server = server_of(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
+def test_a_page_says_when_the_server_has_gone(
+    browser: Browser, serve: Callable, ready: Callable, tmp_path: Path
+) -> None:
+    studio = serve(tmp_path)
     page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/jobs?token={app.state.token}")
+    page.goto(f"{studio.home}/jobs?token={studio.key}")
     ready(page)
     expect(page.locator("main")).to_contain_text("Nothing was started here yet")
-    server.should_exit = True
-    thread.join()
+    studio.stop()
     expect(page.get_by_role("alert")).to_contain_text("The server is away", timeout=30_000)
     page.close()

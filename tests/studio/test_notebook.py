@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Frame, Page, expect
 
 import superscope
@@ -165,7 +164,7 @@ def opened(page: Page) -> Frame:
 
 
 def test_the_views_in_a_cell_are_those_of_the_single_file(
-    cell: tuple[Page, list[str]], open_page: Callable, report: Report
+    cell: tuple[Page, list[str]], open_page: Callable, serious: Callable, report: Report
 ) -> None:
     page, complaints = cell
     page.goto("http://notebook.test/")
@@ -179,8 +178,7 @@ def test_the_views_in_a_cell_are_those_of_the_single_file(
     frame.wait_for_function("() => location.hash.startsWith('#/features')")
     expect(frame.locator("footer")).to_contain_text("Read from the notebook's kernel")
     assert frame.locator("img[onerror], iframe, object, embed").count() == 0
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+    assert serious(page) == []
     page.evaluate("() => window.end()")
     assert complaints == []
 

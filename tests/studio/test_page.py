@@ -11,7 +11,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from superscope.core import Measurement, Report
@@ -68,19 +67,12 @@ def test_every_section_is_there_in_silence(open_page) -> None:
 @pytest.mark.parametrize(
     ("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 400), ("dark", 400)], ids=lambda value: str(value)
 )
-def test_axe_finds_nothing_serious(open_page, report: Report, scheme: str, width: int) -> None:
+def test_axe_finds_nothing_serious(open_page, serious, report: Report, scheme: str, width: int) -> None:
     latent = clearest(report, SITE, "trained", 3)
     opened = open_page(f"#/features?site={SITE}&feature={latent}", scheme=scheme, width=width)
     # One table twin: all are drawn by one component, and axe looks at each cell.
     unfold(opened.page, tables=1)
-    found = Axe().run(opened.page, options={"resultTypes": ["violations"]}).response["violations"]
-    serious = [
-        f"{violation['id']}: {node['target']} {node['failureSummary']}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
-    assert serious == []
+    assert serious(opened.page) == []
     assert opened.complaints == []
 
 

@@ -161,6 +161,7 @@ class Desks:
                 desk = self._drive(study.opened(), stop)
                 self._desk = study.place, desk
             report = run.finish(self._drive(study.tried(desk), stop))
+            report = self.library.portable(report, [Path(study.dictionary)] if study.dictionary else [])
             with self._mutex:
                 if stop.is_set():
                     raise _Stopped

@@ -59,7 +59,7 @@ class Comparisons:
         with self._lock:
             if key not in self._answers:
                 study = Compare(tuple(map(str, paths)), threshold=threshold, rows=_ROWS, tokens=_TOKENS)
-                self._answers[key] = study.run()
+                self._answers[key] = self.library.portable(study.run(), paths)
                 while len(self._answers) > ANSWERS:
                     self._answers.popitem(last=False)
             self._answers.move_to_end(key)

@@ -6,6 +6,7 @@ not followed, and whatever cannot be read is a sentence.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -22,9 +23,9 @@ import pyarrow.parquet
 import safetensors
 import torch
 
-from ...core import FormatError, RunFolder
+from ...core import FormatError, Report, RunFolder
 from ...core.errors import nearest
-from ...core.files import read_json
+from ...core.files import read_json, sha256
 from ..html import embed, figures, pack, plain, words
 from . import shapes
 from .finding import Answer, Asked, Finder
@@ -44,6 +45,8 @@ ROWS = 100_000
 """Most rows in one answer."""
 ARRAY_NUMBERS = 8_000_000
 """Most numbers of an array in one answer."""
+
+PACKAGE = Path(__file__).resolve().parents[2]
 
 _SAVED_BELOW = ("saes/*", "saes/*/*", "saes/*/*/*")
 """Where studies of networks keep the dictionaries that they learn."""
@@ -119,6 +122,29 @@ class Library:
         if name not in found:
             raise LookupError(f"there is no dictionary {name[:80]!r}.{nearest(name[:80], list(found))}")
         return found[name]
+
+    def portable(self, report: Report, sources: Sequence[Path]) -> Report:
+        """The report of a study of sources, which may travel: they are named by their place in the studio's folder, or
+        in the package, and by the hash of what they hold, and not by where this machine has them.
+
+        A dictionary is hashed by its weights, a run by its about.json, which has the hashes of its files.
+        """
+        names: dict[str, str] = {}
+        hashes: dict[str, str] = {}
+        for path in sources:
+            place = path.resolve()
+            inside = place.is_relative_to(self.root.resolve())
+            name = place.relative_to(self.root.resolve() if inside else PACKAGE.parent).as_posix()
+            weights = path / "weights.safetensors"
+            names[str(path)] = name
+            hashes[f"sha256 of {name}"] = sha256(weights if weights.is_file() else path / "about.json")
+        named = lambda values: {key: _named(value, names) for key, value in values.items()}  # noqa: E731
+        return dataclasses.replace(
+            report,
+            settings=named(report.settings),
+            environment=dict(report.environment) | hashes,
+            tables={table: named(columns) for table, columns in report.tables.items()},
+        )
 
     def head(self, run: str) -> str:
         """`shapes.Head` as JSON: the run but for rows and arrays.
@@ -475,6 +501,13 @@ def _columns(table: str, rows: pyarrow.Table) -> dict[str, list[Any]]:
     return {
         name: [plain(cell, digits.get(name, 9)) for cell in rows.column(name).to_pylist()] for name in rows.schema.names
     }
+
+
+def _named(value: Any, names: Mapping[str, str]) -> Any:
+    """A value with other texts in place of some."""
+    if isinstance(value, list | tuple):
+        return [_named(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

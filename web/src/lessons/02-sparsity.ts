@@ -11,7 +11,7 @@ export const lesson: Lesson = {
     "So the same model, with the same loss, does two different things. Where features are dense it keeps the two that matter most, at right angles, and drops the rest. Where they are rare it stores all five, as a pentagon. The model below is f′ = ReLU(WᵀW f + b): W writes five features into two numbers and reads them back, and a ReLU cuts what is below 0 to 0. Each feature matters 0.9 times as much as the one before it. It is trained here, in this page.",
   ],
   controls: [
-    { name: "p", label: "P(feature active), as a power of ten", min: -2, max: 0, step: 0.1, value: -1.3, shows: (v) => (10 ** v).toPrecision(2) },
+    { name: "p", label: "P(feature active)", min: -2, max: 0, step: 0.1, value: -1.3, shows: (v) => (10 ** v).toPrecision(2) },
     { name: "seed", label: "start", min: 0, max: 9, step: 1, value: 0 },
   ],
   starts: true,

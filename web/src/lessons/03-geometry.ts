@@ -18,7 +18,7 @@ export const lesson: Lesson = {
     const D = dimensionalities(atoms);
     const total = D.reduce((a, b) => a + b, 0);
     yield {
-      says: `Feature 0 has dimensionality ${D[0]!.toFixed(3)} and suffers interference ${interference(atoms)[0]!.toFixed(3)}; all together use ${total.toFixed(3)} of ${Math.min(n, 2)} dimension${n > 1 ? "s" : ""}.`,
+      says: `Feature 0 has dimensionality ${D[0]!.toFixed(3)} and suffers interference ${interference(atoms)[0]!.toFixed(3)}, the squared overlaps with all others added up; all together use ${total.toFixed(3)} of ${Math.min(n, 2)} dimension${n > 1 ? "s" : ""}.`,
       values: { D: D[0]!, total },
       arrows: atoms,
       plot: {
@@ -49,7 +49,7 @@ export const lesson: Lesson = {
     """W: n features as rows of d numbers."""
     norms = ⟦norms⟧
     unit = W / norms[:, None]
-    overlap = ⟦overlap⟧          # of each direction with each W_j
+    overlap = ⟦overlap⟧  # with each W_j
     return {
         "features_per_dimension": float((norms**2).sum() / ⟦dimensions⟧),
         "dimensionality": norms**2 / ⟦shared⟧,

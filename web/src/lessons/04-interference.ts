@@ -1,3 +1,4 @@
+import { number } from "../data/format";
 import { Random } from "../toy/random";
 import type { Lesson } from "./lesson";
 
@@ -11,7 +12,7 @@ export const lesson: Lesson = {
   text: [
     "Two features share one dimension; their cosine is c (−1 if they point opposite ways). Each is active with probability p = 1 − S, where S is the sparsity, and then uniform on [0, 1]. The read-out of the first picks up c times the second.",
     "The mean square of what it picks up is **c² p / 3 = c² (1 − S) / 3**. It falls in a straight line with sparsity: sparsity makes interference **rarer**, not smaller when it happens.",
-    "A ReLU does better for opposite features. While only one is active its twin’s read-out is negative and cut to nothing, so harm needs both at once: a factor (1 − S) more.",
+    "A ReLU does better for opposite features. While only one is active its twin’s read-out is negative and cut to nothing, so harm needs both at once, which is rarer by another factor 1 − S.",
   ],
   controls: [
     { name: "S", label: "sparsity S", min: 0, max: 0.99, step: 0.01, value: 0.9 },
@@ -31,7 +32,7 @@ export const lesson: Lesson = {
     }
     const line = Array.from({ length: 50 }, (_, i): [number, number] => [i / 50, square(c, 1 - i / 50)]);
     yield {
-      says: `Expected interference c²(1 − S)/3 = ${square(c, p).toFixed(4)}; ${draws.toLocaleString("en")} draws give ${(sum / draws).toFixed(4)}. Behind a ReLU the same draws give ${(both / draws).toFixed(4)}.`,
+      says: `Expected interference c²(1 − S)/3 = ${square(c, p).toFixed(4)}; ${number(draws)} draws give ${(sum / draws).toFixed(4)}. Behind a ReLU the same draws give ${(both / draws).toFixed(4)}.`,
       values: { expected: square(c, p), measured: sum / draws, relu: both / draws },
       plot: {
         title: "Expected interference falls in a line with sparsity",

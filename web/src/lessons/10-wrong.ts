@@ -5,7 +5,7 @@ export const lesson: Lesson = {
   order: 10,
   title: "What goes wrong",
   text: [
-    "**Shrinkage.** A penalty λ on the size of f makes every active feature too small: the best f for min (x − f)²/2 + λ|f| is x − λ, never x. Two kinds of sparse autoencoder, TopK and JumpReLU, avoid it by choosing **which** features are on, not how much of each.",
+    "**Shrinkage.** A penalty λ on the size of f makes every active feature too small: the best f for min (x − f)²/2 + λ|f| is x − λ (0 where x is below λ), never x. Two kinds of sparse autoencoder, TopK and JumpReLU, avoid it by choosing **which** features are on, not how much of each.",
     "**Absorption.** If “begins with S” is always there when “snake” is, the sparsest dictionary gives “snake” an atom that contains both and leaves a hole in “begins with S”. One atom active costs less than two.",
     "**Splitting, dead atoms, duplicates.** A larger dictionary cuts one feature into several, leaves atoms that never fire, or keeps two copies. None of these show in the error of reconstruction.",
   ],

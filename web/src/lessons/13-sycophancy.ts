@@ -1,5 +1,7 @@
 import type { Lesson } from "./lesson";
 
+const said = (value: number) => value.toFixed(2).replace("-", "−");
+
 export const lesson: Lesson = {
   id: "sycophancy",
   order: 13,
@@ -18,7 +20,7 @@ export const lesson: Lesson = {
     const before = truth + c * user;
     const after = (1 - c * c) * truth;
     yield {
-      says: `Read along “true”: ${before.toFixed(2)} before, ${after.toFixed(2)} after the user’s direction is projected out. Of the evidence ${(100 * (1 - c * c)).toFixed(0)} % is left, of the user’s belief nothing.`,
+      says: `Read along “true”: ${said(before)} before, ${said(after)} after the user’s direction is projected out. Of the evidence ${(100 * (1 - c * c)).toFixed(0)} % is left, of the user’s belief nothing.`,
       values: { before, after, left: 1 - c * c },
       arrows: [
         [1, 0],
