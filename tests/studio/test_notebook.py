@@ -178,7 +178,10 @@ def test_the_views_in_a_cell_are_those_of_the_single_file(
     frame.wait_for_function("() => location.hash.startsWith('#/features')")
     expect(frame.locator("footer")).to_contain_text("Read from the notebook's kernel")
     assert frame.locator("img[onerror], iframe, object, embed").count() == 0
+    assert complaints == []
     assert serious(page) == []
+    # axe asks frames by a message that names an origin, which a sandbox has none of.
+    complaints.clear()
     page.evaluate("() => window.end()")
     assert complaints == []
 
