@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -166,16 +167,17 @@ def certified_count(
     later = ((held.double().to(white.mean.device) - white.mean) @ white.to_white).float()
     ordinary = judge.ordinary(first) if len(judge.candidates) else 0.0
     log_e = torch.full((directions.n,), -math.inf)
-    for place in range(len(judge.candidates)):
-        rows, signs = judge.speaking(first, place, min(judged, _CHOOSING), 0.0, ordinary)
-        chosen = _chosen(rows, signs, margin)
-        if chosen is None:
-            log_e[judge.tried[place]] = 0.0
-            continue
-        tau, q = chosen
-        _, signs = judge.speaking(later, place, judged, tau, ordinary)
-        above, below = int((signs > 0).sum()), int((signs < 0).sum())
-        log_e[judge.tried[place]] = above * math.log(q / margin) + below * math.log((1 - q) / (1 - margin))
+    with _one_thread():
+        for place in range(len(judge.candidates)):
+            rows, signs = judge.speaking(first, place, min(judged, _CHOOSING), 0.0, ordinary)
+            chosen = _chosen(rows, signs, margin)
+            if chosen is None:
+                log_e[judge.tried[place]] = 0.0
+                continue
+            tau, q = chosen
+            _, signs = judge.speaking(later, place, judged, tau, ordinary)
+            above, below = int((signs > 0).sum()), int((signs < 0).sum())
+            log_e[judge.tried[place]] = above * math.log(q / margin) + below * math.log((1 - q) / (1 - margin))
     certified = torch.zeros(directions.n, dtype=torch.bool)
     certified[judge.tried] = e_benjamini_hochberg(log_e[judge.tried], alpha)
     count = int(certified.sum())
@@ -202,6 +204,17 @@ def certified_count(
         log_e,
         certified,
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products of a few hundred rows are too small to be shared: two threads take twice as long over them as one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _chosen(size: Tensor, signs: Tensor, margin: float) -> tuple[float, float] | None:
