@@ -30,14 +30,14 @@ from ..measure.words import WORDS
 # A page opens at once up to about ten megabytes; a scan of a large model has gigabytes of rows. Each table gets this
 # much room, and its most telling rows fill it; the rest stays in the run's Parquet files, and the page says so.
 ROOM = {
-    "contexts": 6_000_000,
+    "contexts": 4_500_000,
     "latents": 3_000_000,
     "neurons": 1_000_000,
     "cells": 2_000_000,
     # Every point of a map, so that nobody takes a part for the whole.
     "atlas": 10_000_000,
     "neuron_contexts": 2_000_000,
-    "partners": 2_000_000,
+    "partners": 1_200_000,
 }
 OTHER_ROOM = 1_000_000
 LONG = 4_096
@@ -178,7 +178,7 @@ def payload(report: Report) -> dict[str, Any]:
     order = _trusted(report.tables.get("latents", {}))
     for name, table in report.tables.items():
         # A context's activations only choose a colour: three digits are what it shows of them.
-        digits = {"activations": 3} if name == "contexts" else {}
+        digits = {"activations": 3} if name in ("contexts", "neuron_contexts") else {}
         columns = {column: [plain(cell, digits.get(column, 9)) for cell in cells] for column, cells in table.items()}
         rows = len(next(iter(columns.values()), ()))
         kept = _within(columns, rows, _importance(name, columns, order), ROOM.get(name, OTHER_ROOM))

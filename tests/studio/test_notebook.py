@@ -55,7 +55,7 @@ def test_the_kernel_says_what_the_single_file_holds(widget: RunWidget, report: R
     assert head == json.loads(json.dumps(page))
     for name, table in tables.items():
         rows = json.loads(widget.answer({"ask": "rows", "table": name, "where": {}}))
-        if name != "contexts":  # There the file has fewer digits of activations.
+        if name not in ("contexts", "neuron_contexts"):  # There the file has fewer digits of activations.
             assert rows == json.loads(json.dumps(table)), name
     for name, array in packed.items():
         assert json.loads(widget.answer({"ask": "array", "name": name})) == array
