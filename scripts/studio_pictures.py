@@ -33,9 +33,9 @@ PICTURES = {
     "compare-dark": ("/compare", "dark", 1280),
     "truth": ("/run/@compare-world#/truth", "light", 1280),
     "calibration-narrow": ("/run/@calibration#/calibration", "light", 400),
-    "atlas": ("/run/@scan#/atlas?feature=79", "light", 1280),
-    "feature-dark": ("/run/@scan#/features?feature=79", "dark", 1280),
-    "neuron-narrow": ("/run/@scan#/neurons?site=transformer.h.3.mlp.c_proj%3Ain&neuron=1", "light", 400),
+    "atlas": ("/run/@scan#/atlas?feature=122", "light", 1280),
+    "feature-dark": ("/run/@scan#/features?feature=122", "dark", 1280),
+    "neuron-narrow": ("/run/@scan#/neurons?site=transformer.h.3.mlp.c_proj%3Ain&neuron=187", "light", 400),
     "recovery-dark": ("/run/@bounds#/recovery", "dark", 1280),
     "jobs-dark": ("/jobs", "dark", 1280),
 }
