@@ -35,7 +35,7 @@ PICTURES = {
     "calibration-narrow": ("/run/@calibration#/calibration", "light", 400),
     "atlas": ("/run/@scan#/atlas?feature=122", "light", 1280),
     "feature-dark": ("/run/@scan#/features?feature=122", "dark", 1280),
-    "neuron-narrow": ("/run/@scan#/neurons?site=transformer.h.3.mlp.c_proj%3Ain&neuron=187", "light", 400),
+    "neuron-narrow": ("/run/@scan#/neurons?site=transformer.h.3.mlp.c_proj%3Ain&neuron=194", "light", 400),
     "recovery-dark": ("/run/@bounds#/recovery", "dark", 1280),
     "jobs-dark": ("/jobs", "dark", 1280),
 }
