@@ -59,30 +59,13 @@ def superscope(folder: Path) -> None:
 def _theirs(folder: Path):
     """Model, dictionary and tokens as TransformerLens and SAELens have them."""
     import torch
+    from hooked import hooked
     from sae_lens import SAE, HookedSAETransformer
     from safetensors.torch import load_file
-    from transformer_lens import HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     theirs = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    c = theirs.config
-    config = HookedTransformerConfig(
-        n_layers=c.n_layer,
-        d_model=c.n_embd,
-        n_ctx=c.n_positions,
-        n_heads=c.n_head,
-        d_head=c.n_embd // c.n_head,
-        d_mlp=4 * c.n_embd,
-        d_vocab=c.vocab_size,
-        act_fn="gelu_new",
-        normalization_type="LN",
-        default_prepend_bos=False,
-    )
-    model = HookedSAETransformer(config)
-    model.load_state_dict(convert_gpt2_weights(theirs, config), strict=False)
-    # TransformerLens loads a tokenizer again where it adds no first token; it is given as it is.
-    model.tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = hooked(theirs, AutoTokenizer.from_pretrained(MODEL), HookedSAETransformer)
     sae = SAE.load_from_disk(folder / "saelens")
     # Our atoms have length 1, so that this changes nothing; without it sae-dashboard refuses a TopK.
     sae.cfg.rescale_acts_by_decoder_norm = True

@@ -44,6 +44,7 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("JAXTYPING_DISABLE", "1")
 
 import torch
+from hooked import hooked
 from results import commit, numbers, report
 from torch import Tensor
 
@@ -228,30 +229,6 @@ def ours(subject: Subject, given: Text) -> Figures:
     return figures
 
 
-def hooked(subject: Subject) -> Any:
-    """The pocket model as TransformerLens has it."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
-
-    c: Any = subject.model.config
-    config = HookedTransformerConfig(
-        n_layers=c.n_layer,
-        d_model=c.n_embd,
-        n_ctx=c.n_positions,
-        n_heads=c.n_head,
-        d_head=c.n_embd // c.n_head,
-        d_mlp=4 * c.n_embd,
-        d_vocab=c.vocab_size,
-        act_fn="gelu_new",
-        normalization_type="LN",
-        default_prepend_bos=False,
-    )
-    model = HookedTransformer(config)
-    model.load_state_dict(convert_gpt2_weights(subject.model, config), strict=False)
-    model.tokenizer = subject.tokenizer
-    return model
-
-
 def theirs(subject: Subject, given: Text) -> Figures:
     """SAELens's runner and evaluations and SAEBench's probes, a dictionary after the other."""
     from datasets import Dataset
@@ -261,8 +238,9 @@ def theirs(subject: Subject, given: Text) -> Figures:
     from sae_lens.evals import EvalConfig, run_evals
     from sae_lens.training.activation_scaler import ActivationScaler
     from sae_lens.training.activations_store import ActivationsStore
+    from transformer_lens import HookedTransformer
 
-    figures, model = Figures(), hooked(subject)
+    figures, model = Figures(), hooked(subject.model, subject.tokenizer, HookedTransformer)
     learn, held = (Dataset.from_dict({"tokens": part.ids.tolist()}) for part in (given.learn, given.held))
 
     def timed(part: str, work: Callable[[], Any]) -> Any:

@@ -24,7 +24,7 @@ from .comparing import Codes, Kept, aligned, held_out_losses, stable
 from .layers import Explained, Recurring
 from .readings import Activation, Interference, Neurons, Reading
 from .survey import Survey
-from .together import Sides, Together, lives, taught
+from .together import SideBySide, Sides, lives, taught
 
 HISTORY = "pocket"
 _AGAINST = (
@@ -109,7 +109,7 @@ class Dynamics(Survey):
         self, sides: Sides, places: Sequence[tuple[str, str]], run: Run, findings: Findings
     ) -> Generator[Progress, None, None]:
         """A crosscoder of all checkpoints, whose batches keep k latents a row on average."""
-        rows = Together.of([sides.learned[at] for at in places], [sides.held[at] for at in places])
+        rows = SideBySide.of([sides.learned[at] for at in places], [sides.held[at] for at in places])
         n = self.n or 8 * rows.widths[0]
         made = BatchTopK(sum(rows.widths), n, self.k, seed=self.seed)
         sae = yield from taught(

@@ -79,7 +79,7 @@ class Sides(Reading):
 
 
 @dataclass(frozen=True, eq=False)
-class Together:
+class SideBySide:
     """Rows that all places have, about each place's mean and all with one spread.
 
     Args:
@@ -94,7 +94,7 @@ class Together:
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, learned: Sequence[Side], held: Sequence[Side]) -> Together:
+    def of(cls, learned: Sequence[Side], held: Sequence[Side]) -> SideBySide:
         """Rows that are missing from one place, for they are outliers there, are left out of all.
 
         Raises:

@@ -20,7 +20,7 @@ from .comparing import Codes, aligned, found_beside_seed, joined
 from .layers import Explained
 from .readings import Activation, Reading
 from .survey import Survey
-from .together import Sides, Together, taught, unexplained
+from .together import SideBySide, Sides, taught, unexplained
 
 _EDGES = np.linspace(0.0, 1.0, 21)
 
@@ -124,7 +124,7 @@ class Transfer(Survey):
         self, sides: Sides, places: Sequence[tuple[str, str]], held_out: Corpus, run: Run, findings: Findings
     ) -> Generator[Progress, None, str]:
         """One dictionary of both, and what its codes from either tell of either."""
-        rows = Together.of([sides.learned[at] for at in places], [sides.held[at] for at in places])
+        rows = SideBySide.of([sides.learned[at] for at in places], [sides.held[at] for at in places])
         n = self.n or 8 * min(rows.widths)
         sae = Crosscoder(sum(rows.widths), n, self.k, rows.widths, one_site=True, seed=self.seed)
         stage = "Learning one dictionary of both"

@@ -10,7 +10,7 @@ from superscope import measure
 from superscope.core import Run, result_of
 from superscope.dictionaries import BatchTopK, Crosscoder
 from superscope.studies.networks.dynamics import from_moment_to_moment
-from superscope.studies.networks.together import Side, Together, lives, taught, unexplained
+from superscope.studies.networks.together import Side, SideBySide, lives, taught, unexplained
 
 D, ROWS = 10, 4000
 HISTORY = [[1, 1, 1]] * 4 + [[0, 1, 1]] * 4 + [[1, 1, 0]] * 4
@@ -32,9 +32,9 @@ def sides(has: torch.Tensor) -> list[Side]:
     ]
 
 
-def split(has: torch.Tensor) -> Together:
+def split(has: torch.Tensor) -> SideBySide:
     whole = sides(has)
-    return Together.of(
+    return SideBySide.of(
         *([Side(s.numbers[part], s.x[part]) for s in whole] for part in (slice(3000), slice(3000, None)))
     )
 
@@ -93,11 +93,11 @@ def test_births_and_deaths_between_moments_stand_beside_those_between_moments_in
 
 def test_only_rows_that_all_places_have_are_put_side_by_side() -> None:
     one, other = Side(np.array([1, 2, 4]), torch.randn(3, 2)), Side(np.array([0, 2, 4, 5]), torch.randn(4, 3))
-    rows = Together.of([one, other], [one, other])
+    rows = SideBySide.of([one, other], [one, other])
     assert rows.numbers.tolist() == [2, 4]
     assert rows.widths == (2, 3)
     torch.testing.assert_close(rows.learned.mean(0), torch.zeros(5), atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="no row of text is at all places"):
-        Together.of([one, Side(np.array([7]), torch.randn(1, 3))], [one, other])
+        SideBySide.of([one, Side(np.array([7]), torch.randn(1, 3))], [one, other])
     with pytest.raises(ValueError, match="place 2 are all equal"):
-        Together.of([one, Side(one.numbers, torch.ones(3, 3))], [one, other])
+        SideBySide.of([one, Side(one.numbers, torch.ones(3, 3))], [one, other])
