@@ -13,6 +13,7 @@ import torch
 
 from ..capture import MemorySource, StoreSource
 from ..core import Run, Step, files
+from ..core.threads import torch_threads
 from ..dictionaries import SAE, SHORT, TopK, train
 from ..dictionaries.sae.base import SAVED
 from ..measure import Wanted
@@ -121,21 +122,19 @@ def _side_by_side(
             # It is raised in the thread that waits for the news.
             news.put((number, None, None, error))
 
-    threads = torch.get_num_threads()
     workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(trainings))]
-    torch.set_num_threads(max(threads // max(len(workers), 1), 1))
-    try:
-        for worker in workers:
-            worker.start()
-        running = len(workers)
-        while running:
-            number, step, result, error = news.get()
-            if error is not None:
-                raise error
-            running -= result is not None
-            yield number, step, result
-    finally:
-        stopped.set()
-        for worker in workers:
-            worker.join()
-        torch.set_num_threads(threads)
+    with torch_threads(max(torch.get_num_threads() // max(len(workers), 1), 1)):
+        try:
+            for worker in workers:
+                worker.start()
+            running = len(workers)
+            while running:
+                number, step, result, error = news.get()
+                if error is not None:
+                    raise error
+                running -= result is not None
+                yield number, step, result
+        finally:
+            stopped.set()
+            for worker in workers:
+                worker.join()

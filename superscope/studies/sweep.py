@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 import tyro
 
 from ..core import Answer, Findings, Report, Run, RunFolder
 from ..core.errors import nearest
+from ..core.threads import torch_threads
 from ..core.units import Executor, Ray, Slurm, executor, run_units
 from . import STUDIES
 from .settings import Count, at_least, fields
@@ -170,12 +170,8 @@ def run_point(folder: str, study: str, threads: int, point: Point) -> None:
         threads: of torch.
         point: which.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         settings(study, point.arguments).run(Path(folder) / point.folder)
-    finally:
-        torch.set_num_threads(before)
 
 
 def settings(study: str, arguments: tuple[str, ...]) -> Study:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...core import Dictionary, Measured, Measurement, ShapeError
+from ...core.threads import torch_threads
 from ..evidence import Evidence, Wanted
 from .base import Counter
 from .cumulants import cumulant_rank
@@ -167,7 +167,8 @@ def certified_count(
     later = ((held.double().to(white.mean.device) - white.mean) @ white.to_white).float()
     ordinary = judge.ordinary(first) if len(judge.candidates) else 0.0
     log_e = torch.full((directions.n,), -math.inf)
-    with _one_thread():
+    # Products of a few hundred rows are too small to be shared: two threads take twice as long over them as one.
+    with torch_threads(1):
         for place in range(len(judge.candidates)):
             rows, signs = judge.speaking(first, place, min(judged, _CHOOSING), 0.0, ordinary)
             chosen = _chosen(rows, signs, margin)
@@ -204,17 +205,6 @@ def certified_count(
         log_e,
         certified,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Products of a few hundred rows are too small to be shared: two threads take twice as long over them as one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _chosen(size: Tensor, signs: Tensor, margin: float) -> tuple[float, float] | None:
