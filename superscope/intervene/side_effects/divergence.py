@@ -112,11 +112,12 @@ def divergences(
         counted = keep[:, 1:].to(rows.device)
         target = ids[:, 1:].to(rows.device)
         plain = _log_probabilities(model, given, options, {}, rows)
+        p = plain.exp()
         positions[part], targets[part] = keep.sum(1), keep[:, 1:].sum(1)
         loss[part] = _loss(plain, target, counted)
         for e, edit in enumerate(edits):
             moved = _log_probabilities(model, given, options, edit, acted)
-            each = divergence_of(plain, moved).masked_fill(~rows, 0.0)
+            each = divergence_of(plain, moved, p).masked_fill(~rows, 0.0)
             infinite[e] += int(each.isinf().sum())
             kl[e, part] = each.sum(1).cpu()
             edited_loss[e, part] = _loss(moved, target, counted)
@@ -126,8 +127,14 @@ def divergences(
     )
 
 
-def divergence_of(log_p: Float64[Tensor, "*batch v"], log_q: Float64[Tensor, "*batch v"]) -> Float64[Tensor, "*batch"]:
+def divergence_of(
+    log_p: Float64[Tensor, "*batch v"], log_q: Float64[Tensor, "*batch v"], p: Float64[Tensor, "*batch v"] | None = None
+) -> Float64[Tensor, "*batch"]:
     r"""$\sum_v p \ln(p / q)$: a v that p excludes adds 0, one that only q excludes makes it infinite.
+
+    Args:
+        log_p, log_q: natural logarithms.
+        p: where several q are compared with one p, its exponentials.
 
     Example:
         >>> masked = torch.tensor([0.0, -float("inf")], dtype=torch.float64)
@@ -135,9 +142,14 @@ def divergence_of(log_p: Float64[Tensor, "*batch v"], log_q: Float64[Tensor, "*b
         >>> float(divergence_of(masked, half)), float(divergence_of(half, masked))
         (0.6931471805599453, inf)
     """
-    p = log_p.exp()
-    # 0 (-inf - anything) is 0, not NaN: a token that p excludes costs nothing, whatever q makes of it.
-    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
+    p = log_p.exp() if p is None else p
+    ratio = log_p - log_q
+    found = torch.linalg.vecdot(p, ratio)
+    excluded = found.isnan()
+    if excluded.any():
+        # 0 (-inf - anything) is 0, not NaN: a token that p excludes costs nothing, whatever q makes of it.
+        found[excluded] = torch.where(p[excluded] > 0, p[excluded] * ratio[excluded], 0.0).sum(-1)
+    return found
 
 
 def _log_probabilities(
@@ -151,7 +163,7 @@ def _log_probabilities(
         stack.enter_context(evaluating(model))
         for site, edit in edits.items():
             stack.enter_context(replace(model, site, edit, rows=rows))
-        return model(**given, **options).logits.double().log_softmax(-1)
+        return model(**given, **options).logits.log_softmax(-1, dtype=torch.float64)
 
 
 def _loss(log_p: Tensor, target: Tensor, counted: Tensor) -> Float64[Tensor, "b"]:
