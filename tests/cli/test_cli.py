@@ -138,23 +138,11 @@ def test_json_is_the_report(model: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
 
 
-def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "superscope.cli",
-        "scan",
-        str(model),
-        *TINY,
-        "--sites",
-        "transformer.h.*",
-        "--steps",
-        "60",
-        "--out",
-        str(tmp_path / "run"),
-    ]
+def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    command = ["scan", str(model), *TINY, "--sites", "transformer.h.*", "--steps", "60", "--out", out]
     running = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "superscope.cli", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,22 +156,22 @@ def test_interrupted_from_the_keyboard(model: Path, tmp_path: Path) -> None:
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     try:
-        out, err = running.communicate(timeout=3)
+        said, err = running.communicate(timeout=3)
     except subprocess.TimeoutExpired:
         # Python drops an interrupt that falls into a finaliser, as a person who presses the keys again knows.
         if running.poll() is None:
             running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=120)
+        said, err = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "Traceback" not in err
     assert f"Interrupted. What was finished is kept in {tmp_path / 'run'}; resume with: superscope scan" in err
-    assert out == ""
+    assert said == ""
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"Report: {tmp_path / 'run' / 'report.html'}" in done.stdout
+    assert main(command) == 0
+    done = capsys.readouterr()
+    assert f"Report: {tmp_path / 'run' / 'report.html'}" in done.out
     # What is said on the way is all that is said, each stage as it begins and as it ends.
-    lines = done.stderr.splitlines()
+    lines = done.err.splitlines()
     assert all(line.isprintable() and len(line) <= 100 and line[:8].strip()[0].isdigit() for line in lines), lines
     for stage in ("Reading the text", "Recording activations", "Learning transformer.h.1", "Measuring transformer.h.1"):
         assert [f"{stage}: done in" in line for line in lines if stage in line][-1], stage

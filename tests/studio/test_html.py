@@ -24,9 +24,12 @@ module = importlib.import_module("superscope.studio.html")
 
 
 def data_in(page: str) -> dict:
-    found = re.findall(r'<script type="application/gzip" id="run">([A-Za-z0-9+/=]*)</script>', page)
+    found = re.findall(r'<script type="application/gzip" id="run">([A-Za-z0-9+/=\n]*)</script>', page)
     assert len(found) == 1
-    return json.loads(gzip.decompress(base64.b64decode(found[0])))
+    first, *tables = (json.loads(gzip.decompress(base64.b64decode(line))) for line in found[0].split("\n"))
+    names = first.pop("names")
+    assert list(first["tables"]) == names
+    return first | {"tables": dict(zip(names, tables, strict=True))}
 
 
 def small(**more: object) -> Report:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import gzip
 import importlib
 import io
 import json
@@ -62,6 +64,21 @@ def test_every_section_is_there_in_silence(open_page) -> None:
     unfold(opened.page)
     assert opened.complaints == []
     assert opened.requests == []
+
+
+def test_a_table_that_cannot_be_unpacked_is_told_where_it_is_missed(open_page, page_file: Path, tmp_path: Path) -> None:
+    page = page_file.read_text(encoding="utf-8")
+    begin = page.index(">", page.index('type="application/gzip"')) + 1
+    first, *tables = page[begin : page.index("</script>", begin)].split("\n")
+    number = json.loads(gzip.decompress(base64.b64decode(first)))["names"].index("neurons")
+    torn = tmp_path / "torn.html"
+    torn.write_text(page.replace(tables[number], tables[number][: len(tables[number]) // 8 * 4]), encoding="utf-8")
+    opened = open_page(file=torn)
+    neurons = opened.page.locator('[data-view="neurons"]')
+    expect(neurons).to_have_attribute("data-state", "failed")
+    expect(neurons.get_by_role("alert")).to_contain_text("This file is damaged")
+    expect(opened.page.locator('[data-view="geometry"]')).to_have_attribute("data-state", "loaded")
+    assert opened.complaints == []
 
 
 @pytest.mark.parametrize(

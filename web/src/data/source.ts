@@ -32,69 +32,80 @@ export function isSurvey(head: Head): boolean {
   return (head.tables.sites ?? 0) > 0;
 }
 
-/** The data inside a self-contained page. */
+type Columns = Run["tables"][string];
+
+/** The data inside a self-contained page, or a whole run that a server made. */
 export class EmbedSource implements DataSource {
-  readonly head: Head;
   readonly live = false;
   readonly place = "This file is complete: it needs no network and sends nothing.";
-  readonly #tables: Run["tables"];
-  readonly #packed: Record<string, Packed>;
 
-  constructor(run: Run) {
-    const { packed = {}, ...rest } = run;
-    this.#tables = run.tables;
-    this.#packed = packed;
-    const sizes = Object.entries(run.tables).map(([name, table]) => [name, length(Object.values(table)[0])] as const);
-    this.head = { ...rest, tables: Object.fromEntries(sizes) };
+  private constructor(
+    readonly head: Head,
+    readonly table: (name: string) => Promise<Columns>,
+    readonly packed: Record<string, Packed>,
+  ) {}
+
+  static of({ packed = {}, ...run }: Run): EmbedSource {
+    const rows = Object.entries(run.tables).map(([name, table]) => [name, length(Object.values(table)[0])] as const);
+    return new EmbedSource({ ...run, tables: Object.fromEntries(rows) }, (name) => Promise.resolve(run.tables[name]!), packed);
   }
 
-  /** What `compressed` of superscope/studio/html.py wrote into the page. */
+  /** What `in_lines` of superscope/studio/html.py wrote into the page: each table is unpacked when it is first asked for. */
   static async fromPage(page: Document): Promise<EmbedSource> {
     if (!("DecompressionStream" in window)) {
       throw new Error("This browser cannot unpack the report. Open it in Chrome 80, Firefox 113, Safari 16.4 or later.");
     }
-    try {
-      const packed = bytes(page.getElementById("run")!.textContent!);
-      const run: unknown = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
-      return new EmbedSource(run as Run);
-    } catch (reason) {
-      throw new Error(`This file is damaged: its data cannot be unpacked (${String(reason)}). Get it again, or make it again with superscope.`);
-    }
+    const [first = "", ...lines] = page.getElementById("run")!.textContent!.split("\n");
+    const { packed, names, ...head } = (await unzip(first)) as Head & { packed: Record<string, Packed>; names: string[] };
+    const found = new Map<string, Promise<Columns>>();
+    const table = (name: string) => {
+      if (!found.has(name)) found.set(name, unzip(lines[names.indexOf(name)] ?? "") as Promise<Columns>);
+      return found.get(name)!;
+    };
+    return new EmbedSource(head, table, packed);
   }
 
-  rows(name: string, where: Where = {}): Promise<Row[]> {
-    return Promise.resolve(name in this.#tables ? select(this.#plain(name), where) : []);
+  async rows(name: string, where: Where = {}): Promise<Row[]> {
+    return name in this.head.tables ? select(plain(await this.table(name)), where) : [];
   }
 
-  columns(name: string, names: string[], where: Where): Promise<Numbers> {
-    const table = this.#tables[name] ?? {};
-    const rows = matching(this.#plain(name, Object.keys(where)), where, length(Object.values(table)[0]));
+  async columns(name: string, names: string[], where: Where): Promise<Numbers> {
+    const table = name in this.head.tables ? await this.table(name) : {};
+    const rows = matching(plain(table, Object.keys(where)), where, length(Object.values(table)[0]));
     const found = names.map((column) => {
       const cells = table[column] ?? [];
       const numbers = Array.isArray(cells) ? cells : unpack(cells).data;
       return [column, Float64Array.from(rows, (row) => (typeof numbers[row] === "number" ? numbers[row] : NaN))] as const;
     });
-    return Promise.resolve(Object.fromEntries(found));
-  }
-
-  /** A table whose columns are all lists, or some of its columns; what travelled as an array is unpacked once. */
-  #plain(name: string, columns: string[] = Object.keys(this.#tables[name] ?? {})): Table {
-    const table = this.#tables[name] ?? {};
-    return Object.fromEntries(
-      columns.flatMap((column) => {
-        const cells = table[column];
-        if (cells === undefined) return [];
-        return [[column, Array.isArray(cells) ? cells : (table[column] = listed(cells))] as const];
-      }),
-    );
+    return Object.fromEntries(found);
   }
 
   array(name: string): Promise<Tensor> {
-    const packed = this.#packed[name];
+    const packed = this.packed[name];
     if (packed) return Promise.resolve(unpack(packed));
     const why = name in this.head.arrays ? "is too large for this page; the run folder has it in arrays.safetensors" : "is none of this run's";
     return Promise.reject(new Error(`The array ${name} ${why}.`));
   }
+}
+
+/** A line of JSON as `compressed` of superscope/studio/html.py wrote it. */
+async function unzip(line: string): Promise<unknown> {
+  try {
+    return await new Response(new Blob([bytes(line)]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  } catch (reason) {
+    throw new Error(`This file is damaged: its data cannot be unpacked (${String(reason)}). Get it again, or make it again with superscope.`);
+  }
+}
+
+/** A table whose columns are all lists, or some of its columns; what travelled as an array is unpacked once. */
+function plain(table: Columns, columns: string[] = Object.keys(table)): Table {
+  return Object.fromEntries(
+    columns.flatMap((column) => {
+      const cells = table[column];
+      if (cells === undefined) return [];
+      return [[column, Array.isArray(cells) ? cells : (table[column] = listed(cells))] as const];
+    }),
+  );
 }
 
 /** The rows of a table whose columns equal `where`. */
