@@ -50,7 +50,7 @@ from torch import Tensor
 
 from superscope import capture, measure
 from superscope.capture import Corpus, Subject
-from superscope.core import Findings, Run, SparseCode
+from superscope.core import Findings, Run, Site, SparseCode
 from superscope.intervene.side_effects import divergences
 from superscope.measure.evaluations.probing import sparse_probing
 from superscope.measure.evaluations.recovered import divergence_recovered
@@ -154,6 +154,8 @@ class Shared(Reading):
 
     def __init__(self, given: Text, figures: Figures) -> None:
         self.given, self.figures = given, figures
+        # By block and seed; None is the site's zero ablation.
+        self.edits: dict[tuple[int, int | None], dict[Site, Callable[[Tensor], Tensor]]] = {}
 
     def read(self, seen: View, findings: Findings) -> None:
         chosen = torch.cat(list(self.given.chosen.values()))
@@ -162,28 +164,29 @@ class Shared(Reading):
         order = (places[:, 0] * CONTEXT + places[:, 1]).argsort()
         rows = x[order[chosen]]
         block = int(str(seen.site).rpartition(".")[2])
-        moved = divergences(
-            seen.subject,
-            self.given.held,
-            [
-                *({seen.site: seen.learned[wanted].reconstruct} for wanted in seen.wanted),
-                {seen.site: torch.zeros_like},
-            ],
-        )
-        *rebuilt, zero = moved
-        for wanted, kept in zip(seen.wanted, rebuilt, strict=True):
-            found = seen.evaluations[wanted]
-            divergence, _ = divergence_recovered(kept.kl, zero.kl, kept.positions, ablation="zero")
-            lost, gone = kept.delta_loss, zero.delta_loss
+        self.edits[block, None] = {seen.site: torch.zeros_like}
+        for wanted in seen.wanted:
+            self.edits[block, wanted.seed] = {seen.site: seen.learned[wanted].reconstruct}
             with torch.no_grad():
                 code = seen.learned[wanted].encode(rows)
-            probes = self._probes(code, rows)
+            found = seen.evaluations[wanted]
             self.figures.at[block, wanted.seed] = {
                 "unexplained": found["fraction_variance_unexplained"].value or 0.0,
                 "l0": found["l0"].value or 0.0,
-                "cross-entropy": 1 - lost / gone,
+                **self._probes(code, rows),
+            }
+
+    def splice(self, subject: Subject) -> None:
+        """What the model loses on each reconstruction, beside one plain pass."""
+        moved = dict(zip(self.edits, divergences(subject, self.given.held, list(self.edits.values())), strict=True))
+        for (block, seed), kept in moved.items():
+            if seed is None:
+                continue
+            zero = moved[block, None]
+            divergence, _ = divergence_recovered(kept.kl, zero.kl, kept.positions, ablation="zero")
+            self.figures.at[block, seed] |= {
+                "cross-entropy": 1 - kept.delta_loss / zero.delta_loss,
                 "divergence": divergence.value or 0.0,
-                **probes,
             }
 
     def _probes(self, code: SparseCode, rows: Tensor) -> dict[str, float]:
@@ -221,10 +224,13 @@ def ours(subject: Subject, given: Text) -> Figures:
     work = time.process_time()
     begun = work
     run = Run.begin(study.kind, {})
-    for step in study.survey(run, {"trained": subject}, sites, given.learn, given.held, (Shared(given, figures),)):
+    shared = Shared(given, figures)
+    for step in study.survey(run, {"trained": subject}, sites, given.learn, given.held, (shared,)):
         stage = step.stage.split()[0]
         figures.parts[stage] = figures.parts.get(stage, 0.0) + time.process_time() - begun
         begun = time.process_time()
+    shared.splice(subject)
+    figures.parts["Splicing"] = time.process_time() - begun
     figures.seconds = time.process_time() - work
     return figures
 
