@@ -162,7 +162,7 @@ def embed(value: Any) -> str:
 
 
 def in_lines(run: Mapping[str, Any]) -> str:
-    """A run as `EmbedSource.fromPage` of the front end reads it: all but the rows of tables, then a line for each table.
+    """A run as `EmbedSource.fromPage` of the front end reads it: all but the rows of tables, then a line a table.
 
     A page opens with its first line; a table is unpacked when a view first asks for it.
 

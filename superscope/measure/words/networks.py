@@ -701,6 +701,23 @@ WORDS = {
             "Below 0: the quantity grows as loss falls. Checkpoints of one training are few and no independent draws.",
             by="studies.Dynamics",
         ),
+        Word(
+            "generalisation_gap",
+            "Generalisation gap",
+            "nats per token",
+            "Next-token loss on text that was not trained on, less that on text that was.",
+            "0 where nothing is known by heart and both texts are equally hard; the untrained model's says whether "
+            "they are.",
+            by="studies.Dynamics",
+        ),
+        Word(
+            "trend_with_gap",
+            "Trend with the generalisation gap",
+            "rank correlation",
+            "Spearman correlation over checkpoints of a quantity with the generalisation gap.",
+            "Above 0: the quantity grows as more is known by heart. Both may only follow the time of training.",
+            by="studies.Dynamics",
+        ),
     ),
     "Interference among active features": (
         Word(

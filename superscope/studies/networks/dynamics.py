@@ -13,8 +13,8 @@ import torch
 import tyro
 from scipy.stats import spearmanr
 
-from ... import capture, measure
-from ...capture import Subject
+from ... import capture, intervene, measure
+from ...capture import Corpus, Subject
 from ...core import Answer, Findings, Measurement, Run
 from ...dictionaries import BatchTopK
 from ...measure.agreement.transfer import used
@@ -43,7 +43,8 @@ class Dynamics(Survey):
     Reads one text with every checkpoint of a model, learns dictionaries of one site of each with several seeds, and
     follows features from each checkpoint to the next by what they fire on. Beside it: what two dictionaries of one and
     the same checkpoint seem to lose and gain, and how much is kept between checkpoints in a wrong order. Then how the
-    number of features, their interference and the polysemanticity of neurons go with the loss.
+    number of features, their interference and the polysemanticity of neurons go with the loss, and with what the models
+    know by heart: their loss on text they were not trained on, less that on text they were.
 
     Then, unless --no-crosscoder, one dictionary of all checkpoints together (k latents a row on average), whose latents
     each have a part at every one of them: a latent lives where its part is at least half as long as its longest.
@@ -64,6 +65,15 @@ class Dynamics(Survey):
     """Dictionaries learned at each checkpoint, from different random starts."""
     crosscoder: bool = True
     """Learn one dictionary of all checkpoints together as well."""
+    seen: str | None = None
+    """Text that the checkpoints were trained on, given as --text is; with --unseen the loss on both says how much is
+    learned by heart. The pocket model's twin has both by itself."""
+    unseen: str | None = None
+    """Text that they were not trained on."""
+
+    def check(self) -> None:
+        if (self.seen is None) != (self.unseen is None):
+            raise ValueError("--seen and --unseen go together: text that was trained on, and text that was not.")
 
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Loading checkpoints", 0, 1)
@@ -98,12 +108,34 @@ class Dynamics(Survey):
         yield Progress("Comparing checkpoints", 1, 1)
         if self.crosscoder:
             yield from self._together(sides, [(label, str(site)) for label in labels], run, findings)
-        _against_loss(findings, labels, losses)
+        _against(findings, labels, losses, "trend_with_loss")
+        if losses and (both := self._seen_and_unseen(first)):
+            gaps = []
+            for done, (label, subject) in enumerate(subjects.items()):
+                yield Progress("Comparing seen text with unseen", done, len(subjects), label)
+                gaps.append(generalisation_gap(subject, *both))
+                findings.add(gaps[-1], at={"site": str(site), "model": label})
+            yield Progress("Comparing seen text with unseen", len(subjects), len(subjects))
+            _against(findings, labels, [gap.value or 0.0 for gap in gaps], "trend_with_gap")
         return Answer(
             title=f"{len(labels)} checkpoints at {site}: what became of features",
             findings=findings,
             sentences=_sentences(findings),
         )
+
+    def _seen_and_unseen(self, first: Subject) -> tuple[Corpus, Corpus] | None:
+        """Text that was trained on and text that was not, as many tokens of each as are held out, if both are known."""
+        if self.seen is not None and self.unseen is not None:
+            both = (capture.documents(text) for text in (self.seen, self.unseen))
+        elif self.checkpoints == (HISTORY,):
+            both = ([document.text for document in part] for part in capture.pocket.split())
+        else:
+            return None
+        seen, unseen = (
+            capture.tokens(first.tokenizer, text, context=self.context, limit=self.held_out, seed=self.seed)
+            for text in both
+        )
+        return seen, unseen
 
     def _together(
         self, sides: Sides, places: Sequence[tuple[str, str]], run: Run, findings: Findings
@@ -251,8 +283,40 @@ def _share_kept(before: Kept, after: Kept, features: np.ndarray) -> float | None
     return len(measure.lineage(a, b, features, nothing).kept) / len(features) if len(features) else None
 
 
-def _against_loss(findings: Findings, labels: Sequence[str], losses: Sequence[float]) -> None:
-    """Rank correlation over checkpoints of each quantity with the loss, beside all orders of the checkpoints."""
+def generalisation_gap(subject: Subject, seen: Corpus, unseen: Corpus) -> Measurement:
+    """Next-token loss on text that was not trained on, less that on text that was, nats per token.
+
+    The interval resamples documents of both. Texts differ in difficulty, too: an untrained model's gap says how much.
+
+    Args:
+        subject: a causal model.
+        seen, unseen: what it was trained on, and what not.
+
+    Raises:
+        TypeError: if the subject is an encoder.
+    """
+    sums, means = [], []
+    for side, corpus in enumerate((unseen, seen)):
+        with torch.no_grad():
+            loss = intervene.next_token_loss(subject, corpus)
+        document, means = corpus.document.numpy(), [*means, loss.mean]
+        columns = np.zeros((int(document.max()) + 1, 4))
+        for column, values in enumerate((loss.nats, loss.counts)):
+            columns[:, 2 * side + column] = np.bincount(document, values.double().numpy())
+        sums.append(columns[columns[:, 2 * side + 1] > 0])
+    interval = measure.bootstrap(lambda s: s[:, 0] / s[:, 1] - s[:, 2] / s[:, 3], np.concatenate(sums))
+    return Measurement(
+        name="generalisation_gap",
+        value=means[0] - means[1],
+        unit="nats per token",
+        n=int(sum(part[:, [1, 3]].sum() for part in sums)),
+        of="tokens",
+        **interval.fields,
+    )
+
+
+def _against(findings: Findings, labels: Sequence[str], losses: Sequence[float], trend: str) -> None:
+    """Rank correlation over checkpoints of each quantity with a loss, beside all orders of the checkpoints."""
     for name in _AGAINST if losses else ():
         found = [findings.get(name, label) for label in labels]
         values = [each.value for each in found if each is not None and each.value is not None]
@@ -263,7 +327,7 @@ def _against_loss(findings: Findings, labels: Sequence[str], losses: Sequence[fl
         null = [float(spearmanr(losses, random.permutation(values)).statistic) for _ in range(200)] if enough else []
         findings.add(
             Measurement(
-                name="trend_with_loss",
+                name=trend,
                 value=float(spearmanr(losses, values).statistic) if enough else None,
                 unit="rank correlation",
                 n=len(labels),
@@ -308,10 +372,11 @@ def _sentences(findings: Findings) -> list[str]:
                 f"By one dictionary of all checkpoints at most {most.value:.0%} [{most.low:.0%}, {most.high:.0%}] of "
                 f"{most.n} latents {what}, from {most.at['from']} to {most.at['to']}{beside}."
             )
-    for m in findings:
-        if m.name == "trend_with_loss" and m.value is not None:
-            said.append(
-                f"{measure.word_for(str(m.at['quantity'])).label} against loss: rank correlation {m.value:+.2f} over "
-                f"{m.n} checkpoints ({m.chance_is})."
-            )
+    for trend, what in (("trend_with_loss", "loss"), ("trend_with_gap", "the gap between unseen and seen text")):
+        for m in findings:
+            if m.name == trend and m.value is not None:
+                said.append(
+                    f"{measure.word_for(str(m.at['quantity'])).label} against {what}: rank correlation "
+                    f"{m.value:+.2f} over {m.n} checkpoints ({m.chance_is})."
+                )
     return said

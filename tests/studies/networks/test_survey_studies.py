@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from superscope import capture
 from superscope.core import Report
 from superscope.studies import Domains, Dynamics, Layers, Transfer
+from superscope.studies.networks.dynamics import generalisation_gap
 from superscope.studies.study import Progress
 
 SMALL: dict[str, Any] = {"tokens": 2500, "held_out": 1500, "context": 32, "n": 24, "k": 3, "steps": 4, "batch": 128}
@@ -103,8 +105,14 @@ def test_a_checkpoint_beside_itself_has_no_history_and_beside_other_weights_noth
     for name in ("a", "b"):
         shutil.copytree(first, tmp_path / name)
     report = Dynamics(
-        **SMALL | {"steps": 30}, checkpoints=(str(tmp_path / "a"), str(tmp_path / "b")), site="embed", text=str(text)
+        **SMALL | {"steps": 30},
+        checkpoints=(str(tmp_path / "a"), str(tmp_path / "b")),
+        site="embed",
+        text=str(text),
+        seen=str(text),
+        unseen=str(text),
     ).run()
+    assert [gap.value for gap in report["generalisation_gap"]] == [0, 0]
     fates = {name: report[f"features_{name}"][0].value for name in ("kept", "split", "died", "merged", "born")}
     assert fates == {"kept": 1, "split": 0, "died": 0, "merged": 0, "born": 0}
     with pytest.raises(ValueError, match="one checkpoint has no history"):
@@ -113,6 +121,20 @@ def test_a_checkpoint_beside_itself_has_no_history_and_beside_other_weights_noth
         Dynamics(**SMALL, checkpoints=(str(first), str(first))).run()
     with pytest.raises(ValueError, match="seeds"):
         Dynamics(**SMALL, seeds=2)
+    with pytest.raises(ValueError, match="--seen and --unseen go together"):
+        Dynamics(**SMALL, seen=str(text))
+
+
+def test_what_is_known_by_heart_is_seen_and_an_untrained_model_knows_nothing() -> None:
+    model = capture.load("pocket")
+    texts = ([document.text for document in part] for part in capture.pocket.split())
+    seen, unseen = (capture.tokens(model.tokenizer, text, context=128, limit=6000) for text in texts)
+    gap = generalisation_gap(model, seen, unseen)
+    assert gap.low is not None
+    assert gap.low > 0
+    nothing = generalisation_gap(capture.control(model, 0), seen, unseen)
+    # What the texts differ by for who has read neither.
+    assert abs(nothing.value or 1.0) < 0.1 < (gap.value or 0.0)
 
 
 def test_features_transfer_to_the_same_place_and_what_cannot_be_compared_is_said(
