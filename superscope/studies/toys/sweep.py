@@ -27,7 +27,8 @@ from ..study import Progress, Study
 
 METRICS = ("features_per_dimension", "feature_dimensionality", "interference", "represented")
 _PAUSE, _SHARE = 1.0, 20.0
-"""Training is kept at a step that is recorded, at most once in so many seconds, and so many times what keeping took."""
+"""Training is kept at a step that is recorded, at most once in so many seconds, and so many times what keeping took,
+and at the last."""
 _MEASURING = 130_000.0
 """What measuring costs, in rows of training: 65 536 are read for the loss."""
 _FAMILIES: dict[str, tuple[type[Family], dict[str, Any]]] = {
@@ -165,7 +166,8 @@ class ToySweep(Study):
             history.append((step.index, step.loss.double()))
             if self.record:
                 frames.append(_Frame.of(ensemble))
-            if time.monotonic() >= due and step.index < self.steps:
+            # The last step always: what a finished run holds does not follow from how long it took.
+            if time.monotonic() >= due or step.index == self.steps:
                 began = time.monotonic()
                 self._keep(run, ensemble, frames, history)
                 due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - began))

@@ -54,6 +54,8 @@ def test_a_killed_sweep_ends_with_the_same_weights(tmp_path):
     for name in ("W", "b", "snapshots", "snapshot_biases", "snapshot_steps"):
         assert torch.equal(resumed.arrays[name], whole.arrays[name]), name
     assert resumed.tables["training"] == whole.tables["training"]
+    state = files.read_tensors(tmp_path / "run" / "state.safetensors")
+    assert int(state["step"]) == study.steps, "the state that is kept depends on when training was kept"
 
 
 RESUMED = {
