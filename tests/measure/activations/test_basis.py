@@ -36,6 +36,15 @@ def test_heavy_tails_alone_are_no_basis() -> None:
     assert seen.p > 0.05
 
 
+def test_one_coordinate_that_holds_the_tails_makes_the_axes_lighter_than_their_rotations() -> None:
+    x = torch.randn(1500, 24, generator=torch.Generator().manual_seed(3))
+    x[:, 5] *= 10 * (2 * x[:, 0]).exp()
+    seen = privileged_basis([Activations(x)], rotations=39)
+    assert seen.p > 0.95
+    assert "lighter-tailed than random rotations" in seen.measurement.caution
+    assert int(seen.kurtosis.argmax()) == 5
+
+
 def test_too_little_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 100"):
         privileged_basis([Activations(torch.randn(50, 4))])
