@@ -4,6 +4,7 @@ from ..core.registry import members
 from .circuit import Circuit as Circuit
 from .correlated import Anticorrelated as Anticorrelated
 from .correlated import Correlated as Correlated
+from .cyclic import Cyclic as Cyclic
 from .distribution import FeatureDistribution as FeatureDistribution
 from .exactly_k import ExactlyK as ExactlyK
 from .hierarchical import Hierarchical as Hierarchical
