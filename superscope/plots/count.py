@@ -34,7 +34,7 @@ def looks(report: Report) -> Figure:
         axes.plot(table["k"][own], table["directions"][own], ls=":", marker="o", mfc="none", color=colour)
         name = f"{n:,.0f} latents, {steps:,.0f} steps"
         axes.plot(table["k"][own], table["counted"][own], marker="o", color=colour, label=name)
-    axes.set(xscale="log", xlabel="k, latents active in a row", ylim=(0, 1.08 * table["directions"].max()))
+    axes.set(xscale="log", xlabel="k, latents active in a row", ylim=(0, 1.08 * max(table["directions"].max(), 1)))
     axes.set_ylabel("directions: recurring (open), kept (filled)")
     ks = sorted(set(table["k"]))
     axes.set_xticks(ks, [f"{k:g}" for k in ks])

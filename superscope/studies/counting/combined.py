@@ -43,6 +43,7 @@ class Combined:
         l0: active features in a row.
         kappa_cs, kappa_lin: of the count in these dimensions; NaN where nothing was counted.
         reasons: what the answer rests on, or why there is none, in sentences.
+        caution: that of them which says why there is no upper end, or no answer; empty where there are both.
     """
 
     value: float | None
@@ -52,6 +53,7 @@ class Combined:
     kappa_cs: float
     kappa_lin: float
     reasons: tuple[str, ...]
+    caution: str = ""
 
     @property
     def at_least(self) -> bool:
@@ -80,21 +82,24 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
     outside = _outside(left_out, beside)
     best = found.best
     if not best.count.counted:
-        return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+        return _nothing(
             "No direction recurs between dictionaries of disjoint rows: there is nothing sparse in these rows, or more "
-            "than can be told apart.", *outside,
-        ))  # fmt: skip
+            "than can be told apart.",
+            outside,
+        )
     if best.agreed.share < _TRACE:
-        return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+        return _nothing(
             f"{best.count.counted:,} directions recur, and carry only {best.agreed.share:.0%} of activations: too "
-            "little to say that the rows are made of such directions.", *outside,
-        ))  # fmt: skip
+            "little to say that the rows are made of such directions.",
+            outside,
+        )
     if best.certified < _CERTIFIED * best.count.counted:
-        return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (
+        return _nothing(
             f"{best.agreed.counted:,} directions recur, but held-out rows certify only {best.certified:,} of them as "
             "active by themselves: they are parts of features of several dimensions, or too rare to judge in so few "
-            "rows.", *outside,
-        ))  # fmt: skip
+            "rows.",
+            outside,
+        )
     l0 = float(best.agreed.densities[best.kept].sum())
     logs, variances = zip(*(_own(look) for look in found.plausible), strict=True)
     weights = [1 / (variance + FLOOR**2) for variance in variances]
@@ -114,7 +119,7 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
             f"With {l0:.1f} of {value:,.0f} active in {d} dimensions kappa is {kappa_cs:.2f}: above {_CROWDED} sparse "
             "features cannot be told apart, so no count is given."
         )
-        return Combined(None, low, math.inf, l0, kappa_cs, kappa_lin, tuple(reasons))
+        return Combined(None, low, math.inf, l0, kappa_cs, kappa_lin, tuple(reasons), reasons[-1])
     rising = [name for name, still in found.flat.items() if not still]
     if best.agreed.share < _SHARE or not best.count.extrapolated:
         reasons.append(
@@ -127,7 +132,13 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
             f"The budget ended before {' and '.join(words[name] for name in rising)} was seen to change nothing."
         )
         high = math.inf
-    return Combined(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons))
+    caution = reasons[-1] if math.isinf(high) else ""
+    return Combined(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons), caution)
+
+
+def _nothing(why: str, outside: list[str]) -> Combined:
+    """No answer, and why there is none."""
+    return Combined(None, 0.0, math.inf, math.nan, math.nan, math.nan, (why, *outside), why)
 
 
 def _depend(beside: Cumulants | None) -> bool:
@@ -177,7 +188,6 @@ def measurements(answer: Combined, found: Search, rows: int) -> list[Measurement
     """The answer as numbers of a report."""
     best = found.best
     how = "90 %: spread over plausible settings, captures over dictionaries, and what worlds were miscounted by"
-    caution = "" if not (answer.abstains or answer.at_least) else answer.reasons[-1]
     bounded = answer.value is not None and math.isfinite(answer.high)
     null = {"chance": float(found.decoy), "chance_is": "Gaussian rows of the same covariance, looked at likewise"}
     at = {"n": best.setting.n, "k": best.setting.k, "steps": best.setting.steps}
@@ -191,7 +201,7 @@ def measurements(answer: Combined, found: Search, rows: int) -> list[Measurement
             low=answer.low if bounded else None,
             high=answer.high if bounded else None,
             how=how if bounded else f"no upper end; 95 % sure of {answer.low:,.0f}" if answer.at_least else "abstained",
-            caution=caution,
+            caution=answer.caution,
             **null,
         ),
         Measurement(
