@@ -467,11 +467,21 @@ WORDS = {
             by="studies.Interpret",
         ),
         Word(
+            "token_accuracy",
+            "Accuracy by the tokens",
+            "balanced accuracy",
+            "The same, where each latent is described by the four tokens that it fires on most, which no model made "
+            "up.",
+            "No more than chance: this language model cannot judge by any description, and the accuracy of its own "
+            "says nothing of the latents.",
+            by="studies.Interpret",
+        ),
+        Word(
             "interpret_requests",
             "Requests",
             "requests",
             "What naming the latents and trying the names takes.",
-            "Three for each latent.",
+            "Four for each latent.",
             by="studies.Interpret",
         ),
         Word(

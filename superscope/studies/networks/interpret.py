@@ -9,6 +9,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ _CHARACTERS = 3.5
 _ANSWER = 24
 """Tokens of an answer."""
 _ATTEMPTS, _PATIENCE = 3, 120
+_TOKENS = 4
+"""That a latent is described by where no model describes it: those marked most often."""
+_MARKED = re.compile(r"<<(.*?)>>", re.DOTALL)
 _EXPLAIN = (
     "One unit of a neural network is active on the tokens between << and >> in the texts below. Say in at most twelve "
     "words what these have in common. Answer with the description alone.\n\n{texts}"
@@ -47,9 +51,10 @@ class Interpret(Study):
 
     Each latent's strongest contexts are sent to a server that speaks OpenAI's protocol (a local one, as llama.cpp or
     vLLM have it), which describes them; then texts on which the latent is active stand among others, and the server
-    says by the description which those are. Beside that score: the same texts judged by another latent's description.
-    **Nothing is sent without --send**: what would be sent, and what it would cost, is said instead. Answers are kept
-    as they come, and an interrupted run asks only for those that are missing.
+    says by the description which those are. Beside that score: the same texts judged by another latent's description,
+    and by the very tokens that the latent fires on, which no model made up: a server that cannot judge by those cannot
+    judge at all. **Nothing is sent without --send**: what would be sent, and what it would cost, is said instead.
+    Answers are kept as they come, and an interrupted run asks only for those that are missing.
     """
 
     kind: ClassVar[str] = "interpret"
@@ -85,7 +90,7 @@ class Interpret(Study):
         report = Report.load(Path(self.scan).expanduser())
         tasks = self._tasks(report)
         asked = [_EXPLAIN.format(texts=_listed(task.shown)) for task in tasks]
-        asked += [_SCORE.format(label="x" * 4 * _ANSWER, texts=_listed(task.texts)) for task in tasks for _ in range(2)]
+        asked += [_SCORE.format(label="x" * 4 * _ANSWER, texts=_listed(task.texts)) for task in tasks for _ in range(3)]
         given, answered = sum(map(len, asked)) / _CHARACTERS, len(asked) * _ANSWER
         findings = Findings(_estimate(len(asked), given, answered, (self.price_given, self.price_answered)))
         price = findings.get("interpret_cost")
@@ -112,7 +117,8 @@ class Interpret(Study):
             yield Progress("Trying the names", number, len(tasks))
             # Another's description, of the next latent: it tells what the texts themselves give away.
             other = found[(number + 1) % len(tasks)]["label"]
-            for which, label in (("score", found[number]["label"]), ("score_by_another", other)):
+            own = found[number]["label"]
+            for which, label in (("score", own), ("score_by_another", other), ("score_by_tokens", task.tokens)):
                 place = f"answers/{task.latent}-{which}.json"
                 score = run.kept(place, files.read_json)
                 if score is None:
@@ -126,9 +132,11 @@ class Interpret(Study):
             "labels.json",
             functools.partial(files.write_json, value={str(each["latent"]): each["label"] for each in found}),
         )
-        findings.add(self._accuracy(found))
-        whole = findings["label_accuracy"]
+        whole = self._accuracy("label_accuracy", "score", found)
+        able = self._accuracy("token_accuracy", "score_by_tokens", found)
+        findings.add([whole, able])
         verdict = "foretell" if (whole.low or 0) > (whole.chance or 0) else "do not foretell better than others' do"
+        judges = (able.low or 0) > (able.chance or 0)
         return Answer(
             title=f"{self.name} on {len(tasks)} latents",
             findings=findings,
@@ -136,6 +144,8 @@ class Interpret(Study):
                 f"Descriptions {verdict} where latents fire: balanced accuracy {whole.value:.2f} "
                 f"[{whole.low:.2f}, {whole.high:.2f}] over {whole.n} latents; by another latent's description "
                 f"{whole.chance:.2f}, and 0.50 is guessing.",
+                f"Told the tokens themselves the server reaches {able.value:.2f} [{able.low:.2f}, {able.high:.2f}]"
+                f"{'.' if judges else ': it cannot judge, so that its scores say nothing of the latents.'}",
                 planned,
             ),
         )
@@ -195,10 +205,10 @@ class Interpret(Study):
             "is kept: the same command with the same --out asks for the rest."
         )
 
-    def _accuracy(self, found: Sequence[Mapping[str, Any]]) -> Measurement:
-        sums = np.array([[each["score"], each["score_by_another"], 1.0] for each in found])
+    def _accuracy(self, name: str, by: str, found: Sequence[Mapping[str, Any]]) -> Measurement:
+        sums = np.array([[each[by], each["score_by_another"], 1.0] for each in found])
         return Measurement(
-            name="label_accuracy",
+            name=name,
             value=float(sums[:, 0].mean()),
             unit="balanced accuracy",
             n=len(found),
@@ -211,10 +221,12 @@ class Interpret(Study):
 
 @dataclass(frozen=True)
 class _Task:
-    """One latent: contexts that its name is made from, and texts that it is tried on, half of which are its own."""
+    """One latent: contexts that its name is made from, the tokens marked there, and texts that it is tried on, half of
+    which are its own."""
 
     latent: int
     shown: tuple[str, ...]
+    tokens: str
     texts: tuple[str, ...]
     active: tuple[bool, ...]
 
@@ -230,7 +242,9 @@ class _Task:
         foreign = [whole[int(other)][int(random.integers(len(whole[int(other)])))][1] for other in drawn]
         order = random.permutation(2 * len(mine))
         both = [*((text, True) for text in mine), *((text, False) for text in foreign)]
-        return cls(latent, shown, tuple(both[i][0] for i in order), tuple(both[i][1] for i in order))
+        marked = Counter(token.strip() for text in shown for token in _MARKED.findall(text))
+        tokens = f"the tokens {', '.join(repr(token) for token, _ in marked.most_common(_TOKENS))}"
+        return cls(latent, shown, tokens, tuple(both[i][0] for i in order), tuple(both[i][1] for i in order))
 
 
 def _marked(table: Mapping[str, Sequence[Any]], row: int) -> str:

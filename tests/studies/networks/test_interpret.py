@@ -67,7 +67,7 @@ def knowing(prompt: str) -> str:
     """Names the word that is marked, and finds it in texts."""
     if marked := re.findall(r"<<(\w+)>>", prompt):
         return f"  the word\n{max(set(marked), key=marked.count)}"
-    label = prompt.split("described as: the word ")[1].split("\n")[0]
+    label = re.split("described as: the (?:word|tokens) ", prompt)[1].split("\n")[0].strip("'")
     return ", ".join(re.findall(rf"^(\d+)\. .*{label}", prompt, flags=re.MULTILINE)) or "none"
 
 
@@ -78,12 +78,12 @@ def test_a_server_that_knows_scores_1_and_by_anothers_name_it_guesses(
     with serving(knowing) as (endpoint, asked):
         report = Interpret(str(scanned), endpoint=endpoint, name="m", send=True, key="THE_KEY").run(tmp_path / "run")
     (accuracy,) = report["label_accuracy"]
-    assert accuracy.value == 1.0
+    assert accuracy.value == report["token_accuracy"][0].value == 1.0
     # Of another's texts its word names those of its own among the foreign ones at most.
     assert (accuracy.chance or 0) <= 0.5
     assert report.tables["labels"]["label"] == [f"the word {word}" for word in WORDS]
     assert json.loads((tmp_path / "run" / "labels.json").read_text())["2"] == "the word seven"
-    assert len(asked) == 15 == report["interpret_requests"][0].value
+    assert len(asked) == 20 == report["interpret_requests"][0].value
     assert {each["path"] for each in asked} == {"/v1/chat/completions"}
     assert {each["key"] for each in asked} == {"Bearer s3cret"}
     assert all("s3cret" not in file.read_text(errors="replace") for file in (tmp_path / "run").rglob("*.json"))
@@ -95,8 +95,9 @@ def test_a_server_that_knows_scores_1_and_by_anothers_name_it_guesses(
 def test_a_server_that_says_the_same_of_all_tells_nothing(scanned: Path) -> None:
     with serving(lambda _: "1, 2, 3, 4, 5, 6, 7, 8") as (endpoint, _):
         report = Interpret(str(scanned), endpoint=endpoint, send=True).run()
-    assert report["label_accuracy"][0].value == 0.5
+    assert report["label_accuracy"][0].value == report["token_accuracy"][0].value == 0.5
     assert "do not foretell better" in report.findings[0]
+    assert "it cannot judge" in report.findings[1]
 
 
 def test_one_that_fails_half_way_is_asked_for_the_rest(
@@ -116,7 +117,7 @@ def test_one_that_fails_half_way_is_asked_for_the_rest(
         assert len(asked) == 7 + 3
         left[0] = 99
         report = study.run(tmp_path / "run")
-        assert len(asked) == 7 + 3 + 8
+        assert len(asked) == 7 + 3 + 13
     assert report["label_accuracy"][0].value == 1.0
 
 
