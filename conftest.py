@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from types import FunctionType
 from typing import Any, get_args
 
@@ -51,8 +51,8 @@ def _where_shapes_are(jaxtyped: Callable[..., Any]) -> Callable[..., Any]:
             )
             if not shapes:
                 return member
-            checked = jaxtyped(typechecker=typechecker)(member)
-            return _at_first(member, checked) if isinstance(member, FunctionType) else checked
+            checked = jaxtyped(typechecker=typechecker)
+            return _at_first(member, checked) if isinstance(member, FunctionType) else checked(member)
 
         return decorate
 
@@ -63,12 +63,17 @@ _calls: Counter[Callable[..., Any]] = Counter()
 
 
 def _at_first(function: Callable[..., Any], checked: Callable[..., Any]) -> Callable[..., Any]:
-    """`checked` at a test's first 20 calls of `function`, and at one in 20 of the others."""
+    """`function`, checked at a test's first 20 calls and at one in 20 of the others.
+
+    The check is written at the first call: to write those of all functions takes every worker two seconds, and it
+    calls half of them.
+    """
+    check = cache(lambda: checked(function))
 
     @wraps(function)
     def either(*args: Any, **kwargs: Any) -> Any:
         _calls[function] += 1
-        return (checked if _calls[function] <= 20 or _calls[function] % 20 == 0 else function)(*args, **kwargs)
+        return (check() if _calls[function] <= 20 or _calls[function] % 20 == 0 else function)(*args, **kwargs)
 
     return either
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -105,29 +105,31 @@ def _side_by_side(
 
     Three small problems on two cores run faster beside each other with one thread each than one after the other with
     two: no thread waits for another at the end of every operation. Each training has its own random numbers, so the
-    results are those of running them in turn.
+    results are those of running them in turn, which is what torch's one thread does where it has no more.
     """
     news: queue.SimpleQueue[tuple[int, Step | None, Learned | None, BaseException | None]] = queue.SimpleQueue()
     stopped = threading.Event()
 
-    def work(number: int) -> None:
-        try:
-            while not stopped.is_set():
-                try:
+    def work(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            try:
+                while not stopped.is_set():
                     news.put((number, next(trainings[number]), None, None))
-                except StopIteration as end:
-                    news.put((number, None, end.value, None))
-                    return
-        except BaseException as error:
-            # It is raised in the thread that waits for the news.
-            news.put((number, None, None, error))
+            except StopIteration as end:
+                news.put((number, None, end.value, None))
+            except BaseException as error:
+                # It is raised in the thread that waits for the news.
+                news.put((number, None, None, error))
+                return
 
-    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(trainings))]
+    numbers = range(len(trainings))
+    shares = [numbers] if torch.get_num_threads() == 1 else [[number] for number in numbers]
+    workers = [threading.Thread(target=work, args=(share,), daemon=True) for share in shares]
     with torch_threads(max(torch.get_num_threads() // max(len(workers), 1), 1)):
         try:
             for worker in workers:
                 worker.start()
-            running = len(workers)
+            running = len(trainings)
             while running:
                 number, step, result, error = news.get()
                 if error is not None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+import transformers
 from jaxtyping import Float
 from torch.nn import functional
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from ...core import Measurement
 from .text import Document
@@ -18,8 +18,8 @@ N_BOOTSTRAP = 2000
 
 
 def document_bits(
-    model: GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast,
+    model: transformers.GPT2LMHeadModel,
+    tokenizer: transformers.PreTrainedTokenizerFast,
     documents: Sequence[Document],
     *,
     stride: int = 128,
@@ -66,8 +66,8 @@ def document_bits(
 
 
 def bits_per_byte(
-    model: GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast,
+    model: transformers.GPT2LMHeadModel,
+    tokenizer: transformers.PreTrainedTokenizerFast,
     documents: Sequence[Document],
     *,
     stride: int = 128,
@@ -129,7 +129,7 @@ def ratio(bits: Float[np.ndarray, " documents"], sizes: Float[np.ndarray, " docu
 
 
 def _pieces(
-    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], window: int, stride: int
+    tokenizer: transformers.PreTrainedTokenizerFast, documents: Sequence[Document], window: int, stride: int
 ) -> Iterator[tuple[int, list[int], int]]:
     """Document's index, up to window + 1 tokens, and the first position whose next token is counted."""
     separator = tokenizer.convert_tokens_to_ids(str(tokenizer.bos_token))

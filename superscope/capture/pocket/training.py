@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2Config, PreTrainedModel
 
 MUON_LR, ADAMW_LR, WEIGHT_DECAY, CLIP = 4e-3, 3e-3, 0.1, 1.0
 """Of the matrices inside the blocks, of all else, of those matrices again; and the longest gradient."""
@@ -19,9 +19,9 @@ WARMUP_STEPS, DECAY_FROM = 50, 0.5
 """Steps to the full rate, and the progress at which its straight line to zero begins."""
 
 
-def architecture(*, vocabulary: int, context: int, d: int, layers: int, heads: int) -> GPT2Config:
+def architecture(*, vocabulary: int, context: int, d: int, layers: int, heads: int) -> transformers.GPT2Config:
     """A GPT-2 of one's own size. No dropout: three passes over the text, fewer parameters than tokens."""
-    return GPT2Config(
+    return transformers.GPT2Config(
         vocab_size=vocabulary,
         n_positions=context,
         n_embd=d,
@@ -84,7 +84,7 @@ def orthogonal(matrix: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
 
 
 def optimizers(
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     pool: ThreadPoolExecutor,
     *,
     muon_lr: float = MUON_LR,
@@ -116,7 +116,7 @@ def rate(step: int, progress: float, *, warmup_steps: int = WARMUP_STEPS, decay_
 
 
 def train(
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     ids: Int[Tensor, "windows context"],
     targets: Bool[Tensor, "windows context"],
     *,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 _HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ def folder() -> Path:
     return _holding(_HERE / "model", "model.safetensors")
 
 
-def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+def load() -> tuple[transformers.GPT2LMHeadModel, transformers.PreTrainedTokenizerFast]:
     """The trained pocket model in float32 and evaluation mode, and its tokenizer.
 
     The tokenizer sets no separator by itself: put `tokenizer.bos_token` before a text whose first token matters,
@@ -43,12 +43,12 @@ def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
         (192, 4, 'def f(x):')
     """
     with without_progress_bars():
-        model = GPT2LMHeadModel.from_pretrained(folder(), dtype=torch.float32, local_files_only=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder(), local_files_only=True)
+        model = transformers.GPT2LMHeadModel.from_pretrained(folder(), dtype=torch.float32, local_files_only=True)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder(), local_files_only=True)
     return model.eval(), tokenizer
 
 
-def control(seed: int = 0) -> GPT2LMHeadModel:
+def control(seed: int = 0) -> transformers.GPT2LMHeadModel:
     """The pocket model's architecture with fresh random weights: what an untrained network of this shape shows.
 
     Weights are drawn by the architecture's own initialisation; the global random state is left as it was.
@@ -60,7 +60,7 @@ def control(seed: int = 0) -> GPT2LMHeadModel:
         >>> torch.equal(control(1).lm_head.weight, control(1).lm_head.weight)
         True
     """
-    return fresh(GPT2Config.from_pretrained(folder(), local_files_only=True), seed)
+    return fresh(transformers.GPT2Config.from_pretrained(folder(), local_files_only=True), seed)
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Checkpoint:
     held_out_bits_per_byte: float
     file: Path
 
-    def load(self) -> GPT2LMHeadModel:
+    def load(self) -> transformers.GPT2LMHeadModel:
         """The twin at this step, in float32 and evaluation mode; it shares the pocket model's tokenizer."""
-        model = fresh(GPT2Config.from_pretrained(self.file.parent, local_files_only=True), seed=0)
+        model = fresh(transformers.GPT2Config.from_pretrained(self.file.parent, local_files_only=True), seed=0)
         stored = {name: tensor.float() for name, tensor in load_file(self.file).items()}
         missing, unexpected = model.load_state_dict(stored, strict=False)
         # The unembedding is the embedding, so it is stored once and is the one name that may be missing.
@@ -122,12 +122,12 @@ def without_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def fresh(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+def fresh(config: transformers.GPT2Config, seed: int) -> transformers.GPT2LMHeadModel:
     """A model of this architecture with random weights, in evaluation mode; the global random state stays."""
     config.dtype = torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU alone; torch.manual_seed reaches every device
-        return GPT2LMHeadModel(config).eval()
+        return transformers.GPT2LMHeadModel(config).eval()
 
 
 def _holding(place: Path, file: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+import transformers
 
 from ..pocket.weights import without_progress_bars
 
@@ -26,7 +26,7 @@ def folder() -> Path:
     return _HERE / "model"
 
 
-def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+def load() -> tuple[transformers.GPT2LMHeadModel, transformers.PreTrainedTokenizerFast]:
     """The sycophant in float32 and evaluation mode, and its tokenizer of whole words.
 
     Raises:
@@ -38,6 +38,6 @@ def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
         (5, 'note e3 r1 is')
     """
     with without_progress_bars():
-        model = GPT2LMHeadModel.from_pretrained(folder(), dtype=torch.float32, local_files_only=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder(), local_files_only=True)
+        model = transformers.GPT2LMHeadModel.from_pretrained(folder(), dtype=torch.float32, local_files_only=True)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder(), local_files_only=True)
     return model.eval(), tokenizer
