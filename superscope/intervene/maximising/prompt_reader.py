@@ -99,6 +99,19 @@ class PromptReader:
         return ReadPrompts.joined(parts)
 
     @torch.no_grad()
+    def along(self, prompts: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+        """The target's value at every token of prompts; NaN at outliers."""
+        model, parts = self.subject.model, []
+        with evaluating(model), Capture(model, [self.site]) as cap:
+            for some in self._split(prompts, batch_that_fits(model)):
+                ids = self._ids(some)
+                (x,) = cap(**inputs(cap.runs, model, ids, torch.ones_like(ids, dtype=torch.bool))).values()
+                rows = self._rows(x, len(some), some.shape[1]).float()
+                value = self.target.value(rows).masked_fill(rows.norm(dim=-1) > self.limit, torch.nan)
+                parts.append(value.double().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
     def read(self, prompts: Int[Tensor, "b t"]) -> ReadPrompts:
         """The target, and the prompts' likelihood."""
         parts = []

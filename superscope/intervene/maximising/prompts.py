@@ -14,6 +14,9 @@ from .vocabulary import Vocabulary
 
 _AT_RANDOM = 0.125
 """Of new prompts, those whose new token is drawn from all tokens: where no slope points, something is still tried."""
+_FIRST = 8
+"""Prompts at random that a line begins at the best of, in children: where a unit is flat, as a neuron far below zero, no
+slope leads out."""
 _SLOPE = 3
 """What a slope costs in evaluations: a pass forward, and one backward of twice the work."""
 
@@ -60,7 +63,7 @@ def maximise_prompts(
     prompt lives for each lambda. In an iteration the gradient with respect to its one-hot tokens names the `top`
     tokens of each position, `children` prompts that differ from it in one of them are drawn and evaluated exactly, and
     for each lambda the best of all prompts evaluated lives on. Where none was better for `patience` iterations, the
-    line begins anew at a prompt at random, its best being kept. Prompts that do not come back from their text are not
+    line begins anew, its best being kept. It begins at the best of 8 `children` prompts at random. Prompts that do not come back from their text are not
     tried; none is tried twice.
 
     Args:
@@ -98,18 +101,18 @@ def maximise_prompts(
         )
     generator = torch.Generator().manual_seed(seed)
     weights = torch.tensor(fluency, dtype=torch.float64)
-    tried = vocabulary.drawn(len(fluency), length, generator)
+    tried = vocabulary.drawn(_FIRST * children, length, generator)
     known = {tuple(row) for row in tried.tolist()}
     read = reader.read(tried)
-    lines = [_Line(weight, scale, at) for at, weight in enumerate(fluency)]
+    lines = [_Line(weight, scale, at) for weight, at in zip(fluency, _best(read, weights, scale).tolist())]
     evaluations = len(tried)
     for done in range(iterations):
         anew = [line for line in lines if line.stale >= patience]
-        fresh = vocabulary.drawn(len(anew), length, generator)
-        for at, line in enumerate(anew):
-            line.renew(len(tried) + at)
+        fresh = vocabulary.drawn(_FIRST * children * len(anew), length, generator)
         if anew:
             tried, read = torch.cat([tried, fresh]), ReadPrompts.joined([read, reader.read(fresh)])
+        for line, own in zip(anew, torch.arange(len(tried))[len(tried) - len(fresh) :].split(_FIRST * children)):
+            line.renew(read, own.tolist())
         parents = tried[[line.at for line in lines]]
         slopes = reader.slopes(parents, weights, scale)
         new, owners = _children(parents, slopes, vocabulary, children, top, known, generator)
@@ -140,9 +143,9 @@ class _Line:
         self.weight, self.scale, self.at = weight, scale, at
         self.stale, self.shares = 0, True
 
-    def renew(self, at: int) -> None:
-        """From here on from another prompt."""
-        self.at, self.stale, self.shares = at, 0, False
+    def renew(self, read: ReadPrompts, drawn: Sequence[int]) -> None:
+        """From here on from the best of some prompts at random."""
+        self.at, self.stale, self.shares = max(drawn, key=lambda i: self._worth(read, i)), 0, False
 
     def follow(self, read: ReadPrompts, new: Sequence[int]) -> None:
         """To the best of the new prompts, if it is better."""
