@@ -20,7 +20,11 @@ def train(folder, epochs=60):
     """A ViT of four layers on 1 437 digits; returns its accuracy on the other 360."""
     torch.manual_seed(0)
     digits = load_digits()
-    pixels = torch.tensor(digits.images / 8 - 1, dtype=torch.float32)[:, None].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    pixels = (
+        torch.tensor(digits.images / 8 - 1, dtype=torch.float32)[:, None]
+        .repeat_interleave(2, 2)
+        .repeat_interleave(2, 3)
+    )
     labels = torch.tensor(digits.target)
     config = transformers.ViTConfig(
         hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128, image_size=16, patch_size=4,

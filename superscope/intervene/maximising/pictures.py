@@ -60,7 +60,7 @@ class Ball:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    r"""Pictures by their Fourier coefficients over frequency, $z = C\, F^{-1}(c_\nu / \max(\nu, \nu_1)^{\mathrm{decay}})$.
+    r"""Pictures by their coefficients, $z = C\, F^{-1}(c_\nu / \max(\nu, \nu_1)^{\mathrm{decay}})$.
 
     White coefficients give noise with the spectrum of photographs and, by C, with colours as correlated as theirs: a
     step of ascent then goes along what varies in pictures, where a step in pixels goes to the highest frequencies.
@@ -254,10 +254,11 @@ def maximise_pictures(
         Olah, Mordvintsev and Schubert, "Feature Visualization", Distill 2017. Erhan et al., "Visualizing higher-layer
         features of a deep network", 2009: ascent under a bound on the norm.
     """
-    if starts < 1 or steps < 1 or not 0 <= jitter < min(spectrum.height, spectrum.width):
+    most = min(spectrum.height, spectrum.width) - 1
+    if starts < 1 or steps < 1 or not 0 <= jitter <= most:
         raise ValueError(
-            f"maximise_pictures: starts and steps must be at least 1 and jitter in 0..{min(spectrum.height, spectrum.width) - 1}; "
-            f"got {starts}, {steps} and {jitter}."
+            f"maximise_pictures: starts and steps must be at least 1 and jitter in 0..{most}; got {starts}, {steps} and "
+            f"{jitter}."
         )
     generator = torch.Generator().manual_seed(seed)
     device = device_of(reader.model)
@@ -295,7 +296,10 @@ class _Kept:
         pixels = pixels.cpu()
         better = read.score > self.score
         self.pixels = pixels if self.pixels is None else torch.where(better[:, None, None, None], pixels, self.pixels)
-        self.score, self.value = torch.where(better, read.score, self.score), torch.where(better, read.value, self.value)
+        self.score, self.value = (
+            torch.where(better, read.score, self.score),
+            torch.where(better, read.value, self.value),
+        )
         self.patch = torch.where(better, read.patch, self.patch)
         return self.pixels, ReadPictures(self.value, self.score, self.patch)
 

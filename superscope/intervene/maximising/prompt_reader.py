@@ -122,9 +122,7 @@ class PromptReader:
             parts.append(ReadPrompts(*self._found(seen[0], some), nats.double().cpu()))
         return ReadPrompts.joined(parts)
 
-    def slopes(
-        self, prompts: Int[Tensor, "b t"], fluency: Float[Tensor, "b"], scale: float
-    ) -> Float[Tensor, "b t v"]:
+    def slopes(self, prompts: Int[Tensor, "b t"], fluency: Float[Tensor, "b"], scale: float) -> Float[Tensor, "b t v"]:
         r"""$\partial L / \partial o_{tv}$ of $L = s / \mathrm{scale} - \lambda h$, o the prompt's tokens one-hot.
 
         s is what is climbed of the target and h the prompt's mean cross-entropy, in which a token counts twice: as what

@@ -1,4 +1,4 @@
-"""Which prompt makes a unit largest, and how unlikely must it be? Evolution of prompts, one for each weight of fluency."""
+"""Which prompt makes a unit largest, and how unlikely must it be? Prompts evolve, one for each weight of fluency."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .vocabulary import Vocabulary
 _AT_RANDOM = 0.125
 """Of new prompts, those whose new token is drawn from all tokens: where no slope points, something is still tried."""
 _FIRST = 8
-"""Prompts at random that a line begins at the best of, in children: where a unit is flat, as a neuron far below zero, no
-slope leads out."""
+"""Prompts at random that a line begins at the best of, in children: where a unit is flat, as a neuron far below zero,
+no slope leads out."""
 _SLOPE = 3
 """What a slope costs in evaluations: a pass forward, and one backward of twice the work."""
 
@@ -57,14 +57,14 @@ def maximise_prompts(
     patience: int = 20,
     seed: int = 0,
 ) -> Generator[int, None, MaximisedPrompts]:
-    r"""The prompt p that maximises $a(p) / \mathrm{scale} - \lambda\, h(p)$, for each $\lambda$; yields iterations done.
+    r"""The prompt p that maximises $a(p) / \mathrm{scale} - \lambda\, h(p)$, for each $\lambda$; yields iterations.
 
     a is the target's value and h the mean $-\ln p$ of the prompt's tokens under the model itself, nats a token. One
     prompt lives for each lambda. In an iteration the gradient with respect to its one-hot tokens names the `top`
     tokens of each position, `children` prompts that differ from it in one of them are drawn and evaluated exactly, and
-    for each lambda the best of all prompts evaluated lives on. Where none was better for `patience` iterations, the
-    line begins anew, its best being kept. It begins at the best of 8 `children` prompts at random. Prompts that do not come back from their text are not
-    tried; none is tried twice.
+    for each lambda the best of all prompts evaluated lives on. A line begins at the best of 8 `children` prompts at
+    random, and begins anew where none was better for `patience` iterations, its best being kept. Prompts that do not
+    come back from their text are not tried.
 
     Args:
         reader: model, site and target.
@@ -120,7 +120,9 @@ def maximise_prompts(
         if len(new):
             tried, read = torch.cat([tried, new]), ReadPrompts.joined([read, reader.read(new)])
         for number, line in enumerate(lines):
-            line.follow(read, [len(tried) - len(new) + i for i in range(len(new)) if line.shares or owners[i] == number])
+            line.follow(
+                read, [len(tried) - len(new) + i for i in range(len(new)) if line.shares or owners[i] == number]
+            )
         yield done + 1
     alive, front = _best(read, weights, scale), _front(read)
     return MaximisedPrompts(

@@ -1,4 +1,4 @@
-"""What is to be made large? A number read of x: a latent of a dictionary, a coordinate, or the part along a direction."""
+"""What is to be made large? A number read of x: a latent of a dictionary, a coordinate, the part along a direction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...core import ShapeError, SparseCoder
 from ...dictionaries import SAE
 
 _SILENT = 0.1
-"""Of its slope, what a latent that is off still counts: enough to climb by, too little to be worth more than being on."""
+"""Of its slope, what a latent that is off still counts: enough to climb by, too little to be worth more than one on."""
 
 
 class Target(ABC):

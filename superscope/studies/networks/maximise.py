@@ -15,6 +15,7 @@ from torch import Tensor
 from ... import capture, measure
 from ...capture import Images, Subject
 from ...core import Answer, Findings, Measurement, Run, Site, files
+from ...measure.interval import Interval
 from ..settings import Count, above, at_least
 from ..study import Progress, Study
 from .maximise_pictures import SHOWN, Ascent, Pictures, climbed, real_pictures, shape_of
@@ -165,9 +166,7 @@ class Maximise(Study):
         chosen: list[Unit] = []
         for label, subject in subjects.items():
             yield Progress(f"Reading text ({label})", 0, 1)
-            text = Text.of(
-                subject, site, corpus, length=self.length, best=self.position == "best", seed=self.seed
-            )
+            text = Text.of(subject, site, corpus, length=self.length, best=self.position == "best", seed=self.seed)
             # The same numbers in both: drawn once, of the trained model's rows.
             chosen = chosen or units.of(text.rows.x, str(site), self.count, self.seed)
             yield Progress(f"Reading text ({label})", 1, 1, f"{len(text.rows):,} rows")
@@ -209,9 +208,7 @@ class Maximise(Study):
             chosen = chosen or units.of(given.x, str(site), self.count, self.seed)
             yield Progress(f"Reading pictures ({label})", 1, 1, f"{len(given.x):,} patches")
 
-            def climb(
-                unit: Unit, given: Pictures = given, label: str = label
-            ) -> Generator[int, None, dict[str, Any]]:
+            def climb(unit: Unit, given: Pictures = given, label: str = label) -> Generator[int, None, dict[str, Any]]:
                 one, pixels = yield from climbed(unit, given, how)
                 return one | {"pixels": pixels.tolist()}
 
@@ -222,7 +219,7 @@ class Maximise(Study):
                 name = f"pictures.{label}.{number}"
                 for shown in one["shown"]:
                     room = None if one["strongest"] is None else one["strongest"] - one["mean"]
-                    over = (shown["value"] - one["mean"]) / room if room else None
+                    over = (shown["value"] - one["mean"]) / room if room and shown["value"] is not None else None
                     where = {"target": one["label"], "array": name, "index": SHOWN.index(shown["what"])}
                     findings.row("pictures", **at, **where, **shown, above=over, low=low, high=high)
                 if one["shown"]:
@@ -273,12 +270,11 @@ def _known(values: Any) -> list[float]:
 
 
 def _activation(
-    one: Mapping[str, Any], value: float | None, chance: float | None, where: str, spread: Any = None
+    one: Mapping[str, Any], value: float | None, chance: float | None, where: str, spread: Interval | None = None
 ) -> Measurement:
     """The largest value of one unit that was found, beside the largest in the data and at random."""
-    said = spread.fields if spread is not None else {"how": "no interval: one search"}
-    if value is None or (said.get("high") is not None and not said["low"] <= value <= said["high"]):
-        said = {"how": "no interval: one search"}
+    alone = Interval(None, None, "no interval: one search")
+    said = (alone if spread is None or value is None else spread).fields
     caution = ""
     if value is None:
         caution = (

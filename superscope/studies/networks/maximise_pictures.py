@@ -17,7 +17,7 @@ from ...capture import Images, Subject
 from ...capture.reading.harvest import harvest
 from ...core import FormatError, Site
 from ...intervene.maximising import PictureReader, Range, Spectrum, maximise_pictures
-from .maximise_prompts import moves
+from .maximise_prompts import cell, moves
 from .targets import Unit
 
 _TOGETHER = 256
@@ -81,13 +81,15 @@ def shape_of(subject: Subject) -> tuple[int, int, int, int]:
     """
     config: Any = subject.model.config
     size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    rows, columns = patch if isinstance(patch, (list, tuple)) else (patch, patch)
-    if not all(isinstance(one, int) and one > 0 for one in (height, width, rows, columns)):
+    sides: list[Any] = [
+        one for each in (size, patch) for one in (each if isinstance(each, (list, tuple)) else (each, each))
+    ]
+    if not all(isinstance(one, int) and one > 0 for one in sides):
         raise ValueError(
             f"'{subject.name}' does not say how large its pictures and patches are (image_size {size}, patch_size "
             f"{patch}), so none can be made. Write both into its config.json."
         )
+    height, width, rows, columns = (int(side) for side in sides)
     return int(getattr(config, "num_channels", 3)), height, width, (height // rows) * (width // columns)
 
 
@@ -108,7 +110,9 @@ def real_pictures(subject: Subject, path: str) -> Images:
         except (ValueError, TypeError) as error:
             raise FormatError(f"{path} is no .npy file of numbers ({error}).") from error
         if pixels.ndim != 4 or not len(pixels):
-            raise FormatError(f"{path} holds {tuple(pixels.shape)} where pictures are (count, channels, height, width).")
+            raise FormatError(
+                f"{path} holds {tuple(pixels.shape)} where pictures are (count, channels, height, width)."
+            )
         return capture.fitted_images(subject.model, pixels)
     parts = list(capture.pictures(subject.model, subject.name, path))
     names = tuple(name for part in parts for name in part.names)
@@ -159,27 +163,27 @@ def climbed(unit: Unit, given: Pictures, how: Ascent) -> Generator[int, None, tu
         seed=how.seed,
     )
     best = int(made.read.score.argmax())
-    pixels, value = noise[[int(probe.score.argmax())]], float(probe.value[int(probe.score.argmax())])
-    top, patch = float(probe.score.max()), int(probe.patch[int(probe.score.argmax())])
+    top = int(probe.score.argmax())
+    noisiest, read, score = noise[[top]], (probe.value[top], int(probe.patch[top])), float(probe.score[top])
     for _ in range(_TOGETHER, made.evaluations, _TOGETHER):
         some = given.bounds(given.spectrum.picture(given.spectrum.drawn(_TOGETHER, generator)))
-        read = reader.read(some)
-        at = int(read.score.argmax())
-        if float(read.score[at]) > top:
-            top, pixels, value, patch = float(read.score[at]), some[[at]], float(read.value[at]), int(read.patch[at])
+        more = reader.read(some)
+        at = int(more.score.argmax())
+        if float(more.score[at]) > score:
+            noisiest, read, score = some[[at]], (more.value[at], int(more.patch[at])), float(more.score[at])
     found["evaluations"] = made.evaluations
-    found["starts"] = made.read.value.tolist()
-    found["climb"] = {"step": list(made.steps), "value": made.climb.tolist()}
+    found["starts"] = [value for value in map(cell, made.read.value) if value is not None]
+    found["climb"] = {"step": list(made.steps), "value": [list(map(cell, values)) for values in made.climb]}
     found["shown"].append(
-        {"what": SHOWN[0], "value": float(made.read.value[best]), "patch": int(made.read.patch[best]), "name": ""}
+        {"what": SHOWN[0], "value": cell(made.read.value[best]), "patch": int(made.read.patch[best]), "name": ""}
     )
-    pictures = [made.pixels[best], torch.zeros_like(made.pixels[best]), pixels[0]]
+    pictures = [made.pixels[best], torch.zeros_like(made.pixels[best]), noisiest[0]]
     if real is not None and given.images is not None:
         at = int(real.score.argmax())
         pictures[1] = given.images.pixels[at]
         found["shown"].append(
-            {"what": SHOWN[1], "value": float(real.value[at]), "patch": int(real.patch[at])}
+            {"what": SHOWN[1], "value": cell(real.value[at]), "patch": int(real.patch[at])}
             | {"name": given.images.names[at]}
         )
-    found["shown"].append({"what": SHOWN[2], "value": value, "patch": patch, "name": ""})
+    found["shown"].append({"what": SHOWN[2], "value": cell(read[0]), "patch": read[1], "name": ""})
     return found, torch.stack([one.float() for one in pictures])

@@ -58,7 +58,8 @@ class Text:
         """
         if not bool((corpus.keep.sum(1) >= length).any()):
             raise ValueError(
-                f"no window of the text has the {length} tokens of a prompt. Give a shorter --length, or more --context."
+                f"no window of the text has the {length} tokens of a prompt. Give a shorter --length, or more "
+                "--context."
             )
         limits = capture.outlier_limits(subject.model, (site,), corpus)
         rows = result_of(capture.record(subject, (site,), corpus, limits=limits))[site]
@@ -188,11 +189,11 @@ def searched(unit: Unit, text: Text, how: Search) -> Generator[int, None, dict[s
 def _shown(reader: PromptReader, text: Text, prompt: Tensor, read: ReadPrompts) -> dict[str, Any]:
     """One prompt, with the unit's value at each token."""
     return {
-        "value": _cell(read.value[0]),
-        "nats": _cell(read.nats[0]),
+        "value": cell(read.value[0]),
+        "nats": cell(read.nats[0]),
         "position": int(read.position[0]),
         "tokens": capture.pieces(text.subject.tokenizer, prompt[0].tolist(), text.texts),
-        "activations": [_cell(one) for one in reader.along(prompt)[0]],
+        "activations": [cell(one) for one in reader.along(prompt)[0]],
     }
 
 
@@ -230,15 +231,16 @@ def _in_text(reader: PromptReader, text: Text, value: Tensor) -> dict[str, Any]:
         "returns": bool(text.vocabulary.returns(window).all()),
         "document": corpus.names[int(corpus.document[sequence])],
         "value": float(value[row]),
-        "nats": _cell(alone.nats[0]),
+        "nats": cell(alone.nats[0]),
         "position": position - low,
         "tokens": capture.pieces(text.subject.tokenizer, corpus.ids[sequence, low:high].tolist(), text.texts),
         "activations": [own.get(at) for at in range(low, high)],
-        "alone": _cell(alone.value[0]),
+        "alone": cell(alone.value[0]),
     }
 
 
-def _cell(number: Tensor) -> float | None:
+def cell(number: Tensor) -> float | None:
+    """None for what is not finite: JSON has no word for it."""
     return float(number) if bool(number.isfinite()) else None
 
 

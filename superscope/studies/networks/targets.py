@@ -136,7 +136,7 @@ def directions_in(path: str) -> Float[Tensor, "m d"]:
         found = list(files.read_tensors(place).values())
     rows = [each.float().reshape(-1, each.shape[-1]) for each in found if each.ndim in (1, 2)]
     if not rows or len({row.shape[1] for row in rows}) > 1 or not all(bool(row.isfinite().all()) for row in rows):
-        raise FormatError(f"{path} holds no directions of one length, all finite. Give vectors [d], or a matrix [m, d].")
+        raise FormatError(f"{path} holds no directions of one length, all finite. Give vectors [d] or matrices [m, d].")
     return torch.cat(rows)
 
 
@@ -150,8 +150,8 @@ def _firing(coder: SparseCoder, x: Tensor, count: int, seed: int) -> list[int]:
     firing = (fired >= _OFTEN).nonzero()[:, 0]
     if not len(firing):
         raise ValueError(
-            f"no latent of the dictionary fires on {_OFTEN} of {len(x):,} rows, so none can be drawn. Was it learned at "
-            "this site? Name latents with --units to look at them all the same."
+            f"no latent of the dictionary fires on {_OFTEN} of {len(x):,} rows, so none can be drawn. Was it learned "
+            "at this site? Name latents with --units to look at them all the same."
         )
     order = torch.randperm(len(firing), generator=torch.Generator().manual_seed(seed))[:count]
     return firing[order].tolist()

@@ -77,9 +77,7 @@ def test_the_best_patch_and_outliers() -> None:
     model = vit(1, 8, 4)
     (site,) = sites(model, ["resid_post.1"])
     pixels = torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-    mean, best = (
-        PictureReader(model, site, CoordinateTarget(0), 4, best=best).read(pixels) for best in (False, True)
-    )
+    mean, best = (PictureReader(model, site, CoordinateTarget(0), 4, best=best).read(pixels) for best in (False, True))
     assert bool((best.value >= mean.value).all())
     assert set(best.patch.tolist()) <= {0, 1, 2, 3}
     lost = PictureReader(model, site, CoordinateTarget(0), 4, limit=0.0).read(pixels)
@@ -121,4 +119,6 @@ def test_a_model_of_ones_own() -> None:
     reader = PictureReader(Own(), Site("read"), CoordinateTarget(1), patches=1)
     made = result_of(maximise_pictures(reader, Spectrum(1, 2, 2), Ball(1.0), jitter=0, starts=2))
     own: Any = reader.model
-    assert float(made.read.value[0] - own.read.bias.detach()[1]) == pytest.approx(float(own.read.weight.detach()[1].norm()), rel=0.01)
+    assert float(made.read.value[0] - own.read.bias.detach()[1]) == pytest.approx(
+        float(own.read.weight.detach()[1].norm()), rel=0.01
+    )

@@ -1,7 +1,9 @@
-"""Prompts climbed to, where all prompts can be listed: the best one, the likeliest one, and none where nothing moves."""
+"""Prompts climbed to, where all can be listed: the best, the likeliest, and none where nothing moves."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -100,40 +102,28 @@ def test_the_slope_of_a_token_is_the_change_when_it_enters(subject: Subject) -> 
     prompt = torch.tensor([[5, 9, 17]])
     slopes = reader.slopes(prompt, torch.tensor([0.4], dtype=torch.float64), 2.0)[0]
 
-    def value(position: int, token: int, share: float) -> float:
-        table = subject.model.get_input_embeddings().weight.detach()
+    @contextmanager
+    def mixed(position: int, token: int, share: float) -> Iterator[None]:
+        table = reader.embedding.weight.detach()
 
-        def mixed(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
-            out = out.clone()
-            out[0, position + 1] += share * table[token]
-            return out
+        def into(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+            return out.index_add(1, torch.tensor([position + 1]), share * table[token].view(1, 1, -1))
 
-        handle = subject.model.get_input_embeddings().register_forward_hook(mixed)
-        with torch.no_grad():
-            run = subject.model(torch.tensor([[0, 5, 9, 17]]), output_hidden_states=True)
+        handle = reader.embedding.register_forward_hook(into)
+        yield
         handle.remove()
-        predicted = run.logits[0, :-1].double().log_softmax(-1)
+
+    def worth(position: int, token: int, share: float) -> float:
+        with torch.no_grad(), mixed(position, token, share):
+            predicted = subject.model(torch.tensor([[0, 5, 9, 17]])).logits[0, :-1].double().log_softmax(-1)
+            value = float(reader.read(prompt).value[0])
         likely = predicted.gather(1, prompt[0][:, None])[:, 0]
         likely[position] += share * predicted[position, token]
-        x = run.hidden_states[-1]
-        return float(likely.mean()) * 0.4
-
-    def target(position: int, token: int, share: float) -> float:
-        table = subject.model.get_input_embeddings().weight.detach()
-
-        def mixed(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
-            out = out.clone()
-            out[0, position + 1] += share * table[token]
-            return out
-
-        handle = subject.model.get_input_embeddings().register_forward_hook(mixed)
-        read = float(reader.read(prompt).value[0]) / 2.0
-        handle.remove()
-        return read
+        return 0.4 * float(likely.mean()) + value / 2.0
 
     for position, token in ((0, 7), (1, 30), (2, 11)):
         h = 1e-2
-        change = sum(f(position, token, h) - f(position, token, -h) for f in (value, target)) / (2 * h)
+        change = (worth(position, token, h) - worth(position, token, -h)) / (2 * h)
         assert float(slopes[position, token]) == pytest.approx(change, rel=0.02, abs=2e-3)
 
 
