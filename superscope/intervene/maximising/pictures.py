@@ -257,7 +257,7 @@ def maximise_pictures(
     most = min(spectrum.height, spectrum.width) - 1
     if starts < 1 or steps < 1 or not 0 <= jitter <= most:
         raise ValueError(
-            f"maximise_pictures: starts and steps must be at least 1 and jitter in 0..{most}; got {starts}, {steps} and "
+            f"maximise_pictures: starts and steps must be at least 1, jitter in 0..{most}; got {starts}, {steps} and "
             f"{jitter}."
         )
     generator = torch.Generator().manual_seed(seed)
