@@ -50,9 +50,10 @@ class Maximise(Study):
     direction: str | None = None
     """Take directions of it: a .npy or .safetensors file of vectors."""
     units: tuple[Annotated[int, at_least(0)], ...] = ()
-    """Numbers of latents, coordinates or directions. Default: some are drawn; of a scan, its most reliable latents."""
+    """Numbers of latents, coordinates or directions. Default: some are drawn; of a scan, its most reliable latents; of a
+    file, its first directions."""
     count: Count = 4
-    """Units that are drawn, where none are named."""
+    """Units, where none are named."""
     length: Annotated[int, at_least(1, why="A prompt has a token.")] = 8
     """Tokens of a prompt."""
     position: Literal["last", "best"] = "last"

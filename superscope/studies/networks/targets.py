@@ -57,7 +57,7 @@ class Units:
         Args:
             x: rows of it.
             site: it, in words.
-            count: of those that are drawn.
+            count: of those that are drawn, or taken.
             seed: of the draw.
 
         Raises:
@@ -65,7 +65,7 @@ class Units:
         """
         d = x.shape[1]
         if self.directions is not None:
-            numbers = self.asked or tuple(range(len(self.directions)))
+            numbers = self.asked or tuple(range(len(self.directions)))[:count]
             if max(numbers) >= len(self.directions):
                 raise ValueError(
                     f"the file has directions 0 to {len(self.directions) - 1}; got {max(numbers)}. Give one of those."
