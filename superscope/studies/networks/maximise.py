@@ -50,7 +50,7 @@ class Maximise(Study):
     direction: str | None = None
     """Take directions of it: a .npy or .safetensors file of vectors."""
     units: tuple[Annotated[int, at_least(0)], ...] = ()
-    """Numbers of latents, coordinates or directions. Default: some are drawn; of a scan, its most reliable latents; of a
+    """Numbers of latents, coordinates or directions. Default: some are drawn; of a scan, its most reliable ones; of a
     file, its first directions."""
     count: Count = 4
     """Units, where none are named."""
