@@ -127,7 +127,6 @@ class Maximise(Study):
         yield Progress(f"Loading {self.model}", 1, 1, str(site))
         subjects = {TRAINED: loaded} | ({CONTROL: capture.control(loaded, self.seed)} if self.control else {})
         findings = Findings()
-        run.open()
         if sees:
             found, arrays = yield from self._pictures(run, subjects, site, units, findings)
         else:
