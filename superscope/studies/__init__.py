@@ -49,6 +49,12 @@ STUDIES = (
         "Populations",
         "What do a layer's activations look like laid flat, how far is that true, and in how many dimensions are they?",
     ),
+    Entry(
+        "maximise",
+        "networks.maximise",
+        "Maximise",
+        "Which prompt, or picture, moves this unit most, beside what the data holds and what chance finds?",
+    ),
     Entry("sites", "networks.sites", "Sites", "Where can this model be read? Every site by its role, with its shape."),
     Entry(
         "harvest",

@@ -65,6 +65,8 @@ SMALL = {
     "transfer": {"a": "pocket@resid_post.0", "b": "pocket@resid_post.1", "tokens": 2000}
     | {"held_out": 2000, "n": 24, "k": 3, "steps": 2, "batch": 64},
     "populations": {"layers": (0,), "rows": 200, "neighbours": 5, "maps": ("pca", "flat"), "control": False},
+    "maximise": {"units": (3,), "length": 3, "fluency": (0.0, 0.3), "iterations": 2, "children": 2, "tokens": 2000}
+    | {"control": False},
     "sites": {},
     "harvest": {"tokens": 600, "sites": ("resid_post.0",)},
     "train": {"source": "world:exactly_k", "n": 16, "steps": 3, "batch": 32, "held_out": 64},

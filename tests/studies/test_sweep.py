@@ -147,6 +147,7 @@ VARIED = {
     "dynamics": "site=resid_post.1,resid_post.2",
     "scale": "seed=0,1",
     "populations": "seed=0,1",
+    "maximise": "seed=0,1",
     "transfer": "seed=0,1",
     "manifolds": "seed=0,1",
     "evaluate": "seed=0,1",

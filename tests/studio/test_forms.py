@@ -44,6 +44,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "survey": {"layers": [0, 2], "domains": ["stdlib", "topics"], "minutes": 5},
     "layers": {"layers": [0, 2], "controls": ["control"]},
     "scale": {"widths": [16, 24, 32, 48], "models": 3},
+    "maximise": {"units": [3, 4], "fluency": [0, 0.5], "position": "best", "control": False},
     "populations": {"layers": [0, 1], "maps": ["pca", "umap"]},
     "transfer": {"a": "pocket@resid_post.0"},
     "steer": {"strengths": [0.0, 1.5], "latent": 3, "sae": "sae"},

@@ -137,6 +137,7 @@ SECTIONS = {
     "compare-world": "truth",
     "compress": "compression",
     "domains": "together",
+    "maximise": "maximised",
     "perturb": "disturbance",
     "populations": "populations",
     "scale": "widths",

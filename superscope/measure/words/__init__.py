@@ -18,6 +18,7 @@ from . import (
     evaluations,
     geometry,
     interventions,
+    maximised,
     networks,
     pursuit,
     recovery,
@@ -41,6 +42,7 @@ _GROUPS = (
     toys,
     cost,
     sycophancy,
+    maximised,
 )
 
 WORDS: dict[str, Word] = {

@@ -76,7 +76,7 @@ class Evaluate(Study):
     def answer(self, run: Run) -> Generator[Progress, None, Answer]:
         yield Progress("Reading the dictionary", 0, 1)
         place, known = in_run(self.dictionary)
-        coder = _coder(self.dictionary if self.dictionary.startswith("hub:") else str(place))
+        coder = coder_at(self.dictionary if self.dictionary.startswith("hub:") else str(place))
         yield Progress("Reading the dictionary", 1, 1, f"{coder.dictionary.n:,} latents")
         named = self.world or known
         findings = Findings()
@@ -215,7 +215,14 @@ def probed(
     yield Progress("Evaluating", 5, 5)
 
 
-def _coder(path: str) -> SparseCoder:
+def coder_at(path: str) -> SparseCoder:
+    """The dictionary at a path, or of the hub after `hub:`, in any format, with its own encoder.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it reads rows otherwise than as they are.
+        FormatError: if it is damaged or of no known format.
+    """
     place = Path(path)
     about = place / "about.json"
     if not path.startswith("hub:") and not place.exists():

@@ -16,6 +16,7 @@ import * as Figures from "./Figures.svelte";
 import * as Geometry from "./Geometry.svelte";
 import * as Interference from "./Interference.svelte";
 import * as Learning from "./Learning.svelte";
+import * as Maximised from "./Maximised.svelte";
 import * as Method from "./Method.svelte";
 import * as Neurons from "./Neurons.svelte";
 import * as Others from "./Others.svelte";
@@ -53,6 +54,7 @@ export const PAGES: readonly Page[] = [
   Depth,
   Widths,
   Populations,
+  Maximised,
   Together,
   Ablated,
   Sycophancy,
