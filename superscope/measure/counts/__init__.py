@@ -12,6 +12,8 @@ from .cumulants import CumulantRank as CumulantRank
 from .cumulants import Cumulants as Cumulants
 from .cumulants import cumulant_rank as cumulant_rank
 from .recurring import RecurringFeatures as RecurringFeatures
+from .shared import SharedParts as SharedParts
+from .shared import shared_parts as shared_parts
 
 COUNTERS: tuple[Counter, ...] = one_of_each(Counter, globals())
 """One of each kind imported above."""

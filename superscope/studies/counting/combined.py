@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...core import Measurement
-from ...measure.counts.cumulants import Cumulants
+from ...measure.counts import Cumulants, shared_parts
 from .search import Look, Search
 
 _LEVEL, _Z = 0.9, 1.645
@@ -28,6 +28,10 @@ second no answer at all: rows of independent coordinates without sparse features
 
 _CERTIFIED = 0.25
 """Where less of what is counted is certified no count is given: rings are tiled by directions of which none is."""
+
+_HIDDEN = 0.05
+"""Features that may be hidden in parts that directions share, for each direction, above which the interval reaches out
+to them. Fewer are chance."""
 
 _CROWDED = 1.5
 """kappa_cs beyond which sparse features cannot be read back, whoever looks."""
@@ -71,7 +75,8 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
 
     Each look counts with the inverse of its own variance, that of `FLOOR` included. A look's own logarithm is the
     mean of what was counted and of what that extrapolates to, and half their distance is added to its deviation, for
-    both what recurs by habit and what is missed are part of it.
+    both what recurs by habit and what is missed are part of it. The upper end reaches out to features that never occur
+    alone, as many as directions may share (`shared_parts`).
 
     Args:
         found: the looks.
@@ -114,6 +119,14 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
     kappa_cs, kappa_lin = _kappas(value, l0, d)
     reasons = [_spoken(found), *outside]
     low, high = value * math.exp(-_Z * deviation), value * math.exp(_Z * deviation)
+    shared = shared_parts(best.agreed.directions[best.kept])
+    if shared.hidden > _HIDDEN * best.count.counted:
+        high *= 1 + shared.hidden / best.count.counted
+        reasons.append(
+            f"{shared.directions:,} of the directions stand closer to each other than random ones do, in "
+            f"{shared.groups:,} groups: what they share may be up to {shared.hidden:,} features that never occur alone, "
+            "and the interval reaches out to them."
+        )
     if kappa_cs > _CROWDED:
         reasons.append(
             f"With {l0:.1f} of {value:,.0f} active in {d} dimensions kappa is {kappa_cs:.2f}: above {_CROWDED} sparse "
