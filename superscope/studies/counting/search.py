@@ -235,7 +235,7 @@ def search(
         if not flat["n"]:
             best = look
     looks = tuple(looker.looks.values())
-    plausible, unexplained = _fewest(looks, looker.held)
+    plausible, unexplained = fewest(looks, looker.held)
     best = plausible[0] if plausible else best
     random = torch.Generator(device=rows.device).manual_seed(given.seed)
     noise, more = (torch.randn(x.shape, generator=random, device=rows.device) for x in (rows, held))
@@ -253,7 +253,7 @@ def search(
 
 
 @torch.no_grad()
-def _fewest(looks: Sequence[Look], held: Tensor) -> tuple[tuple[Look, ...], tuple[float, ...]]:
+def fewest(looks: Sequence[Look], held: Tensor) -> tuple[tuple[Look, ...], tuple[float, ...]]:
     """Looks whose directions explain held-out rows as well as any others and are hardly more than the fewest, the best
     score first; and what each leaves unexplained.
 
