@@ -124,8 +124,8 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         high *= 1 + shared.hidden / best.count.counted
         reasons.append(
             f"{shared.directions:,} of the directions stand closer to each other than random ones do, in "
-            f"{shared.groups:,} groups: what they share may be up to {shared.hidden:,} features that never occur alone, "
-            "and the interval reaches out to them."
+            f"{shared.groups:,} groups: what they share may be up to {shared.hidden:,} features that never occur "
+            "alone, and the interval reaches out to them."
         )
     if kappa_cs > _CROWDED:
         reasons.append(
