@@ -49,10 +49,11 @@ _SHARE = 0.5
 _ROOM = 2.0
 """How many directions a row is given to be explained, in features active on average."""
 
-_AS_WELL, _TRIFLE, _HARDLY_MORE = 1.5, 0.002, 1.1
-"""Directions that leave more of the variance than so many times the least, and a trifle, do not do as well; so many
-times the fewest are hardly more. What is left is mostly how exactly directions point: in worlds of 128 features all
-settings found them all and left .03 to .07. Of 1 024 features 610 left .027 where 1 016 left .011."""
+_MOST, _AS_WELL, _TRIFLE, _HARDLY_MORE = 0.02, 0.75, 0.002, 1.1
+"""Directions do as well as those that leave least of the variance where they leave at most the first of these numbers
+more, and at most the second times that least and the third; so many times the fewest are hardly more. What is left is
+mostly how exactly directions point: in worlds of 128 features all settings found them all and left .03 to .07. Of 1 024
+features 610 left .027 where 1 016 left .011."""
 
 _JUNK = 0.5
 """Share of the best score below which a look is not asked: half of its activations are on latents that do not recur."""
@@ -275,7 +276,8 @@ def fewest(looks: Sequence[Look], held: Tensor) -> tuple[tuple[Look, ...], tuple
         codes = NNOMP(directions, k=k).solve(x).code
         left[look.setting] = float((x - directions.compose(codes)).square().sum() / x.square().sum())
     least, best = min(left.values()), max(map(_by_score, kept))
-    able = [look for look in kept if left[look.setting] <= _AS_WELL * least + _TRIFLE and look.score >= _JUNK * best]
+    most = least + min(_MOST, _AS_WELL * least + _TRIFLE)
+    able = [look for look in kept if left[look.setting] <= most and look.score >= _JUNK * best]
     # The one that leaves least may be junk itself; the best is none.
     able = able or [max(kept, key=_by_score)]
     fewest = min(look.count.counted for look in able)
