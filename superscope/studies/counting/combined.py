@@ -27,7 +27,8 @@ _SHARE, _TRACE = 0.5, 0.25
 second no answer at all: rows of independent coordinates without sparse features have shown up to .15."""
 
 _CERTIFIED = 0.25
-"""Where less of what is counted is certified no count is given: rings are tiled by directions of which none is."""
+"""Where less of what is counted is certified, or less of what recurs is counted, no count is given: rings are tiled by
+directions of which none is certified, and where rows are shuffled coordinate by coordinate 1 of 57 was."""
 
 _HIDDEN = 0.05
 """Features that may be hidden in parts that directions share, for each direction, above which the interval reaches out
@@ -98,7 +99,7 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
             "little to say that the rows are made of such directions.",
             outside,
         )
-    if best.certified < _CERTIFIED * best.count.counted:
+    if best.certified < _CERTIFIED * best.count.counted or best.count.counted < _CERTIFIED * best.agreed.counted:
         return _nothing(
             f"{best.agreed.counted:,} directions recur, but held-out rows certify only {best.certified:,} of them as "
             "active by themselves: they are parts of features of several dimensions, or too rare to judge in so few "
