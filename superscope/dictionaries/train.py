@@ -520,7 +520,7 @@ def train(
         sort_every: steps after which the latents of nested prefixes are numbered anew, those that were on most often
             since the last time first; 0 never. Which latents a prefix holds is chance at the start, and a parent that
             begins behind its children stays there: they take its rows from it (absorption). What is general is
-            frequent, so that order puts it in front.
+            frequent, so that order puts it in front. For trees of features; where none is more general it disturbs.
 
     Returns:
         An iterator of Steps that can also be saved and resumed.
