@@ -30,6 +30,7 @@ from .sae import Matryoshka as Matryoshka
 from .sae import PAnnealed as PAnnealed
 from .sae import ReLU as ReLU
 from .sae import TopK as TopK
+from .thresholds import own_thresholds as own_thresholds
 from .train import SHORT as SHORT
 from .train import Ramp as Ramp
 from .train import train as train

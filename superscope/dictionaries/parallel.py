@@ -321,6 +321,11 @@ class ParallelTraining(Training):
                 "ParallelTraining: dead latents are fitted to the residual here, not resampled. "
                 "Leave resample_every out."
             )
+        if checked["sort_every"]:
+            raise ValueError(
+                "ParallelTraining: a latent stays on the device that holds it, so latents are not put in order. "
+                "Leave sort_every out."
+            )
         self.whole, self.where = sae, where
         self.exchange = MeshExchange(where, _part(sae.n, where)[0])
         super().__init__(shard(sae, where), source, checked)

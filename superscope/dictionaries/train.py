@@ -99,6 +99,8 @@ class Training(Iterator[Step]):
         self._batches = Batches(sae, source, settings["batch"], settings["seed"])
         self._scale = 0.0
         self._silent = torch.zeros(sae.n, dtype=torch.long, device=sae.atoms.device)
+        # How often each latent was on since latents were last put in order.
+        self._uses = torch.zeros_like(self._silent)
         self._optimizer: Adam | None = None
         self._restored: State | None = None
         self._held: dict[str, Tensor] = {}
@@ -125,7 +127,7 @@ class Training(Iterator[Step]):
         for name, parameter in self.sae.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"adam.{name}.{moment}": moments[moment] for moment in moments}
-        tensors["silent"] = self._silent
+        tensors |= {"silent": self._silent, "uses": self._uses}
         facts = self._facts() | {
             "done": self.done,
             "scale": self._scale,
@@ -180,6 +182,7 @@ class Training(Iterator[Step]):
             self._scale = facts["scale"]
             self._batches.seek(facts["epoch"], facts["batch"], facts["done"])
             self._silent.copy_(self._restored.tensors["silent"])
+            self._uses.copy_(self._restored.tensors["uses"])
         if self.done >= steps:
             return
         if self._restored is None:
@@ -224,6 +227,9 @@ class Training(Iterator[Step]):
             every = self.settings["resample_every"]
             if every and step.index % every == 0:
                 self._resample()
+            every = self.settings["sort_every"]
+            if every and step.index % every == 0:
+                self._sort()
             now = time.perf_counter()
             numbers = {**step.numbers, "rows_per_second": self.settings["batch"] / (now - began)}
             began = now
@@ -280,6 +286,8 @@ class Training(Iterator[Step]):
             loss = loss + settings["auxiliary"] * sae.auxiliary(x, target - x_hat, dead, settings["auxiliary_k"])
         with torch.no_grad():
             self._silent.add_(len(x)).masked_fill_(fit.fired, 0)
+            if settings["sort_every"]:
+                self._uses += fit.code.indices[fit.code.values != 0].bincount(minlength=sae.n)
             # Two passes, by hand: torch's own variance over rows costs as much as a sparse product.
             variance, left = _squares(target, target.mean(0)), _squares(target, x_hat)
             numbers = {
@@ -400,6 +408,18 @@ class Training(Iterator[Step]):
                     self._optimizer.state[parameter][name][dead] = 0
         self._silent[dead] = 0
 
+    @torch.no_grad()
+    def _sort(self) -> None:
+        """Numbers the latents anew: those that were on most often since the last time come first."""
+        order = self._uses.argsort(descending=True, stable=True)
+        assert self._optimizer is not None
+        for parameter in (self.sae.atoms, self.sae.encoder, self.sae.encoder_bias):
+            moments = self._optimizer.state[parameter]
+            for tensor in (parameter, moments["exp_avg"], moments["exp_avg_sq"]):
+                tensor.copy_(tensor[order])
+        self._silent.copy_(self._silent[order])
+        self._uses.zero_()
+
 
 SHORT: Mapping[str, Any] = {"lr": 6e-3, "betas": (0.5, 0.95), "atoms_lr": 2.0, "start": "residuals"}
 """Arguments of `train` for a few hundred steps on one place of a network: `train(sae, source, steps=250, **SHORT)`."""
@@ -434,6 +454,7 @@ def train(
     clip: float | int | None = None,
     clip_by: Literal["global", "row"] = "global",
     resample_every: int = 0,
+    sort_every: int = 0,
 ) -> Training:
     r"""Descends on $E|x - \hat x|^2 / E|x - \bar x|^2$ (+ penalty + auxiliary), yielding a Step after each step.
 
@@ -496,6 +517,10 @@ def train(
             large.
         clip_by: "global", of all parameters together, or "row", of each latent's by itself.
         resample_every: steps between replacements of dead latents; 0 never replaces.
+        sort_every: steps after which the latents of nested prefixes are numbered anew, those that were on most often
+            since the last time first; 0 never. Which latents a prefix holds is chance at the start, and a parent that
+            begins behind its children stays there: they take its rows from it (absorption). What is general is
+            frequent, so that order puts it in front. For trees of features; where none is more general it disturbs.
 
     Returns:
         An iterator of Steps that can also be saved and resumed.
@@ -508,6 +533,8 @@ def train(
     Source:
         Gao et al., "Scaling and evaluating sparse autoencoders", 2024 (sections 2.4, A.1, A.2: dead latents, unit
         norm, projected gradients). Rows are counted where they count tokens, which is the same.
+        Chanin, LISTA-Matryoshka for SynthSAEBench, 2026 (prefixes of latents in order of frequency; there the order is
+        of the loss alone, and gradients of narrower prefixes are held back from wider ones, which is not done here).
         Bricken et al., "Towards Monosemanticity", 2023 (gradient parallel to the dictionary removed; resampling).
 
     Example:
@@ -541,6 +568,7 @@ def train(
         ("auxiliary_k", auxiliary_k, auxiliary_k is None or auxiliary_k >= 1, "at least 1, or None"),
         ("clip", clip, clip is None or 0 < clip < float("inf"), "positive and finite, or None"),
         ("resample_every", resample_every, resample_every >= 0, "at least 0"),
+        ("sort_every", sort_every, sort_every >= 0, "at least 0"),
     )
     for name, value, holds, wanted in checks:
         if not holds:
@@ -560,6 +588,11 @@ def train(
         raise ValueError(
             f"train: resample_every replaces atoms, and those of {type(sae).__name__} are made of other parameters. "
             "Leave it at 0."
+        )
+    if sort_every and not getattr(sae, "groups", ()):
+        raise ValueError(
+            f"train: sort_every orders the latents of nested prefixes, and {type(sae).__name__} has none. "
+            "Leave it at 0, or train a Matryoshka."
         )
     for name, ramp, attribute in (("k_ramp", k_ramp, "k"), ("penalty_ramp", penalty_ramp, "coefficient")):
         if ramp is not None and not hasattr(sae, attribute):
@@ -604,6 +637,7 @@ def train(
         "clip": clip,
         "clip_by": clip_by,
         "resample_every": resample_every,
+        "sort_every": sort_every,
     }
     return Training(sae, source, settings)
 
