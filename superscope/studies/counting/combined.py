@@ -135,9 +135,15 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         )
         return Combined(None, low, math.inf, l0, kappa_cs, kappa_lin, tuple(reasons), reasons[-1])
     rising = [name for name, still in found.flat.items() if not still]
-    if best.agreed.share < _SHARE or not best.count.extrapolated:
+    if best.agreed.share < _SHARE:
         reasons.append(
             f"Only {best.agreed.share:.0%} of activations are on directions that recur, so there are at least so many."
+        )
+        high = math.inf
+    elif not best.count.extrapolated:
+        reasons.append(
+            "Some directions are found so seldom that nothing can be said of those never found, so there are at least so "
+            "many."
         )
         high = math.inf
     elif rising:
