@@ -142,8 +142,8 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         high = math.inf
     elif not best.count.extrapolated:
         reasons.append(
-            "Some directions are found so seldom that nothing can be said of those never found, so there are at least so "
-            "many."
+            "Some directions are found so seldom that nothing can be said of those never found, so there are at least "
+            "so many."
         )
         high = math.inf
     elif rising:
