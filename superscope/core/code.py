@@ -99,6 +99,11 @@ class SparseCode:
         return (self.values != 0).sum(-1)
 
     @property
+    def uses(self) -> Int[Tensor, "n"]:
+        """Rows in which each index is nonzero."""
+        return self.indices[self.values != 0].bincount(minlength=self.n)
+
+    @property
     def support(self) -> Bool[Tensor, "*batch n"]:
         """Where a row is nonzero, as a dense mask."""
         return self.dense() != 0

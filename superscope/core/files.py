@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import safetensors
@@ -107,6 +108,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FormatError(
             f"{path} is not a readable safetensors file ({error}). It may be truncated; copy or make it again."
         ) from error
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Reads a `.npy` file, one array of numbers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FormatError: if it is truncated, damaged, an archive, or holds objects or text.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, OverflowError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(
+            f"{path} is not a readable .npy array of numbers ({reason}). Save it again with numpy.save, without "
+            "objects."
+        ) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise FormatError(f"{path} is an archive of arrays, not one array. Save the array alone with numpy.save.")
+    if array.dtype.kind not in "biufc":
+        raise FormatError(f"{path} holds {array.dtype}, which are no numbers. Save numbers with numpy.save.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def write_table(path: Path, table: pyarrow.Table) -> None:

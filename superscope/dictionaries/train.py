@@ -127,7 +127,9 @@ class Training(Iterator[Step]):
         for name, parameter in self.sae.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"adam.{name}.{moment}": moments[moment] for moment in moments}
-        tensors |= {"silent": self._silent, "uses": self._uses}
+        tensors["silent"] = self._silent
+        if self.settings["sort_every"]:
+            tensors["uses"] = self._uses
         facts = self._facts() | {
             "done": self.done,
             "scale": self._scale,
@@ -182,7 +184,8 @@ class Training(Iterator[Step]):
             self._scale = facts["scale"]
             self._batches.seek(facts["epoch"], facts["batch"], facts["done"])
             self._silent.copy_(self._restored.tensors["silent"])
-            self._uses.copy_(self._restored.tensors["uses"])
+            if self.settings["sort_every"]:
+                self._uses.copy_(self._restored.tensors["uses"])
         if self.done >= steps:
             return
         if self._restored is None:
@@ -287,7 +290,7 @@ class Training(Iterator[Step]):
         with torch.no_grad():
             self._silent.add_(len(x)).masked_fill_(fit.fired, 0)
             if settings["sort_every"]:
-                self._uses += fit.code.indices[fit.code.values != 0].bincount(minlength=sae.n)
+                self._uses += fit.code.uses
             # Two passes, by hand: torch's own variance over rows costs as much as a sparse product.
             variance, left = _squares(target, target.mean(0)), _squares(target, x_hat)
             numbers = {

@@ -48,7 +48,7 @@ def replace(
     def splice(place: Site, x: Tensor) -> Tensor:
         mask = _from(rows, x, place) if isinstance(rows, int) else None if rows is None else fitted(rows, x, place)
         whole = x if mask is None else x[mask]
-        given = narrowed(whole, place) if place.columns else whole
+        given = narrowed(whole, place)
         new = function(given)
         if new.shape != given.shape:
             raise ValueError(

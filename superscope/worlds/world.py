@@ -131,7 +131,7 @@ class World(DrawnSource):
         if isinstance(own, Tensor):
             return own.double().cpu()
         code = self.features.sample(_ROWS, generator=torch.Generator(self.device).manual_seed(0))
-        return torch.bincount(code.indices[code.values != 0].flatten(), minlength=self.n).double().cpu() / _ROWS
+        return code.uses.double().cpu() / _ROWS
 
     @cached_property
     def truth(self) -> Truth:

@@ -121,7 +121,7 @@ class Capture:
             # outside of inference mode, whose tensors autograd refuses.
             with torch.inference_mode(False), torch.no_grad():
                 copied = x.clone() if self._rows is None else x[fitted(self._rows, x, site)]
-                self._read[site] = narrowed(copied, site) if site.columns else copied
+                self._read[site] = narrowed(copied, site)
         if site == self._last:
             raise _Enough
         return None
@@ -255,7 +255,9 @@ def coordinates(site: Site, device: torch.device) -> Tensor:
 
 
 def narrowed(x: Tensor, site: Site) -> Tensor:
-    """The site's coordinates, as a copy."""
+    """The site's coordinates, as a copy; x itself where the site is all of them."""
+    if not site.columns:
+        return x
     past = max(past for _, past in site.columns)
     if past > x.shape[-1]:
         raise ValueError(f"Capture: {site} asks for coordinate {past - 1} where there are {x.shape[-1]}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...capture.models.facts import device_of, evaluating
@@ -163,8 +163,7 @@ class PictureReader:
         slope = self.target.slope(rows)
         if self.best:
             return slope.masked_fill(outlying, -torch.inf).amax(1)
-        counted = (~outlying).sum(1).clamp(min=1)
-        return slope.masked_fill(outlying, 0).sum(1) / counted
+        return _mean(slope, outlying)
 
     def _read(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, outlying = self._rows(pixels)
@@ -176,8 +175,7 @@ class PictureReader:
         if self.best:
             value, score = value[each, at], score[each, at]
         else:
-            counted = (~outlying).sum(1).clamp(min=1)
-            value, score = (one.masked_fill(outlying, 0).sum(1) / counted for one in (value, score))
+            value, score = _mean(value, outlying), _mean(score, outlying)
         value, score = value.masked_fill(lost, torch.nan), score.masked_fill(lost, -torch.inf)
         return value.double().cpu(), score.double().cpu(), at.cpu()
 
@@ -188,7 +186,7 @@ class PictureReader:
         parameter = next(model.parameters())
 
         def look(site: Site, x: Tensor) -> None:
-            seen.append(narrowed(x, site) if site.columns else x)
+            seen.append(narrowed(x, site))
 
         with evaluating(model), visiting(model, self.site, look):
             model(pixel_values=pixels.to(device=device_of(model), dtype=parameter.dtype))
@@ -200,6 +198,11 @@ class PictureReader:
             )
         rows = rows[:, rows.shape[1] - self.patches :]
         return rows, rows.detach().norm(dim=-1) > self.limit
+
+
+def _mean(values: Float[Tensor, "b p"], outlying: Bool[Tensor, "b p"]) -> Float[Tensor, "b"]:
+    """The mean of the patches that are no outliers; 0 where all are."""
+    return values.masked_fill(outlying, 0).sum(1) / (~outlying).sum(1).clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)

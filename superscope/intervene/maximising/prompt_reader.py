@@ -177,7 +177,7 @@ class PromptReader:
         seen: list[Tensor] = []
 
         def look(site: Site, x: Tensor) -> None:
-            seen.append(narrowed(x, site) if site.columns else x)
+            seen.append(narrowed(x, site))
 
         with evaluating(self.subject.model), visiting(self.subject.model, self.site, look):
             yield seen

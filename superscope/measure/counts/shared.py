@@ -52,7 +52,7 @@ def shared_parts(directions: Float[Tensor, "n d"]) -> SharedParts:
     unit = torch.nn.functional.normalize(directions.float(), dim=1)
     near = (unit @ unit.T > bar).fill_diagonal_(False)
     alone = ~near.any(1)
-    groups, _ = connected_components(csr_matrix(near[~alone][:, ~alone].numpy()), directed=False)
+    groups, _ = connected_components(csr_matrix(near[~alone][:, ~alone].cpu().numpy()), directed=False)
     return SharedParts(n - int(alone.sum()), groups, bar)
 
 

@@ -120,14 +120,6 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
     kappa_cs, kappa_lin = _kappas(value, l0, d)
     reasons = [_spoken(found), *outside]
     low, high = value * math.exp(-_Z * deviation), value * math.exp(_Z * deviation)
-    shared = shared_parts(best.agreed.directions[best.kept])
-    if shared.hidden > _HIDDEN * best.count.counted:
-        high *= 1 + shared.hidden / best.count.counted
-        reasons.append(
-            f"{shared.directions:,} of the directions stand closer to each other than random ones do, in "
-            f"{shared.groups:,} groups: what they share may be up to {shared.hidden:,} features that never occur "
-            "alone, and the interval reaches out to them."
-        )
     if kappa_cs > _CROWDED:
         reasons.append(
             f"With {l0:.1f} of {value:,.0f} active in {d} dimensions kappa is {kappa_cs:.2f}: above {_CROWDED} sparse "
@@ -153,6 +145,14 @@ def combined(found: Search, d: int, *, left_out: int = 0, beside: Cumulants | No
         )
         high = math.inf
     caution = reasons[-1] if math.isinf(high) else ""
+    shared = shared_parts(best.agreed.directions[best.kept])
+    if math.isfinite(high) and shared.hidden > _HIDDEN * best.count.counted:
+        high *= 1 + shared.hidden / best.count.counted
+        reasons.append(
+            f"{shared.directions:,} of the directions stand closer to each other than random ones do, in "
+            f"{shared.groups:,} groups: what they share may be up to {shared.hidden:,} features that never occur "
+            "alone, and the interval reaches out to them."
+        )
     return Combined(value, low, high, l0, kappa_cs, kappa_lin, tuple(reasons), caution)
 
 

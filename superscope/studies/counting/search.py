@@ -405,5 +405,4 @@ def levelled(rows: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _densities(sae: SparseCoder, x: Tensor) -> tuple[Tensor, int]:
     """How often each latent is active, and over how many rows."""
     code = sae.encode(x)
-    on = torch.bincount(code.indices[code.values != 0].flatten(), minlength=code.n)
-    return on.double() / len(x), len(x)
+    return code.uses.double() / len(x), len(x)

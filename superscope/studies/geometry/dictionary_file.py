@@ -139,16 +139,7 @@ def _from_safetensors(place: Path, tensor: str | None) -> tuple[Tensor, str]:
 
 
 def _from_npy(place: Path) -> Tensor:
-    try:
-        array = np.load(place, allow_pickle=False)
-    except (ValueError, EOFError, OSError, OverflowError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(
-            f"{place} is not a readable .npy array of numbers ({reason}). Save it again with numpy.save, "
-            "without objects."
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise FormatError(f"{place} is an archive of arrays, not one array. Save the matrix alone with numpy.save.")
+    array = files.read_array(place)
     if array.dtype.kind != "f":
         raise TypeError(
             f"{place} holds {array.dtype} numbers, and atoms are floating point. "

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
 from jaxtyping import Float
@@ -309,8 +308,7 @@ def read_direction(path: str, tensor: str | None, site: str) -> Float[Tensor, "d
     if not place.is_file():
         raise FileNotFoundError(f"there is no direction at {path}; give a .npy or .safetensors file, or a run folder.")
     if place.suffix == ".npy":
-        loaded: Any = np.load(place, allow_pickle=False)
-        vectors = {"": torch.from_numpy(loaded)}
+        vectors = {"": torch.from_numpy(files.read_array(place))}
     else:
         vectors = files.read_tensors(place)
     if tensor is not None:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
 
 from ... import capture, worlds
 from ...capture import Corpus, HookSource, MemorySource, StoreSource, Subject
-from ...core import ActivationSource, Dictionary, FormatError, ShapeError, Site, files, result_of
+from ...core import ActivationSource, Dictionary, ShapeError, Site, files, result_of
 from ...dictionaries import SAE, SHORT, AbsTopK, BatchTopK, Matryoshka, TopK
 from ...features import DISTRIBUTIONS
 from ...theory import cost
@@ -217,10 +216,7 @@ def _matrix(path: Path, tensor: str | None) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}. Give a file of rows that exists.")
     if path.suffix == ".npy":
-        try:
-            x = torch.from_numpy(np.load(path, allow_pickle=False))
-        except ValueError as error:
-            raise FormatError(f"{path} cannot be read as a plain NumPy array: {error}") from error
+        x = torch.from_numpy(files.read_array(path))
     else:
         tensors = files.read_tensors(path)
         if tensor is None and len(tensors) > 1:

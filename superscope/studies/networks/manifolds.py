@@ -151,7 +151,7 @@ class Manifolds(Streamed):
         stage = "Looking at groups"
         with torch.no_grad():
             codes = [sae.encode(rows) for rows in (learned, held)]
-        fires = torch.bincount(codes[0].indices[codes[0].values != 0], minlength=sae.n)
+        fires = codes[0].uses
         ways = {
             "cosine": groups_by_cosine(sae.dictionary, fires > 0, cosine=self.cosine),
             "firing": groups_by_firing(codes[0], correlation=self.correlation),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from ... import capture
 from ...capture import Images, Subject
 from ...capture.reading.harvest import harvest
-from ...core import FormatError, Site
+from ...core import FormatError, Site, files
 from ...intervene.maximising import PictureReader, Range, Spectrum, maximise_pictures
 from .maximise_prompts import cell, moves
 from .targets import Unit
@@ -105,10 +104,7 @@ def real_pictures(subject: Subject, path: str) -> Images:
     if place.suffix == ".npy":
         if not place.is_file():
             raise FileNotFoundError(f"there is no file {path}. Give a .npy file of pictures, or a folder of them.")
-        try:
-            pixels = torch.from_numpy(np.load(place, allow_pickle=False)).float()
-        except (ValueError, TypeError) as error:
-            raise FormatError(f"{path} is no .npy file of numbers ({error}).") from error
+        pixels = torch.from_numpy(files.read_array(place)).float()
         if pixels.ndim != 4 or not len(pixels):
             raise FormatError(
                 f"{path} holds {tuple(pixels.shape)} where pictures are (count, channels, height, width)."

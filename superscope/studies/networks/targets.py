@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -128,10 +127,7 @@ def directions_in(path: str) -> Float[Tensor, "m d"]:
     if not place.is_file():
         raise FileNotFoundError(f"there is no file {path}. Give a .npy or .safetensors file of directions.")
     if place.suffix == ".npy":
-        try:
-            found: Sequence[Tensor] = [torch.from_numpy(np.load(place, allow_pickle=False))]
-        except (ValueError, TypeError) as error:
-            raise FormatError(f"{path} is no .npy file of numbers ({error}).") from error
+        found: Sequence[Tensor] = [torch.from_numpy(files.read_array(place))]
     else:
         found = list(files.read_tensors(place).values())
     rows = [each.float().reshape(-1, each.shape[-1]) for each in found if each.ndim in (1, 2)]
@@ -146,7 +142,7 @@ def _firing(coder: SparseCoder, x: Tensor, count: int, seed: int) -> list[int]:
     fired = torch.zeros(coder.dictionary.n, dtype=torch.int64)
     for part in x.to(coder.dictionary.atoms.dtype).split(4096):
         code = coder.encode(part)
-        fired += torch.bincount(code.indices[code.values != 0].flatten(), minlength=len(fired)).cpu()
+        fired += code.uses.cpu()
     firing = (fired >= _OFTEN).nonzero()[:, 0]
     if not len(firing):
         raise ValueError(

@@ -26,8 +26,7 @@ class Map(Reading):
         rows = 0
         for batch in seen.held:
             code = seen.reader.encode(batch.x)
-            used = code.values.cpu() != 0
-            fires += torch.bincount(code.indices.cpu()[used], minlength=W.n)
+            fires += code.uses.cpu()
             rows += len(batch)
         # Interference is read before: only features that fire often enough have any.
         energy = torch.full((W.n,), torch.nan, dtype=torch.float64)
