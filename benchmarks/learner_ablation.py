@@ -51,6 +51,12 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "defaults": {},
     "short": SHORT,
     "short, axes": {**SHORT, "axes": True},
+    "short, random atoms": {**SHORT, "start": "random"},
+    "short, one rate for all": {**SHORT, "atoms_lr": 1.0},
+    "short, betas .9 .999": {**SHORT, "betas": (0.9, 0.999)},
+    "short, rate of the defaults": {**SHORT, "lr": 3e-3},
+    "short, constant rate": {**SHORT, "warmup": 0, "decay": 0},
+    "short, constant rate of the defaults": {**SHORT, "lr": 3e-3, "warmup": 0, "decay": 0},
     "short, 2 k": {**SHORT, "k_ramp": Ramp(2, 0.3)},
     "short, lr 4e-3": {**SHORT, "lr": 4e-3},
     "short, auxiliary 0": {**SHORT, "auxiliary": 0},
@@ -228,23 +234,27 @@ def kept() -> list[dict[str, Any]]:
 
 
 def table() -> None:
-    """Means over seeds, with a 95 % interval by Student's t where there are at least three."""
-    groups: dict[tuple[str, int, str, str], list[dict[str, Any]]] = {}
+    """Means over seeds, with a 95 % interval by Student's t where there are at least three; the last column is how
+    much more is left unexplained than by SHORT with the same seed."""
+    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for result in kept():
-        groups.setdefault(tuple(result[key] for key in ("target", "steps", "architecture", "recipe")), []).append(
-            result
-        )
+        key = tuple(str(result[name]) for name in ("target", "steps", "architecture", "recipe"))
+        groups.setdefault(key, {})[result["seed"]] = result
     numbers = ("unexplained", "dead", "duplicates", "found", "cpu_seconds")
-    print(
-        "| target | steps | recipe | seeds | " + " | ".join(numbers) + " |\n|---|--:|---|--:|" + "--:|" * len(numbers)
-    )
-    for (target, steps, recipe), found in sorted(groups.items()):
-        cells = [interval([r[name] for r in found]) if name in found[0] else "" for name in numbers]
-        print(f"| {target} | {steps} | {architecture} | {recipe} | {len(found)} | " + " | ".join(cells) + " |")
+    columns = ("target", "steps", "architecture", "recipe", "seeds", *numbers, "more than short")
+    print("| " + " | ".join(columns) + " |\n|---|--:|---|---|--:|" + "--:|" * (len(numbers) + 1))
+    for key, found in sorted(groups.items()):
+        cells = [interval([r[name] for r in found.values() if name in r]) for name in numbers]
+        short = groups.get((*key[:3], "short"), {})
+        both = sorted(short.keys() & found.keys()) if key[3] != "short" else []
+        cells.append(interval([found[seed]["unexplained"] - short[seed]["unexplained"] for seed in both]))
+        print("| " + " | ".join([*key, str(len(found)), *cells]) + " |")
 
 
 def interval(values: list[float]) -> str:
-    digits = 4 if max(values) < 1 else 0
+    if not values:
+        return ""
+    digits = 4 if max(map(abs, values)) < 1 else 0
     text = f"{mean(values):.{digits}f}"
     if len(values) < 3:
         return text

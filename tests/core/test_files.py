@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,32 @@ def test_damaged_tensors(tmp_path: Path) -> None:
         files.read_tensors(path)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         files.read_tensors(tmp_path / "b.safetensors")
+
+
+def test_arrays_that_are_none(tmp_path: Path) -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    for name, kept in (("a", array), ("big-endian", array.astype(">f4"))):
+        np.save(tmp_path / f"{name}.npy", kept)
+        read = files.read_array(tmp_path / f"{name}.npy")
+        assert read.dtype.isnative
+        assert torch.from_numpy(read).tolist() == array.tolist()
+    np.save(tmp_path / "objects.npy", np.array([{}, None]), allow_pickle=True)
+    np.save(tmp_path / "text.npy", np.array(["one", "two"]))
+    np.savez(tmp_path / "archive.npz", a=array)
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-8])
+    (tmp_path / "none.npy").write_bytes(b"")
+    for name, words in (
+        ("objects", "not a readable .npy array"),
+        ("text", "holds <U3, which are no numbers"),
+        ("archive", "an archive of arrays"),
+        ("cut", "not a readable .npy array"),
+        ("none", "not a readable .npy array"),
+    ):
+        with pytest.raises(FormatError, match=words):
+            files.read_array(tmp_path / f"{name}.npy")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        files.read_array(tmp_path / "nowhere.npy")
 
 
 def test_too_little_room_is_said_before_the_work(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def test_sparse_and_dense_codes_compose_alike(rows: int, n: int, d: int, seed: i
     assert torch.equal(code.dense(), f)
     assert torch.equal(code.l0, (f != 0).sum(-1))
     assert torch.equal(code.support, f != 0)
+    assert torch.equal(code.uses, (f != 0).sum(0))
     generator = torch.Generator().manual_seed(seed + 1)
     W = Dictionary(torch.randn(n, d, generator=generator), bias=torch.randn(d, generator=generator))
     torch.testing.assert_close(W.compose(code), W.compose(f))
@@ -34,6 +35,7 @@ def test_unused_slot_may_repeat_an_index() -> None:
     code = SparseCode(torch.tensor([[2.0, 0.0]]), torch.tensor([[1, 1]]), n=3)
     assert code.dense().tolist() == [[0.0, 2.0, 0.0]]
     assert code.l0.tolist() == [1]
+    assert code.uses.tolist() == [0, 1, 0]
 
 
 def test_codes_of_any_batch_shape() -> None:
@@ -41,6 +43,7 @@ def test_codes_of_any_batch_shape() -> None:
     W = Dictionary(torch.randn(7, 4, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(W.compose(SparseCode.from_dense(f)), f @ W.atoms)
     assert W.compose(SparseCode.from_dense(f[0, 0])).shape == (4,)
+    assert torch.equal(SparseCode.from_dense(f).uses, (f != 0).sum((0, 1)))
 
 
 def test_unit_keeps_directions_and_refuses_zero() -> None:

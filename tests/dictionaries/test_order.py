@@ -43,17 +43,28 @@ def test_frequent_latents_come_first() -> None:
     assert quarters == sorted(quarters, reverse=True)
 
 
-def test_an_ordered_training_resumes_bit_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [3, 6, 8])
+def test_an_ordered_training_resumes_bit_equal(after: int, tmp_path: Path) -> None:
+    """Interrupted before the first sorting, between the first and the second, and right after the second."""
     settings: dict[str, Any] = {**SETTINGS, "sort_every": 4}
     whole, begun, resumed = (Matryoshka(6, 12, k=2, widths=(3, 12)) for _ in range(3))
     list(train(whole, rows(), **settings))
     training = train(begun, rows(), **settings)
-    for _ in range(6):
+    for _ in range(after):
         next(training)
     save_state(tmp_path / "state", training.state())
     list(train(resumed, rows(), **settings).restore(load_state(tmp_path / "state")))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_only_an_ordered_training_keeps_how_often_latents_were_on() -> None:
+    kept = []
+    for every in (0, 4):
+        training = train(Matryoshka(6, 12, k=2), rows(), **SETTINGS, sort_every=every)
+        next(training)
+        kept.append("uses" in training.state().tensors)
+    assert kept == [False, True]
 
 
 def test_an_architecture_without_prefixes_has_no_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 import superscope as ss
 from superscope.core import Report, Run, ShapeError, result_of
+from superscope.measure.counts import SharedParts
 from superscope.studies import CountFeatures
+from superscope.studies.counting import combined as combining
 from superscope.studies.counting.combined import combined
 from superscope.studies.counting.count import counted, ordinary
 from superscope.studies.counting.search import Given, search
@@ -159,6 +162,25 @@ def test_what_is_given_is_kept(uniform: Tensor) -> None:
     assert (found.best.setting.n, found.best.setting.k, found.best.setting.steps) == (96, 2, 50)
     assert all(found.flat.values())
     assert not combined(found, 24).at_least
+
+
+def test_features_that_may_hide_in_shared_parts_raise_the_upper_end_where_there_is_one(
+    uniform: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Given(n=96, k=2, steps=50, budget=600)
+    found = result_of(search(uniform[:9000], uniform[9000:12_000], Run.begin("count", {}, None), given))
+    plain = combined(found, 24)
+    counted_there = found.best.count.counted
+    monkeypatch.setattr(combining, "shared_parts", lambda directions: SharedParts(len(directions), 8, 0.5))
+    hidden = counted_there - 8
+    wider = combined(found, 24)
+    assert (wider.value, wider.low) == (plain.value, plain.low)
+    assert wider.high == pytest.approx(plain.high * (1 + hidden / counted_there))
+    assert f"may be up to {hidden} features" in wider.reasons[-1]
+    endless = combined(replace(found, flat={**found.flat, "n": False}), 24)
+    assert endless.at_least
+    assert not any("never occur alone" in reason for reason in endless.reasons)
+    assert endless.caution.startswith("The budget ended")
 
 
 def test_directions_are_those_of_the_world(uniform: Tensor) -> None:
