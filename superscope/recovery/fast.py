@@ -7,7 +7,6 @@ through memory. Threads are Python's, as many as torch uses; the compiled loops 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -206,13 +205,13 @@ def _omp(
     shares = np.zeros(k, correlation.dtype)
     for b in range(rows):
         alpha = correlation[b]
-        bar = floor * math.sqrt(energy[b])
+        bar = floor * np.sqrt(energy[b])
         left = float(energy[b])
         t = 0
         while t < k:
             j = _largest(bits[b], mask)
             # Rounding alone brings `left` to 0 while a residual of sqrt(eps) |x| is there to be explained.
-            if abs(alpha[j]) <= bar or (tolerance > 0 and left <= tolerance * tolerance * energy[b]):
+            if np.fabs(alpha[j]) <= bar or (tolerance > 0 and left <= tolerance * tolerance * energy[b]):
                 break
             pivot = 1.0
             for s in range(t):
@@ -223,8 +222,8 @@ def _omp(
             if pivot <= least_pivot:
                 stuck[b] = True
                 break
-            inverse = 1 / math.sqrt(pivot)
-            factor[t, t] = math.sqrt(pivot)
+            inverse = 1 / np.sqrt(pivot)
+            factor[t, t] = np.sqrt(pivot)
             inverses[t] = inverse
             projection = alpha[j] * inverse
             projections[t] = projection
@@ -269,7 +268,7 @@ def _lasso(
     scalar = np.zeros(1, correlation.dtype)
     for b in range(rows):
         alpha = correlation[b]
-        goal = abs(alpha[_largest(bits[b], mask)]) * tolerance
+        goal = np.fabs(alpha[_largest(bits[b], mask)]) * tolerance
         used = 0
         made = 0
         while True:
@@ -279,7 +278,7 @@ def _lasso(
                     excess[i] = max(alpha[i] - penalties[i], zero)
             else:
                 for i in range(n):
-                    excess[i] = max(abs(alpha[i]) - penalties[i], zero)
+                    excess[i] = max(np.fabs(alpha[i]) - penalties[i], zero)
             fresh = _largest(excess_bits, mask)
             gain = excess[fresh]
             slot, move, held = -1, zero, -1
@@ -294,23 +293,23 @@ def _lasso(
                     aim += penalties[j]
                 else:
                     aim = zero
-                if abs(aim - values[b, s]) > abs(move):
+                if np.fabs(aim - values[b, s]) > np.fabs(move):
                     slot, move = s, aim - values[b, s]
-            if max(gain, abs(move)) <= goal:
+            if max(gain, np.fabs(move)) <= goal:
                 # On ill-conditioned atoms small moves do not mean that little is left to gain: the duality gap says it.
                 size, shrink, inner, mass = 0.0, 1.0, 0.0, 0.0
                 for i in range(n):
-                    ratio = (alpha[i] if nonnegative else abs(alpha[i])) / penalties[i]
+                    ratio = (alpha[i] if nonnegative else np.fabs(alpha[i])) / penalties[i]
                     shrink = max(shrink, ratio)
                 for s in range(used):
                     inner += values[b, s] * alpha[indices[b, s]]
-                    mass += abs(values[b, s]) * penalties[indices[b, s]]
+                    mass += np.fabs(values[b, s]) * penalties[indices[b, s]]
                     for other in range(used):
                         size += values[b, s] * values[b, other] * gram[indices[b, s], indices[b, other]]
                 left = energy[b] - 2 * inner - size
                 dual = (left + inner) / shrink - 0.5 * left / (shrink * shrink)
                 finished[b] = 0.5 * left + mass - dual <= tolerance * 0.5 * energy[b]
-                if not finished[b] and made < steps and max(gain, abs(move)) > 0:
+                if not finished[b] and made < steps and max(gain, np.fabs(move)) > 0:
                     goal *= 0.25
                     continue
                 # A value whose best move is to 0, but by less than the tolerance, goes there.
@@ -322,7 +321,7 @@ def _lasso(
                 break
             if made == steps:
                 break
-            if abs(move) >= gain or held >= 0:
+            if np.fabs(move) >= gain or held >= 0:
                 if slot < 0:
                     break
                 chosen = indices[b, slot]

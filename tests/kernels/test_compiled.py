@@ -133,3 +133,13 @@ def test_a_step_counts_as_a_change() -> None:
     moments = torch.zeros(4, 3), torch.zeros(4, 3)
     adam_rows(parameter, *moments, torch.ones(2), drawn(2, 3), plan, step=1, lr=0.1, engine=engine)
     assert parameter._version > version
+
+
+def test_no_loop_goes_by_functions_that_other_packages_replace() -> None:
+    """nnsight 0.3 puts its own functions into `math`; numba then knows neither them nor `abs`, which goes by one."""
+    modules = [loops(kernel) for kernel in ("above", "adam_rows", "screen", "topk")]
+    modules.append(importlib.import_module("superscope.recovery.fast"))
+    written = [loop for module in modules for loop in vars(module).values() if hasattr(loop, "py_func")]
+    assert len(written) > 10
+    for loop in written:
+        assert not {"abs", "math", "cmath"} & set(loop.py_func.__code__.co_names), loop

@@ -118,10 +118,10 @@ def _round(
         for start in range(0, full, _LANES):
             part = row[start : start + _LANES]
             for j in range(_LANES):
-                size = abs(part[j])
+                size = np.fabs(part[j])
                 lanes[j] = size if size > lanes[j] else lanes[j]
         for j in range(full, d):
-            lanes[0] = max(lanes[0], abs(row[j]))
+            lanes[0] = max(lanes[0], np.fabs(row[j]))
         top = lanes.max()
         scale = top / np.float32(127) if top > 0 else np.float32(1)
         inverse = np.float32(1) / scale
@@ -134,7 +134,7 @@ def _round(
             length += v * v
             found += near * near
             left += off
-            few += off if abs(v) < small else np.float32(0)
+            few += off if np.fabs(v) < small else np.float32(0)
         for j in range(d):
             to[j] = np.int8(np.int32(c[j]))
         scales[i] = scale
@@ -170,7 +170,7 @@ def _bound(
                 for j in range(p.shape[0]):
                     unit = scale * s[j]
                     size = unit * np.float32(p[j]) + e[j]
-                    to[j] = (abs(size) if signed else size) + unit * (rest * n[j] + norm * r[j])
+                    to[j] = (np.fabs(size) if signed else size) + unit * (rest * n[j] + norm * r[j])
                     lane[j] = to[j] if to[j] > lane[j] else lane[j]
             else:
                 # A constant length is what lets the sums be made side by side.
@@ -232,7 +232,7 @@ def _product(one: np.ndarray, other: np.ndarray) -> np.float32:
 def _offer(pre: np.ndarray, first: int, past: int, signed: bool, heap: np.ndarray, places: np.ndarray, k: int) -> None:
     """Puts what is larger than the smallest of a heap in its place."""
     for c in range(first, past):
-        size = abs(pre[c]) if signed else pre[c]
+        size = np.fabs(pre[c]) if signed else pre[c]
         if size > heap[0]:
             heap[0], places[0] = size, c
             sink(heap, places, 0, k)
@@ -273,7 +273,7 @@ def _topk(
         for c in range(count):
             pre[c] = _product(row, encoder[found[c]]) + shift[found[c]]
         for c in range(k):
-            heap[c], places[c] = abs(pre[c]) if signed else pre[c], c
+            heap[c], places[c] = np.fabs(pre[c]) if signed else pre[c], c
         for c in range(k // 2 - 1, -1, -1):
             sink(heap, places, c, k)
         _offer(pre, k, count, signed, heap, places, k)
