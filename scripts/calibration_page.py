@@ -6,6 +6,7 @@ python scripts/calibration_page.py RUN_FOLDER
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,32 @@ def tables(worlds: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "| family | n, d, l0 | true | count | interval | certified | F1 of directions | CPU s |",
-        "|---|---|--:|--:|---|--:|--:|--:|",
+        "| family | n, d, l0 | true | count (interval), seed by seed | certified | F1 of directions | CPU s |",
+        "|---|---|--:|---|--:|--:|--:|",
     ]
+    places = defaultdict(list)
     for world in sorted(worlds, key=lambda w: (w["null"], not w["held_out"], w["family"], w["size"], w["seed"])):
-        own = world["counts"]["feature_count"]
-        certified = world["counts"].get("directions_certified", {}).get("value")
-        name = world["family"] + (" (held out)" if world["held_out"] else " (null)" if world["null"] else "")
-        value = "–" if own["value"] is None else f"{own['value']:.0f}"
-        interval = (
-            "abstains"
-            if own["value"] is None
-            else f"{own['low']:.0f} to {own['high']:.0f}"
-            if own["high"]
-            else f"at least {own['low']:.0f}"
-        )
-        lines.append(
-            f"| {name} | {', '.join(f'{x:g}' for x in world['size'])} | {world['n']} | {value} | {interval} | "
-            f"{_number(certified, 0)} | {_number(world['identity'], 2)} | {own['seconds']:.0f} |"
-        )
+        places[world["family"], tuple(world["size"])].append(world)
+    for (family, size), seeds in places.items():
+        first, counts = seeds[0], [world["counts"] for world in seeds]
+        cells = [
+            family + (" (held out)" if first["held_out"] else " (null)" if first["null"] else ""),
+            ", ".join(f"{x:g}" for x in size),
+            "; ".join(dict.fromkeys(str(world["n"]) for world in seeds)),
+            "; ".join(_answer(each["feature_count"]) for each in counts),
+            "; ".join(_number(each.get("directions_certified", {}).get("value"), 0) for each in counts),
+            "; ".join(_number(world["identity"], 2) for world in seeds),
+            "; ".join(f"{each['feature_count']['seconds']:.0f}" for each in counts),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _answer(own: dict[str, Any]) -> str:
+    if own["value"] is None:
+        return "abstains"
+    ends = f"{own['low']:.0f} to {own['high']:.0f}" if own["high"] else f"at least {own['low']:.0f}"
+    return f"{own['value']:.0f} ({ends})"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

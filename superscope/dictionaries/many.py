@@ -185,7 +185,7 @@ def _is_screened(sae: SAE, settings: Mapping[str, Any]) -> bool:
     """Whether `train` would look for this member's latents by products of whole numbers; a stack's product is dense."""
     if settings["precision"] != "int8":
         return False
-    with repeated(settings["steps"]):
+    with repeated(settings["steps"], settings["batch"] * sae.n):
         return screens(sae.encoder.new_empty(settings["batch"], 0), sae.encoder)
 
 

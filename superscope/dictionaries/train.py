@@ -213,7 +213,7 @@ class Training(Iterator[Step]):
                 scratch.kept(self._held),
                 precisions.using(product),
                 sparse.deferring(deferred),
-                repeated(steps),
+                repeated(steps, self.settings["batch"] * self.sae.n),
             ):
                 return self._objective(given)
 
@@ -328,6 +328,7 @@ class Training(Iterator[Step]):
             ],
             unit=self.sae.atoms if rows and self.sae.unit else None,
             steps=self.settings["steps"],
+            most=self.settings["batch"] * self.sae.n,
         )
         if self._restored is not None:
             kept: dict[str, dict[str, Tensor]] = {}

@@ -13,10 +13,11 @@ from torch import Tensor
 
 # Numbers to go through from which a compiled loop repays the second that its compilation or loading takes.
 _WORTH_COMPILING = 2**21
-# The same over all the calls of a training. A pass of a compiled loop saves some 4 ns a number, so that this many repay
-# the quarter of a second that loading it takes; the seconds of its first compilation are paid once per installation.
-_WORTH_LOADING = 2**26
-_CALLS: ContextVar[int] = ContextVar("calls", default=1)
+# The same over all the calls of a training. A pass of a compiled loop saves 2 to 4 ns a number, so that this many repay
+# the half second that numba and the first loop take to load; the seconds of its first compilation are paid once per
+# installation. One loop more takes a twentieth of a second.
+_WORTH_LOADING, _WORTH_ANOTHER = 2**27, 2**24
+_CALLS: ContextVar[tuple[int, int]] = ContextVar("calls", default=(1, 0))
 _ALLOWED: ContextVar[bool] = ContextVar("compiled loops", default=True)
 
 
@@ -34,9 +35,12 @@ def on_gpu(*tensors: Tensor) -> bool:
 def compiles(*tensors: Tensor) -> bool:
     """Whether compiled loops are to run on these: float32 on a CPU, one of them large or often, and numba installed."""
     numbers = max(t.numel() for t in tensors)
+    times, most = _CALLS.get()
+    # By sizes alone, never by what happens to be loaded: a training that is resumed goes on with the same loops.
+    loaded = most >= _WORTH_COMPILING or most * times >= _WORTH_LOADING
     return (
         all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-        and (numbers >= _WORTH_COMPILING or numbers * _CALLS.get() >= _WORTH_LOADING)
+        and (numbers >= _WORTH_COMPILING or numbers * times >= (_WORTH_ANOTHER if loaded else _WORTH_LOADING))
         and _ALLOWED.get()
         and installed("numba")
     )
@@ -55,9 +59,15 @@ def multiplies_bfloat16(device: torch.device | str) -> bool:
 
 
 @contextmanager
-def repeated(times: int) -> Iterator[None]:
-    """What runs inside will run so many times in all, on tensors of the same sizes."""
-    token = _CALLS.set(times)
+def repeated(times: int, most: int = 0) -> Iterator[None]:
+    """What runs inside will run so many times in all, on tensors of the same sizes.
+
+    Args:
+        times: in all.
+        most: numbers in the largest tensor that a loop goes through each time; where that repays loading it, smaller
+            tensors soon repay loading theirs.
+    """
+    token = _CALLS.set((times, most))
     try:
         yield
     finally:

@@ -143,9 +143,9 @@ def test_int8_screens_whom_it_would_screen_alone(monkeypatch) -> None:
     assert looked == []
     # Of the largest that a stack takes it depends on how often the loops that screen would run.
     largest, small = TopK(256, 2048, 2), TopK(256, 128, 2)
-    asked = {"precision": "int8", "batch": 256, "steps": 128}
+    asked = {"precision": "int8", "batch": 256, "steps": 256}
     assert [_is_screened(sae, asked) for sae in (largest, small)] == [True, False]
-    assert not _is_screened(largest, asked | {"steps": 127})
+    assert not _is_screened(largest, asked | {"steps": 255})
     assert not _is_screened(largest, asked | {"precision": "full"})
     assert _stacks([largest, small, small], [True, False, False]) == [[1, 2]]
     # Where bounds are said to pay from 256 latents on, the first is, and is no part of the stack.

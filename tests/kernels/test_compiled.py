@@ -143,3 +143,16 @@ def test_no_loop_goes_by_functions_that_other_packages_replace() -> None:
     assert len(written) > 10
     for loop in written:
         assert not {"abs", "math", "cmath"} & set(loop.py_func.__code__.co_names), loop
+
+
+def test_loops_are_chosen_by_the_sizes_of_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never by what is loaded already: a training that another process goes on with keeps its loops, and so its bits."""
+    pytest.importorskip("numba", reason="needs the extra superscope[fast]")
+    parameter = torch.empty(1536, 192)
+    assert not choice.compiles(parameter)
+    with choice.repeated(120):
+        assert not choice.compiles(parameter)
+    with choice.repeated(120, 1024 * 1536):
+        assert choice.compiles(parameter)
+    with choice.repeated(50, 1024 * 1536):
+        assert not choice.compiles(parameter)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from superscope.kernels import encode_topk, topk
-from superscope.kernels.topk import reference
+from superscope.kernels.topk import _composed, reference
 from superscope.testing import check_kernel
 
 from .conftest import triton_version
@@ -141,3 +141,19 @@ def test_k_out_of_range_is_named(k: int) -> None:
         topk(torch.zeros(2, 12), k)
     with pytest.raises(ValueError, match=f"k must be in 1..n = 12; got {k}"):
         encode_topk(torch.zeros(2, 3), torch.zeros(12, 3), torch.zeros(12), k)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1024, 32), (1536, 32), (1536, 1), (2048, 4), (4096, 16), (8192, 32), (1540, 32)])
+def test_rows_searched_in_two_steps_give_what_torch_gives(n: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(n + k)
+    plain = torch.randn(5, n, generator=generator)
+    ties = plain.mul(2).round() / 2
+    nan = plain.index_fill(1, torch.tensor([n - 1]), float("nan"))
+    # A row of which every other number is left out: not contiguous.
+    strided = torch.randn(5, 2 * n, generator=generator)[:, ::2]
+    for pre in (plain, ties, nan, strided, plain.bfloat16(), torch.full((2, n), -float("inf"))):
+        values, indices = _composed(pre, k)
+        assert torch.equal(pre.gather(1, indices).nan_to_num(9.0), values.nan_to_num(9.0))
+        assert all(len(set(row)) == k for row in indices.tolist())
+        wanted = pre.topk(k).values
+        assert torch.equal(values.sort(1, descending=True).values.nan_to_num(9.0), wanted.nan_to_num(9.0))

@@ -26,6 +26,7 @@ class Adam:
         groups: "params", their "lr", "betas" and "eps", as torch's optimisers take them.
         unit: the parameter whose rows are held at norm 1, if there is one.
         steps: how many will be made in all: what compiling or loading a loop costs is shared among them.
+        most: numbers that loops go through in a step elsewhere (`repeated`).
 
     Attributes:
         param_groups: the groups; a schedule changes their "lr".
@@ -36,9 +37,11 @@ class Adam:
         Kingma and Ba, "Adam: a method for stochastic optimization", 2015 (algorithm 1).
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], *, unit: Tensor | None = None, steps: int = 1) -> None:
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], *, unit: Tensor | None = None, steps: int = 1, most: int = 0
+    ) -> None:
         self.param_groups = [{"betas": (0.9, 0.999), "eps": 1e-8, **group} for group in groups]
-        self.unit, self.steps = unit, steps
+        self.unit, self.steps, self.most = unit, steps, most
         self.state: defaultdict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
         self.deferred = Deferred(p for group in self.param_groups for p in group["params"])
 
@@ -78,7 +81,7 @@ class Adam:
             weights, mean, square = (tensor.view(1, -1) for tensor in (weights, mean, square))
             gradient = None if gradient is None else gradient.reshape(1, -1)
         # The one for the whole: a span of few rows would be too small for it.
-        with repeated(self.steps):
+        with repeated(self.steps, self.most):
             engine = version(weights) if parts else None
         for first, past, own in _spans(parts, len(weights)):
             values, rows, plan = _joined(own, first, past)

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from ..loops import compiled, in_threads
-from ..topk.compiled import sink
 
 # A row of bounds is cut into segments of _LANES x _DEEP entries; entry i of a segment is in its run i mod _LANES, so
 # that the maxima of _LANES runs are taken side by side, and what passes is looked for in few short runs.
@@ -229,13 +228,30 @@ def _product(one: np.ndarray, other: np.ndarray) -> np.float32:
 
 
 @compiled
+def _sink(heap: np.ndarray, places: np.ndarray, at: int, size: int) -> None:
+    """Moves an entry of a heap, smallest first, down to where it belongs; places go with the entries."""
+    value, place = heap[at], places[at]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at], places[at] = heap[child], places[child]
+        at = child
+    heap[at], places[at] = value, place
+
+
+@compiled
 def _offer(pre: np.ndarray, first: int, past: int, signed: bool, heap: np.ndarray, places: np.ndarray, k: int) -> None:
     """Puts what is larger than the smallest of a heap in its place."""
     for c in range(first, past):
         size = np.fabs(pre[c]) if signed else pre[c]
         if size > heap[0]:
             heap[0], places[0] = size, c
-            sink(heap, places, 0, k)
+            _sink(heap, places, 0, k)
 
 
 @compiled
@@ -275,7 +291,7 @@ def _topk(
         for c in range(k):
             heap[c], places[c] = np.fabs(pre[c]) if signed else pre[c], c
         for c in range(k // 2 - 1, -1, -1):
-            sink(heap, places, c, k)
+            _sink(heap, places, c, k)
         _offer(pre, k, count, signed, heap, places, k)
         # So what cannot exceed that is not among them, and the rest is computed too.
         past = count + _collect(upper, largest, heap[0], floor, runs, found[count:])

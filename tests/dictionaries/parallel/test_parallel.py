@@ -32,9 +32,11 @@ SHARDABLE = [kind for kind in ARCHITECTURES if kind.shards]
 NAMES = [kind.__name__ for kind in SHARDABLE]
 
 
-def alone(kind: type[SAE], steps: int, **changed: Any) -> tuple[SAE, torch.Tensor, list[dict[str, torch.Tensor]]]:
-    sae = example(kind, d=D, n=N, k=K)
-    training = train(sae, rows(), steps=steps, **(SETTINGS | changed))
+def alone(
+    kind: type[SAE], steps: int, dtype: torch.dtype = torch.float32, **changed: Any
+) -> tuple[SAE, torch.Tensor, list[dict[str, torch.Tensor]]]:
+    sae = example(kind, d=D, n=N, k=K).to(dtype)
+    training = train(sae, rows(dtype=dtype), steps=steps, **(SETTINGS | changed))
     make_shy(training)
     gradients = watch_gradients(training)
     numbers = [[step.loss, *(step.numbers[key] for key in NUMBERS)] for step in training]
@@ -47,19 +49,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> dict
     places = {}
     for title, groups in (("shards", "1"), ("groups", "2")):
         places[title] = tmp_path_factory.mktemp(title)
-        processes.run(2, places[title], "--groups", groups, "--architectures", *NAMES)
+        processes.run(2, places[title], "--groups", groups, "--double", "--architectures", *NAMES)
     return places
 
 
 @pytest.mark.parametrize("title", ["shards", "groups"])
 @pytest.mark.parametrize("kind", SHARDABLE, ids=NAMES)
 def test_two_processes_make_the_steps_of_one(kind: type[SAE], title: str, runs: dict[str, Path]) -> None:
-    """Losses, numbers, the gradients of every parameter at every step, and after eight steps of Adam every weight."""
-    sae, numbers, gradients = alone(kind, 8)
+    """Losses, numbers, the gradients of every parameter at every step, and after eight steps of Adam every weight.
+
+    In float64: what float32 rounds away is more or less by processor, and some gradients magnify it (PAnnealed's, of a
+    power below 1, to 1.5e-5 of the largest on one).
+    """
+    sae, numbers, gradients = alone(kind, 8, torch.float64)
     folder = runs[title] / kind.__name__
     found = torch.load(folder / "numbers.pt", weights_only=True)
-    torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-5)
-    _, without, _ = alone(kind, 8, auxiliary=0.0)
+    torch.testing.assert_close(found, numbers, rtol=1e-7, atol=1e-7)
+    _, without, _ = alone(kind, 8, torch.float64, auxiliary=0.0)
     assert not torch.equal(without, numbers), "the loss of dead latents was never felt, and so not compared"
     parts = [torch.load(folder / f"gradients{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert len(gradients) == len(parts[0]) == len(parts[1]) == 8
@@ -70,13 +76,13 @@ def test_two_processes_make_the_steps_of_one(kind: type[SAE], title: str, runs: 
             whole = torch.cat([first, second]) if title == "shards" and name != "bias" else first
             if name == "bias" or title == "groups":
                 assert torch.equal(first, second), f"{name} differs between processes at step {step + 1}"
-            # To 1e-5 of the largest entry: a bound that small gradients cannot slip through.
+            # Of the largest entry: a bound that small gradients cannot slip through.
             size = float(gradient.abs().max())
-            assert float((whole - gradient).abs().max()) <= 1e-5 * size, f"gradient of {name} at step {step + 1}"
+            assert float((whole - gradient).abs().max()) <= 1e-7 * size, f"gradient of {name} at step {step + 1}"
     together = load(folder / "sae").state_dict()
     for name, tensor in sae.state_dict().items():
         torch.testing.assert_close(
-            together[name], tensor, rtol=1e-4, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+            together[name], tensor, rtol=1e-7, atol=1e-7, msg=lambda text, n=name: f"{n}: {text}"
         )
 
 

@@ -40,8 +40,8 @@ SHY = (1, 2, 9)
 NUMBERS = ("fraction_variance_unexplained", "l0", "dead")
 
 
-def rows(count: int = 330) -> MemorySource:
-    return MemorySource(torch.randn(count, D, generator=torch.Generator().manual_seed(0)) + 1)
+def rows(count: int = 330, dtype: torch.dtype = torch.float32) -> MemorySource:
+    return MemorySource((torch.randn(count, D, generator=torch.Generator().manual_seed(0)) + 1).to(dtype))
 
 
 def wide_settings() -> dict[str, Any]:
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--die", type=int, default=0, help="the last process kills itself after this step")
     parser.add_argument("--sleep", type=int, default=0, help="the last process sleeps for long after this step")
     parser.add_argument("--wide", action="store_true")
+    parser.add_argument("--double", action="store_true", help="in float64, where rounding hides nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     where = mesh(options.groups, minutes=options.minutes)
@@ -97,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
         architecture = next(kind for kind in ARCHITECTURES if kind.__name__ == name)
         sae = example(architecture, d=D, n=WIDE if options.wide else N, k=K)
         source, settings = (rows(4096), wide_settings()) if options.wide else (rows(), SETTINGS)
+        if options.double:
+            sae, source = sae.double(), rows(dtype=torch.float64)
         training = ParallelTraining(sae, source, where, steps=options.steps, **settings)
         folder = options.out / name
         folder.mkdir(exist_ok=True)
