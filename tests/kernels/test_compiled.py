@@ -146,7 +146,7 @@ def test_no_loop_goes_by_functions_that_other_packages_replace() -> None:
 
 
 def test_loops_are_chosen_by_the_sizes_of_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never by what is loaded already: a training that another process goes on with keeps its loops, and so its bits."""
+    """Never by what is loaded already: a training that another process resumes keeps its loops, and so its bits."""
     pytest.importorskip("numba", reason="needs the extra superscope[fast]")
     parameter = torch.empty(1536, 192)
     assert not choice.compiles(parameter)
