@@ -15,6 +15,7 @@ Duplicates: latents with another at a cosine above 0.9. Found: true atoms with a
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import math
@@ -35,6 +36,8 @@ from superscope.dictionaries import SAE, SHORT, AbsTopK, BatchTopK, Matryoshka, 
 from superscope.dictionaries.sae.base import Fit
 from superscope.dictionaries.step import sparse
 from superscope.dictionaries.train import Training
+
+trainer = importlib.import_module("superscope.dictionaries.train")
 
 RESULTS = Path(__file__).parent / "learner_ablation_results.json"
 BATCH, HELD_OUT = 1024, 4096
@@ -57,6 +60,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "short, rate of the defaults": {**SHORT, "lr": 3e-3},
     "short, constant rate": {**SHORT, "warmup": 0, "decay": 0},
     "short, constant rate of the defaults": {**SHORT, "lr": 3e-3, "warmup": 0, "decay": 0},
+    "short, the dead on all rows": {**SHORT, "all_rows": True},
     "short, 2 k": {**SHORT, "k_ramp": Ramp(2, 0.3)},
     "short, lr 4e-3": {**SHORT, "lr": 4e-3},
     "short, auxiliary 0": {**SHORT, "auxiliary": 0},
@@ -66,7 +70,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "short, log": {**SHORT, "logarithm": True},
 }
 """Arguments of `train` by name, and of this file: `axes` turns rows to their principal axes, and back after; `times`
-steps for each encoder product; `taught` rounds of refitting for the encoder's target; `logarithm` of the loss."""
+steps for each encoder product; `taught` rounds of refitting for the encoder's target; `logarithm` of the loss; `all_rows` for dead latents."""
 
 
 class Repeated(ActivationSource):
@@ -187,6 +191,8 @@ def learn(
         stream = MemorySource(turned(source.x)) if isinstance(source, MemorySource) else turned.source(source)
     times, taught = options.pop("times", 1), options.pop("taught", 0)
     logarithm = options.pop("logarithm", False)
+    fewest = trainer._FEWEST
+    trainer._FEWEST = 2**30 if options.pop("all_rows", False) else fewest
     if times > 1:
         stream = Repeated(stream, times)
         held(sae, times)
@@ -211,6 +217,7 @@ def learn(
     if turned is not None:
         turned.fold(sae)
     seconds = time.process_time() - began
+    trainer._FEWEST = fewest
     with torch.no_grad():
         error = (sae(held_out) - held_out).double().square().sum()
         unexplained = float(error / (held_out.double() - held_out.double().mean(0)).square().sum())

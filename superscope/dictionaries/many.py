@@ -17,7 +17,7 @@ from .sae.base import SAE
 from .sae.topk import TopK
 from .step import precision as precisions
 from .step import sparse
-from .train import Batches, Ramp, Training, root_mean_square, train, trapezoid
+from .train import Batches, Ramp, Training, root_mean_square, rows_for_dead, train, trapezoid
 
 # Numbers in one block of pre-activations, as in sae/base.
 _BLOCK = 2**21
@@ -400,7 +400,9 @@ class _Stack:
                 sae.atoms.grad, sae.encoder.grad = d_atoms[part], d_encoder[part]
                 sae.encoder_bias.grad, sae.bias.grad = d_encoder_bias[part], d_bias[i]
                 with torch.enable_grad():
-                    loss = settings["auxiliary"] * sae.auxiliary(x, error[i], dead[part], settings["auxiliary_k"])
+                    some = rows_for_dead(counted[i], sae.n, b)
+                    left = sae.auxiliary(x[some], error[i][some], dead[part], settings["auxiliary_k"])
+                    loss = settings["auxiliary"] * left
                     loss.backward()
                 total[i] += loss.detach()
                 sae.zero_grad(set_to_none=True)

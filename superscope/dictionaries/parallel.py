@@ -27,7 +27,7 @@ from ..core import Activations, ActivationSource, FormatError, Step, files
 from .checkpoint import load_state
 from .sae import ARCHITECTURES, SAE
 from .step import exchange
-from .train import State, Training, train
+from .train import State, Training, rows_for_dead, train
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,9 @@ class ParallelTraining(Training):
         dist.all_reduce(n_dead, group=self.where.same_rows)
         if int(n_dead) and self.settings["auxiliary"]:
             # Shards without a dead latent take part all the same: the others wait for their candidates.
-            loss = loss + self.settings["auxiliary"] * self.sae.auxiliary(x, error, dead, self.settings["auxiliary_k"])
+            some = rows_for_dead(int(n_dead), int(self.sae.about["n"]), len(given.x), first=rows.start)
+            left = self.sae.auxiliary(x[some], error[some], dead, self.settings["auxiliary_k"])
+            loss = loss + self.settings["auxiliary"] * left
         with torch.no_grad():
             fired = torch.zeros(self.sae.n, dtype=torch.int32, device=x.device)
             fired[fit.code.indices[fit.code.values != 0]] = 1

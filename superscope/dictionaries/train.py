@@ -286,7 +286,9 @@ class Training(Iterator[Step]):
         dead = self._silent >= settings["dead_after"]
         n_dead = int(dead.sum())
         if n_dead and settings["auxiliary"]:
-            loss = loss + settings["auxiliary"] * sae.auxiliary(x, target - x_hat, dead, settings["auxiliary_k"])
+            some = rows_for_dead(n_dead, sae.n, len(x))
+            error = target[some] - x_hat[some]
+            loss = loss + settings["auxiliary"] * sae.auxiliary(x[some], error, dead, settings["auxiliary_k"])
         with torch.no_grad():
             self._silent.add_(len(x)).masked_fill_(fit.fired, 0)
             if settings["sort_every"]:
@@ -425,6 +427,27 @@ class Training(Iterator[Step]):
         self._uses.zero_()
 
 
+_DEAD, _FEWEST = 16, 256
+"""How many times less the product of rows and dead latents may be than that of a batch and all latents, and the rows
+that are fewer than enough to fit them on."""
+
+
+def rows_for_dead(n_dead: int, n: int, batch: int, *, first: int = 0) -> slice:
+    """Which rows of a batch the dead latents are fitted on: each up to n/16 of them, else one in 16 n_dead / n.
+
+    Products with dead latents are dense, six of them in a step. At the beginning of a short run most latents are dead,
+    and on all rows they took two thirds of a step; on a few hundred, what is learned is the same but for chance.
+
+    Args:
+        n_dead: at least 1.
+        n: latents in all.
+        batch: rows in all.
+        first: the number in the batch of the first row at hand, so that parts of a batch take what the whole would.
+    """
+    every = min(-(-_DEAD * n_dead // n), max(batch // _FEWEST, 1))
+    return slice(-first % every, None, every)
+
+
 SHORT: Mapping[str, Any] = {"lr": 6e-3, "betas": (0.5, 0.95), "atoms_lr": 2.0, "start": "residuals"}
 """Arguments of `train` for a few hundred steps on one place of a network: `train(sae, source, steps=250, **SHORT)`."""
 
@@ -478,7 +501,8 @@ def train(
       carry units) and into the loss, so the weights are in the units of x at every step.
     - Atoms have norm 1: the part of the gradient along an atom is removed before Adam, the atom is renormalised after.
     - Dead latents: those silent for `dead_after` rows are fitted to the residual, which is detached, through their
-      `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy. Or, with
+      `auxiliary_k` largest pre-activations, with weight `auxiliary`, relative to the residual's own energy; of a batch
+      on as many rows as cost a sixteenth of the encoder's product (`rows_for_dead`). Or, with
       `resample_every`, each that often becomes the direction of a row that is badly reconstructed.
     - `Training.state` is everything that a later process needs to go on: weights, moments, counters, the place in the
       data. On a CPU of the same kind the resumed run is bit-equal to one that was never interrupted.

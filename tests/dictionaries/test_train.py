@@ -6,7 +6,7 @@ import torch
 from superscope.core import Activations, ActivationSource, ShapeError
 from superscope.dictionaries import TopK, train
 from superscope.dictionaries.sae.base import geometric_median
-from superscope.dictionaries.train import trapezoid
+from superscope.dictionaries.train import rows_for_dead, trapezoid
 
 PARAMETERS = ("encoder", "encoder_bias", "atoms", "bias")
 
@@ -241,3 +241,18 @@ def test_bad_arguments_are_named_at_the_call(sparse_world, arguments, says):
 def test_other_dimensions_are_refused(sparse_world):
     with pytest.raises(ShapeError, match="d = 8 and the SAE d = 9"):
         train(TopK(9, 16, 2), sparse_world(16, 8, 2), steps=1)
+
+
+def test_dead_latents_are_fitted_on_fewer_rows_the_more_of_them_there_are() -> None:
+    rows = torch.arange(8192)
+    for n_dead in (1, 256):
+        assert torch.equal(rows[rows_for_dead(n_dead, 4096, 8192)], rows)
+    for n_dead in (257, 1000, 4096):
+        some = rows[rows_for_dead(n_dead, 4096, 8192)]
+        assert 0.5 * 8192 * 4096 / 16 < len(some) * n_dead <= 8192 * 4096 / 16
+        starts = range(0, 8192, 1000)
+        parts = [rows[first : first + 1000][rows_for_dead(n_dead, 4096, 8192, first=first)] for first in starts]
+        assert torch.equal(torch.cat(parts), some)
+    # A few hundred rows are never too many.
+    for batch, least in ((100, 100), (511, 511), (1024, 256)):
+        assert len(rows[:batch][rows_for_dead(4096, 4096, batch)]) == least
