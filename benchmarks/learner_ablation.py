@@ -70,7 +70,8 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "short, log": {**SHORT, "logarithm": True},
 }
 """Arguments of `train` by name, and of this file: `axes` turns rows to their principal axes, and back after; `times`
-steps for each encoder product; `taught` rounds of refitting for the encoder's target; `logarithm` of the loss; `all_rows` for dead latents."""
+steps for each encoder product; `taught` rounds of refitting for the encoder's target; `logarithm` of the loss;
+`all_rows` of a batch for its dead latents."""
 
 
 class Repeated(ActivationSource):
