@@ -224,7 +224,7 @@ def test_bad_sources_are_told_in_sentences(rows: Path, tmp_path: Path) -> None:
         with pytest.raises(error):
             Train(str(tmp_path / f"{name}.npy"), **SMALL, k=2).run()
     (tmp_path / "torn.npy").write_bytes((tmp_path / "cube.npy").read_bytes()[:60])
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match="not a readable"):
         Train(str(tmp_path / "torn.npy"), **SMALL).run()
 
 
